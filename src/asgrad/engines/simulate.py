@@ -1,0 +1,328 @@
+"""simulate: play a method in virtual time and record who computed what at which model."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal, overload
+
+import numpy as np
+
+from asgrad.engines import events
+from asgrad.errors import AsgradError, check_integer, check_positive
+from asgrad.kernels import is_compiled
+from asgrad.methods.base import Method, Opening
+from asgrad.methods.decisions import ASSIGN
+from asgrad.times.base import Clock, Times
+from asgrad.trace import Contributions, Header, Jobs, Summary, Trace
+from asgrad.trace.tables import empty_table
+
+__all__ = ["simulate"]
+
+_UNLIMITED = 2**62
+_RESERVED = 1 << 25  # the most jobs that memory is reserved for before they come up
+_ARRIVALS_A_CALL = 2_000_000  # well under a second, so that Ctrl-C is answered
+
+
+@overload
+def simulate(
+    method: Method,
+    times: Times,
+    *,
+    n_workers: int,
+    steps: int | None = ...,
+    jobs: int | None = ...,
+    until_time: float | None = ...,
+    seed: int = ...,
+    record: Literal[True] = ...,
+) -> Trace: ...
+
+
+@overload
+def simulate(
+    method: Method,
+    times: Times,
+    *,
+    n_workers: int,
+    steps: int | None = ...,
+    jobs: int | None = ...,
+    until_time: float | None = ...,
+    seed: int = ...,
+    record: Literal[False],
+) -> Summary: ...
+
+
+def simulate(
+    method: Method,
+    times: Times,
+    *,
+    n_workers: int,
+    steps: int | None = None,
+    jobs: int | None = None,
+    until_time: float | None = None,
+    seed: int = 0,
+    record: bool = True,
+) -> Trace | Summary:
+    """Play `method` on workers that take `times`, in virtual time; no gradient is computed.
+
+    The run ends at the first limit that is reached; at least one must be given. Events at one
+    moment are taken in the order in which the jobs started.
+
+    Parameters
+    ----------
+    method : Method
+    times : Times
+    n_workers : int >= 1
+    steps : int >= 0, optional
+        Stop after this many server steps.
+    jobs : int >= 0, optional
+        Stop after this many arrivals.
+    until_time : float >= 0, optional
+        Stop at this moment, in seconds; what happens at the moment itself still happens.
+    seed : int >= 0
+        Fixes the worker times and the method's random choices.
+    record : bool
+        False: keep no trace, return its `Summary` alone; memory then does not grow with the run.
+
+    Returns
+    -------
+    Trace or Summary
+
+    Raises
+    ------
+    AsgradError
+        If no limit is given, a parameter does not fit the workers, a job's time is negative, NaN or
+        infinite, or the method leaves all workers without work.
+
+    Examples
+    --------
+    >>> import asgrad as ag
+    >>> trace = ag.simulate(ag.methods.Pure(), ag.times.Fixed(), n_workers=4, steps=8)
+    >>> trace.delays.tolist()
+    [0, 1, 2, 3, 3, 3, 3, 3]
+    """
+    n_workers = check_integer("simulate", "n_workers", n_workers, minimum=1)
+    if steps is None and jobs is None and until_time is None:
+        raise AsgradError("simulate: give a limit: steps, jobs or until_time.")
+    max_steps = _limit("steps", steps)
+    max_jobs = _limit("jobs", jobs)
+    end = math.inf
+    if until_time is not None:
+        end = check_positive("simulate", "until_time", until_time, zero=True)
+    run = _Run(method, times, n_workers, seed, record)
+    if record:
+        run.reserve(min(max_steps, max_jobs, _RESERVED))
+    stopped_by = run.play(max_steps, max_jobs, end)
+    return run.trace(stopped_by) if record else run.summary()
+
+
+class _Run:
+    """The arrays of one simulated run; they grow as the event loop asks."""
+
+    def __init__(self, method: Method, times: Times, n_workers: int, seed: int, record: bool):
+        self.method, self.times = method, times
+        self.n_workers, self.seed, self.record = n_workers, seed, record
+        self.opening: Opening = method.begin(n_workers, seed)
+        self.watch: Clock = times.begin(n_workers, seed)
+        self.clock = np.zeros(2)
+        self.counts = np.zeros(1, events.COUNTS)
+        for name in ("free", "batch_head", "batch_tail", "arriving"):
+            self.counts[name] = -1
+        self.workers = np.zeros(n_workers, events.WORKERS)
+        for name in ("running", "head", "tail"):
+            self.workers[name] = -1
+        self.tree = _new_tree(n_workers)
+        self.entries = np.zeros(self.opening.n_entries, events.ENTRIES)
+        self.entries["head"] = -1
+        self.tally = np.zeros(n_workers, events.TALLY)
+        self.slots = np.empty(0, events.SLOTS)
+        self.jobs, self.rows = empty_table(Jobs, 0), empty_table(Contributions, 0)
+        self.step_times = np.empty(0)
+        self.out = self.opening.decision_table(n_workers)
+        self.restart = np.empty(self.out.shape[0] + 1, np.int64)
+        first = self.opening.workers
+        self.out[0, 0] = first.size
+        self.out[1 : first.size + 1, 0] = ASSIGN
+        self.out[1 : first.size + 1, 1] = first
+        self.counts["pending"] = 1
+
+    def reserve(self, n_jobs: int) -> None:
+        """Make room in the trace in advance; memory that is never written costs nothing."""
+        size = n_jobs + 2 * self.n_workers + 16
+        self.jobs, self.rows = empty_table(Jobs, size), empty_table(Contributions, size)
+        self.step_times = np.empty(size)
+
+    def count(self, name: str) -> int:
+        """Return one of the event loop's counters."""
+        return int(self.counts[name][0])
+
+    def play(self, max_steps: int, max_jobs: int, until_time: float) -> str:
+        """Run the event loop to a limit; return which one it was."""
+        compiled = is_compiled(self.opening.rule) and is_compiled(self.watch.seconds)
+        loop = events.run if compiled else events.run.py_func
+        while True:
+            status = loop(
+                self.opening.rule,
+                self.watch.seconds,
+                self.counts,
+                self.slots,
+                self.jobs,
+                self.rows,
+                self.workers,
+                self.tree,
+                self.entries,
+                self.tally,
+                self.step_times,
+                self.opening.state,
+                self.out,
+                self.restart,
+                self.watch.scales,
+                self.watch.shape,
+                self.watch.key,
+                self.clock,
+                self.record,
+                max_steps,
+                max_jobs,
+                until_time,
+                _ARRIVALS_A_CALL,
+            )
+            if status == events.GROW:
+                self.grow()
+            elif status != events.PAUSE:
+                self.refuse(status)
+                return {events.STEPS: "steps", events.JOBS: "jobs", events.TIME: "time"}[status]
+
+    def refuse(self, status: int) -> None:
+        """Raise if the loop ended for a reason that is an error."""
+        if status == events.STALLED:
+            raise AsgradError(
+                f"{type(self.method).__name__}: every worker is idle after {self.count('steps')} "
+                "steps and none was assigned a job; a method must assign a job before the last "
+                "one in flight is used up."
+            )
+        if status == events.BAD_TIME:
+            worker = self.count("worker")
+            raise AsgradError(
+                f"{type(self.times).__name__}: the time of a job must be finite and >= 0, got "
+                f"{self.clock[1]:g} for worker {worker}."
+            )
+
+    def grow(self) -> None:
+        """Make room for the decisions that wait to be carried out."""
+        coming = int(self.out[0, 0])
+        if self.count("n_free") < coming:
+            old = self.slots.size
+            self.slots = _larger(self.slots, old + coming)
+            new = np.arange(old, self.slots.size)
+            self.slots["link"][new] = np.append(new[1:], self.count("free"))
+            self.counts["free"] = old
+            self.counts["n_free"] += new.size
+        if self.record:
+            n_jobs = self.count("assigned") + coming
+            n_rows = self.count("rows") + 2 * self.count("kept") + coming
+            self.jobs = Jobs(*(_larger(column, n_jobs) for column in self.jobs))
+            self.rows = Contributions(*(_larger(column, n_rows) for column in self.rows))
+            self.step_times = _larger(self.step_times, self.count("steps") + coming)
+
+    def trace(self, stopped_by: str) -> Trace:
+        """Return what was recorded; an entry still in use counts to the last step."""
+        self._close_entries()
+        n_jobs, n_rows = self.count("assigned"), self.count("rows")
+        order = slice(n_rows)
+        if self.opening.n_entries:
+            order = np.argsort(self.rows.first_step[:n_rows], kind="stable")
+        header = Header(
+            method=self.method.label,
+            times=getattr(self.times, "label", type(self.times).__name__),
+            n_workers=self.n_workers,
+            seed=int(self.seed),
+            end_time=float(self.clock[0]),
+            stopped_by=stopped_by,
+            versions=_versions(),
+        )
+        return Trace(
+            Jobs(*(column[:n_jobs] for column in self.jobs)),
+            Contributions(*(column[order] for column in self.rows)),
+            self.step_times[: self.count("steps")],
+            header,
+        )
+
+    def summary(self) -> Summary:
+        """Return the running sums as a summary."""
+        self._close_entries()
+        n, n_steps, end = self.n_workers, self.count("steps"), float(self.clock[0])
+        waiting = self._jobs_in_flight()
+        running = waiting[~np.isnan(waiting["start_time"]) & (waiting["arrived"] == 0)]
+        ages = n_steps - waiting["read_step"]
+        applied = self.tally["applied"]
+        terms = applied + np.bincount(waiting["worker"], minlength=n)
+        sums = self.tally["delay"] + np.bincount(waiting["worker"], weights=ages, minlength=n)
+        busy = self.tally["busy"] + np.bincount(
+            running["worker"], weights=end - running["start_time"], minlength=n
+        )
+        n_applied = int(applied.sum())
+        return Summary(
+            n_steps=n_steps,
+            n_jobs=self.count("assigned"),
+            n_applied=n_applied,
+            n_dropped=self.count("dropped"),
+            n_cancelled=self.count("cancelled"),
+            n_in_flight=waiting.size,
+            end_time=end,
+            tau_max=int(max(self.count("max_delay"), ages.max(initial=0))),
+            tau_avg=float(sums.sum() / max(terms.sum(), 1)),
+            tau_c=self.count("max_flying"),
+            worker_delays=sums / np.where(terms, terms, np.nan),
+            work_shares=applied / max(n_applied, 1),
+            idle_times=end - busy,
+        )
+
+    def _close_entries(self) -> None:
+        """Write the rows of the gradients that are still held at the end."""
+        if not self.opening.n_entries:
+            return
+        self.out[0, 0] = 0
+        if self.record:
+            self.grow()
+        events.close_entries(
+            self.counts, self.slots, self.jobs, self.rows, self.entries, self.tally, self.record
+        )
+
+    def _jobs_in_flight(self) -> np.ndarray:
+        """Return the slots of the jobs whose story is not over, when the run is not recorded."""
+        in_use = np.ones(self.slots.size, bool)
+        slot = self.count("free")
+        while slot >= 0:
+            in_use[slot] = False
+            slot = int(self.slots["link"][slot])
+        slots = self.slots[in_use]
+        return slots[slots["applied"] == 0]
+
+
+def _limit(name: str, value: int | None) -> int:
+    """Return a limit on a count; none means as good as none."""
+    return _UNLIMITED if value is None else check_integer("simulate", name, value, minimum=0)
+
+
+def _new_tree(n_workers: int) -> np.ndarray:
+    """Return the tournament tree of idle workers."""
+    leaves = max(2, 1 << (n_workers - 1).bit_length())
+    tree = np.zeros(2 * leaves, events.TREE)
+    tree["finish"] = np.inf
+    tree["winner"][leaves : leaves + n_workers] = np.arange(n_workers)
+    return tree
+
+
+def _larger(array: np.ndarray, size: int) -> np.ndarray:
+    """Return a copy with room for at least `size` elements, at least twice what it had."""
+    if array.size >= size:
+        return array
+    grown = np.empty(max(size, 2 * array.size, 1024), array.dtype)
+    grown[: array.size] = array
+    return grown
+
+
+def _versions() -> dict[str, str]:
+    """Return the versions that a trace depends on."""
+    from importlib.metadata import version
+
+    return {name: version(name) for name in ("asgrad", "numba", "numpy")}

@@ -1,0 +1,29 @@
+"""The server's decisions, a file each: who computes what next, and which gradients make a step."""
+
+from asgrad.methods.ace import ACE
+from asgrad.methods.base import Method, Opening, Server
+from asgrad.methods.minibatch import Minibatch
+from asgrad.methods.pure import Pure
+from asgrad.methods.random import Random
+from asgrad.methods.rennala import Rennala
+from asgrad.methods.ringleader import Ringleader
+from asgrad.methods.ringmaster import Ringmaster
+from asgrad.methods.shuffled import Reshuffling, Shuffled
+from asgrad.methods.sync import MSync, Sync
+
+__all__ = [
+    "ACE",
+    "MSync",
+    "Method",
+    "Minibatch",
+    "Opening",
+    "Pure",
+    "Random",
+    "Rennala",
+    "Reshuffling",
+    "Ringleader",
+    "Ringmaster",
+    "Server",
+    "Shuffled",
+    "Sync",
+]

@@ -1,0 +1,213 @@
+"""What a method is: the server's decisions, written once and driven by every engine."""
+
+from __future__ import annotations
+
+import dataclasses
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+from numba import types
+
+from asgrad.errors import AsgradError, check_integer
+from asgrad.methods import decisions
+from asgrad.streams import Purpose, stream_key
+
+__all__ = ["RULE", "CompiledMethod", "Method", "Opening", "Server", "batch_size"]
+
+RULE = types.void(types.int64[::1], types.int64, types.int64, types.int64, types.float64[:, ::1])
+"""rule(state, worker, read_step, step, out): `worker`'s job, which read x_{read_step}, has arrived
+after `step` steps; the rule changes `state` and writes its decisions into `out`."""
+
+
+class Opening(NamedTuple):
+    """What a method hands an engine at the start of a run."""
+
+    state: np.ndarray
+    """int64, all that the method remembers; the engine owns it and may save it."""
+    workers: np.ndarray
+    """int64, the workers of the first jobs, all at x_0, in the order of assignment."""
+    rule: Callable
+    """The decision at an arrival, see `RULE`; compiled, or a Python function."""
+    n_entries: int
+    """How many entries the server's table of held gradients has."""
+
+    def decision_table(self, n_workers: int) -> np.ndarray:
+        """Return an empty table large enough for the decisions of any one arrival."""
+        return np.zeros((4 * n_workers + 4 * self.workers.size + 16, 3))
+
+
+class Method(ABC):
+    """The server's decisions. Subclass it to write a method of your own in plain Python.
+
+    A method knows no clock, no network and no gradient: `start` names the first jobs, `arrive` says
+    what becomes of a gradient and who computes what next. Whatever an instance remembers between
+    calls is set up in `start`, so that one object can serve many runs.
+    """
+
+    name: ClassVar[str] = ""
+    """The method's name on the command line and in figures."""
+    reference: ClassVar[str] = ""
+    """Where the method is from, with its arXiv number."""
+
+    @abstractmethod
+    def start(self, server: Server) -> None:
+        """Assign the first jobs."""
+
+    @abstractmethod
+    def arrive(self, server: Server, worker: int, read_step: int) -> None:
+        """Decide on the gradient that `worker` computed at x_{read_step}.
+
+        Call exactly one of server.apply, server.hold and server.drop, and whatever else the method
+        says: server.take_step, server.assign, server.cancel.
+        """
+
+    def n_entries(self, n_workers: int) -> int:
+        """Return how many table entries the method holds gradients in (0 for most)."""
+        return 0
+
+    def begin(self, n_workers: int, seed: int) -> Opening:
+        """Return the opening of a run; every random choice of the method follows from `seed`."""
+        server = Server(self, n_workers, self.n_entries(n_workers), seed)
+        return Opening(
+            np.zeros(1, np.int64),
+            np.array(server.first_workers(), np.int64),
+            server.rule,
+            server.n_entries,
+        )
+
+    @property
+    def label(self) -> str:
+        """The method with its parameters, as the command line takes it."""
+        name = self.name or type(self).__name__.lower()
+        fields = dataclasses.fields(self) if dataclasses.is_dataclass(self) else ()
+        said = [
+            f"{f.name}={str(value).lower() if isinstance(value, bool) else value}"
+            for f in fields
+            if (value := getattr(self, f.name)) != f.default
+        ]
+        return f"{name}:{','.join(said)}" if said else name
+
+
+class CompiledMethod(Method):
+    """A method whose rule runs compiled inside the simulator's event loop.
+
+    A subclass is a frozen dataclass of its parameters and gives `begin`.
+    """
+
+    @abstractmethod
+    def begin(self, n_workers: int, seed: int) -> Opening:
+        """Return the opening of a run; every random choice of the method follows from `seed`."""
+
+    def start(self, server: Server) -> None:
+        """Not used: `begin` names the first jobs."""
+        raise TypeError(f"{type(self).__name__}: a compiled method starts by begin().")
+
+    def arrive(self, server: Server, worker: int, read_step: int) -> None:
+        """Not used: the compiled rule decides."""
+        raise TypeError(f"{type(self).__name__}: a compiled method decides by its rule.")
+
+
+class Server:
+    """The server as a method written in Python sees it: a place to say decisions.
+
+    Attributes
+    ----------
+    n_workers : int
+    step : int
+        Steps taken so far; x_step is the current model.
+    rng : numpy.random.Generator
+        The method's own random stream.
+    """
+
+    def __init__(self, method: Method, n_workers: int, n_entries: int, seed: int):
+        self.n_workers = n_workers
+        self.n_entries = n_entries
+        self.step = 0
+        self.rng = np.random.default_rng(stream_key(seed, Purpose.METHOD) & (2**63 - 1))
+        self._method = method
+        self._name = type(method).__name__
+        self._said: list[tuple[int, int, float]] = []
+
+    def apply(self, weight: float = 1.0) -> None:
+        """Let the arrived gradient enter the direction of the next step with this weight."""
+        if not np.isfinite(weight):
+            raise AsgradError(f"{self._name}: a weight must be finite, got {weight}.")
+        self._said.append((decisions.APPLY, 0, float(weight)))
+
+    def drop(self) -> None:
+        """Throw the arrived gradient away."""
+        self._said.append((decisions.DROP, 0, 0.0))
+
+    def hold(self, entry: int) -> None:
+        """Add the arrived gradient to a table entry, where it stays until `clear`."""
+        self._said.append((decisions.HOLD, self._entry(entry), 0.0))
+
+    def take_step(self) -> None:
+        """Take a step; from here on, jobs are assigned at the new model."""
+        self._said.append((decisions.STEP, 0, 0.0))
+        self.step += 1
+
+    def assign(self, worker: int) -> None:
+        """Give `worker` a job at the current model; a busy worker queues it."""
+        self._said.append((decisions.ASSIGN, self._worker(worker), 0.0))
+
+    def cancel(self, worker: int) -> None:
+        """Call off the unfinished jobs of `worker`."""
+        self._said.append((decisions.CANCEL, self._worker(worker), 0.0))
+
+    def weigh(self, entry: int, weight: float) -> None:
+        """Let the sum in `entry` enter every later direction with this weight."""
+        self._said.append((decisions.WEIGH, self._entry(entry), float(weight)))
+
+    def clear(self, entry: int) -> None:
+        """Empty `entry`."""
+        self._said.append((decisions.CLEAR, self._entry(entry), 0.0))
+
+    def first_workers(self) -> list[int]:
+        """Run the method's `start` and return the workers it named."""
+        self._method.start(self)
+        if any(code != decisions.ASSIGN for code, _, _ in self._said):
+            raise AsgradError(f"{self._name}: start() may only assign jobs.")
+        return [worker for _, worker, _ in self._said]
+
+    def rule(
+        self, state: np.ndarray, worker: int, read_step: int, step: int, out: np.ndarray
+    ) -> None:
+        """Put an arrival to the method and write down what it says, as `RULE` asks."""
+        self.step = int(step)
+        self._said = []
+        self._method.arrive(self, int(worker), int(read_step))
+        verdicts = sum(
+            code in (decisions.APPLY, decisions.HOLD, decisions.DROP) for code, _, _ in self._said
+        )
+        if verdicts != 1:
+            raise AsgradError(
+                f"{self._name}: arrive() must call exactly one of server.apply, server.hold and "
+                f"server.drop, it called {verdicts}."
+            )
+        if len(self._said) >= out.shape[0]:
+            raise AsgradError(
+                f"{self._name}: at most {out.shape[0] - 1} decisions fit one arrival, "
+                f"got {len(self._said)}."
+            )
+        out[0, 0] = len(self._said)
+        out[1 : len(self._said) + 1] = self._said
+
+    def _worker(self, worker: Any) -> int:
+        """Check a worker's index."""
+        return check_integer(self._name, "worker", worker, minimum=0, maximum=self.n_workers - 1)
+
+    def _entry(self, entry: Any) -> int:
+        """Check an entry's index."""
+        if self.n_entries == 0:
+            raise AsgradError(f"{self._name}: to hold gradients, let n_entries() return > 0.")
+        return check_integer(self._name, "entry", entry, minimum=0, maximum=self.n_entries - 1)
+
+
+def batch_size(owner: str, name: str, value: int, limit: int, what: str) -> int:
+    """Return `value` if it is at most `limit`, which is a fact of the run, else raise."""
+    if not value <= limit:
+        raise AsgradError(f"{owner}: {name} must be at most {limit} ({what}), got {value}.")
+    return value

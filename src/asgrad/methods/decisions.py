@@ -1,0 +1,79 @@
+"""The decisions a method can take at an arrival, and how a compiled rule writes them down.
+
+A rule fills a table `out` (float64, one decision a row): out[0, 0] counts the decisions, row i >= 1
+holds (code, target, weight). Exactly one of apply, hold and drop must be said of the job that
+arrived. Engines carry the decisions out in the order in which they were written.
+"""
+
+from __future__ import annotations
+
+from asgrad.kernels import inlined
+
+__all__ = ["apply", "assign", "cancel", "clear", "drop", "hold", "take_step", "weigh"]
+
+APPLY = 1
+HOLD = 2
+DROP = 3
+STEP = 4
+ASSIGN = 5
+CANCEL = 6
+WEIGH = 7
+CLEAR = 8
+
+
+@inlined
+def _write(out, code, target, weight):
+    """Append one decision."""
+    row = int(out[0, 0]) + 1
+    out[0, 0] = row
+    out[row, 0] = code
+    out[row, 1] = target
+    out[row, 2] = weight
+
+
+@inlined
+def apply(out, weight):
+    """The arrived gradient enters the direction of the next step, once, with this weight."""
+    _write(out, APPLY, 0, weight)
+
+
+@inlined
+def hold(out, entry):
+    """The arrived gradient is added to an entry of the server's table and stays until cleared."""
+    _write(out, HOLD, entry, 0.0)
+
+
+@inlined
+def drop(out):
+    """The arrived gradient is thrown away."""
+    _write(out, DROP, 0, 0.0)
+
+
+@inlined
+def take_step(out):
+    """The server takes a step: all that is applied, and every weighed entry, is its direction."""
+    _write(out, STEP, 0, 0.0)
+
+
+@inlined
+def assign(out, worker):
+    """`worker` gets a job at the current model; if it is busy, the job joins its queue."""
+    _write(out, ASSIGN, worker, 0.0)
+
+
+@inlined
+def cancel(out, worker):
+    """The unfinished jobs of `worker` are called off, the running one and those in its queue."""
+    _write(out, CANCEL, worker, 0.0)
+
+
+@inlined
+def weigh(out, entry, weight):
+    """From the next step on, the sum in `entry` enters every direction with this weight."""
+    _write(out, WEIGH, entry, weight)
+
+
+@inlined
+def clear(out, entry):
+    """`entry` is emptied: its gradients enter no later step. Its weight becomes 0."""
+    _write(out, CLEAR, entry, 0.0)

@@ -1,0 +1,22 @@
+"""How long a job takes, a distribution each."""
+
+from asgrad.times.base import Clock, ScaledTimes, Times
+from asgrad.times.fixed import Fixed, Linear, Sqrt
+from asgrad.times.random import Exponential, HalfNormal, LogNormal, Normal, Poisson, Uniform
+from asgrad.times.stragglers import Stragglers
+
+__all__ = [
+    "Clock",
+    "Exponential",
+    "Fixed",
+    "HalfNormal",
+    "Linear",
+    "LogNormal",
+    "Normal",
+    "Poisson",
+    "ScaledTimes",
+    "Sqrt",
+    "Stragglers",
+    "Times",
+    "Uniform",
+]

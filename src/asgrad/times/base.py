@@ -1,0 +1,131 @@
+"""How long a job takes: given a worker, its draw and the moment it starts, the seconds."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+from numba import types
+
+from asgrad.errors import AsgradError
+from asgrad.kernels import inlined
+from asgrad.streams import Purpose, mix, stream_key
+
+__all__ = ["SECONDS", "Clock", "ScaledTimes", "Scale", "Times", "job_key"]
+
+SECONDS = types.float64(
+    types.float64[::1], types.float64, types.int64, types.int64, types.int64, types.float64
+)
+"""seconds(scales, shape, key, worker, draw, start): how long this job of this worker takes."""
+
+Scale = float | str | Sequence[float]
+"""One number for all workers, one number each, "linear" (s_i = i) or "sqrt" (s_i = √i), i >= 1."""
+
+
+class Clock(NamedTuple):
+    """Worker times made ready for a run of `n_workers` workers."""
+
+    scales: np.ndarray
+    """float64, s_i of every worker."""
+    shape: float
+    """A second parameter of the distribution, where it has one."""
+    key: int
+    """The random stream."""
+    seconds: Callable
+    """See `SECONDS`; compiled, or a Python function."""
+
+
+class Times(ABC):
+    """How long each job takes. Subclass it, with `seconds`, for worker times of your own."""
+
+    name: ClassVar[str] = ""
+
+    @abstractmethod
+    def seconds(self, worker: int, draw: int, start: float) -> float:
+        """Return how many seconds the `draw`-th job of `worker` takes if it starts at `start`."""
+
+    def begin(self, n_workers: int, seed: int) -> Clock:
+        """Return the clock of a run; random times follow from `seed`."""
+
+        def seconds(
+            scales: np.ndarray, shape: float, key: int, worker: int, draw: int, start: float
+        ) -> float:
+            return float(self.seconds(int(worker), int(draw), float(start)))
+
+        key = stream_key(seed, Purpose.TIMES)
+        return Clock(np.ones(n_workers), 0.0, key, seconds)
+
+
+@dataclass(frozen=True)
+class ScaledTimes(Times):
+    """A distribution with a scale s_i for every worker; concrete classes choose the kernel."""
+
+    scale: Scale = "linear"
+
+    kernel: ClassVar[Callable]
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.scale, str | float | int):
+            object.__setattr__(self, "scale", tuple(float(s) for s in self.scale))
+        if isinstance(self.scale, str) and self.scale not in ("linear", "sqrt"):
+            raise AsgradError(
+                f"{type(self).__name__}: scale must be a number, a number for every worker, "
+                f"'linear' or 'sqrt', got {self.scale!r}."
+            )
+
+    @property
+    def shape(self) -> float:
+        """The distribution's second parameter."""
+        return 0.0
+
+    def scales(self, n_workers: int) -> np.ndarray:
+        """Return s_i for every worker, float64 of shape (n_workers,)."""
+        owner = type(self).__name__
+        index = np.arange(1, n_workers + 1, dtype=np.float64)
+        if isinstance(self.scale, str):
+            scales = index if self.scale == "linear" else np.sqrt(index)
+        elif isinstance(self.scale, tuple):
+            scales = np.array(self.scale)
+        else:
+            scales = np.full(n_workers, float(self.scale))  # type: ignore[arg-type]
+        if scales.shape != (n_workers,):
+            raise AsgradError(
+                f"{owner}: scale must hold one number for each of the {n_workers} workers, "
+                f"got {scales.size}."
+            )
+        good = np.isfinite(scales) & (scales >= 0)
+        if not good.all():
+            worker = int(np.argmin(good))
+            raise AsgradError(
+                f"{owner}: scale must be finite and >= 0, got {scales[worker]:g} for worker "
+                f"{worker}."
+            )
+        return scales
+
+    def begin(self, n_workers: int, seed: int) -> Clock:
+        """Return the clock of a run; random times follow from `seed`."""
+        key = stream_key(seed, Purpose.TIMES)
+        return Clock(self.scales(n_workers), self.shape, key, type(self).kernel)
+
+    def seconds(self, worker: int, draw: int, start: float) -> float:
+        """Not used: the kernel draws the times."""
+        raise TypeError(f"{type(self).__name__}: call begin() and use the clock's kernel.")
+
+    @property
+    def label(self) -> str:
+        """The times with their parameters, as the command line takes them."""
+        return f"{self.name}:scale={_said(self.scale)}"
+
+
+@inlined
+def job_key(key, worker, draw):
+    """Return the stream of one job's time."""
+    return np.int64(mix(np.int64(mix(key, worker)), draw))
+
+
+def _said(scale: Any) -> str:
+    """Return a scale as text."""
+    return "/".join(f"{s:g}" for s in scale) if isinstance(scale, tuple) else str(scale)

@@ -1,0 +1,162 @@
+"""Times drawn anew for every job, all from one stream per worker."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+from asgrad.errors import check_positive
+from asgrad.kernels import compiled, inlined
+from asgrad.streams import normal, uniform
+from asgrad.times.base import SECONDS, ScaledTimes, job_key
+
+__all__ = ["Exponential", "HalfNormal", "LogNormal", "Normal", "Poisson", "Uniform"]
+
+
+@inlined
+def _poisson_small(mean, key):
+    """Draw from Po(mean) by inverting the distribution function; for small means."""
+    u = uniform(key, 0)
+    k = 0
+    p = math.exp(-mean)
+    total = p
+    while u > total and k < 1000:
+        k += 1
+        p *= mean / k
+        total += p
+    return float(k)
+
+
+@inlined
+def _poisson_large(mean, key):
+    """Draw from Po(mean), mean >= 10, by Hörmann's transformed rejection (PTRS, 1993)."""
+    b = 0.931 + 2.53 * math.sqrt(mean)
+    a = -0.059 + 0.02483 * b
+    inverse_alpha = 1.1239 + 1.1328 / (b - 3.4)
+    v_r = 0.9277 - 3.6224 / (b - 2.0)
+    index = 0
+    while True:
+        u = uniform(key, index) - 0.5
+        v = uniform(key, index + 1)
+        index += 2
+        us = 0.5 - abs(u)
+        k = math.floor((2.0 * a / us + b) * u + mean + 0.43)
+        if us >= 0.07 and v <= v_r:
+            return float(k)
+        if k < 0 or (us < 0.013 and v > us):
+            continue
+        left = math.log(v * inverse_alpha / (a / (us * us) + b))
+        if left <= -mean + k * math.log(mean) - math.lgamma(k + 1.0):
+            return float(k)
+
+
+@compiled(SECONDS)
+def _poisson(scales, shape, key, worker, draw, start):
+    """Po(s_i)."""
+    mean = scales[worker]
+    if mean < 30.0:
+        return _poisson_small(mean, job_key(key, worker, draw))
+    return _poisson_large(mean, job_key(key, worker, draw))
+
+
+@compiled(SECONDS)
+def _normal(scales, shape, key, worker, draw, start):
+    """|N(s_i, s_i)| + 1, the second s_i a standard deviation."""
+    s = scales[worker]
+    return abs(s + s * normal(job_key(key, worker, draw), 0)) + 1.0
+
+
+@compiled(SECONDS)
+def _uniform(scales, shape, key, worker, draw, start):
+    """U(0, s_i)."""
+    return scales[worker] * uniform(job_key(key, worker, draw), 0)
+
+
+@compiled(SECONDS)
+def _exponential(scales, shape, key, worker, draw, start):
+    """Exponential with mean s_i."""
+    return -scales[worker] * math.log(uniform(job_key(key, worker, draw), 0))
+
+
+@compiled(SECONDS)
+def _log_normal(scales, shape, key, worker, draw, start):
+    """s_i exp(σ N(0, 1)): median s_i."""
+    return scales[worker] * math.exp(shape * normal(job_key(key, worker, draw), 0))
+
+
+@compiled(SECONDS)
+def _half_normal(scales, shape, key, worker, draw, start):
+    """s_i + |N(0, s_i)|, the second s_i a variance."""
+    s = scales[worker]
+    return s + math.sqrt(s) * abs(normal(job_key(key, worker, draw), 0))
+
+
+@dataclass(frozen=True)
+class Poisson(ScaledTimes):
+    """Po(s_i) seconds; zero may come up. AsGrad, arXiv 2310.20452, experiments."""
+
+    name: ClassVar[str] = "poisson"
+    kernel: ClassVar = _poisson
+
+
+@dataclass(frozen=True)
+class Normal(ScaledTimes):
+    """|N(s_i, s_i)| + 1 seconds, s_i mean and standard deviation. AsGrad, arXiv 2310.20452."""
+
+    name: ClassVar[str] = "normal"
+    kernel: ClassVar = _normal
+
+
+@dataclass(frozen=True)
+class Uniform(ScaledTimes):
+    """U(0, s_i) seconds. AsGrad, arXiv 2310.20452, experiments."""
+
+    name: ClassVar[str] = "uniform"
+    kernel: ClassVar = _uniform
+
+
+@dataclass(frozen=True)
+class Exponential(ScaledTimes):
+    """Exponential times with mean s_i seconds."""
+
+    name: ClassVar[str] = "exponential"
+    kernel: ClassVar = _exponential
+
+
+@dataclass(frozen=True)
+class LogNormal(ScaledTimes):
+    """s_i exp(σ N(0, 1)) seconds: median s_i, with a heavy tail.
+
+    Parameters
+    ----------
+    sigma : float > 0
+        σ, the standard deviation of the logarithm.
+    """
+
+    sigma: float = 1.0
+
+    name: ClassVar[str] = "log-normal"
+    kernel: ClassVar = _log_normal
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_positive("LogNormal", "sigma", self.sigma)
+
+    @property
+    def shape(self) -> float:
+        """σ."""
+        return self.sigma
+
+    @property
+    def label(self) -> str:
+        """The times with their parameters, as the command line takes them."""
+        return f"{super().label},sigma={self.sigma:g}"
+
+
+@dataclass(frozen=True)
+class HalfNormal(ScaledTimes):
+    """s_i + |N(0, s_i)| seconds, the second s_i a variance. Ringmaster, arXiv 2501.16168."""
+
+    name: ClassVar[str] = "half-normal"
+    kernel: ClassVar = _half_normal

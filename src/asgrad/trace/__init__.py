@@ -1,0 +1,7 @@
+"""The trace of a run: its tables, Parquet in and out, and what can be read off it."""
+
+from asgrad.trace.summary import Summary
+from asgrad.trace.tables import Contributions, Fate, Jobs
+from asgrad.trace.trace import Header, Trace
+
+__all__ = ["Contributions", "Fate", "Header", "Jobs", "Summary", "Trace"]

@@ -1,0 +1,138 @@
+"""The trace of a run: who computed what at which model, and which server step used it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from asgrad.trace.summary import Summary, summarize
+from asgrad.trace.tables import Contributions, Fate, Jobs
+
+__all__ = ["SCHEMA_VERSION", "Header", "Trace"]
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a trace says of its run.
+
+    Attributes
+    ----------
+    method, times : str
+        The method and the worker times, as the command line takes them.
+    n_workers : int
+    seed : int
+        Fixes the method's choices, the times, and, on replay, the sampled rows and the noise.
+    end_time : float
+        When the run ended, in seconds.
+    stopped_by : str
+        "steps", "jobs" or "time": the limit that ended the run.
+    versions : dict
+        Versions of asgrad, NumPy and Numba that made the trace.
+    schema_version : int
+    """
+
+    method: str
+    times: str
+    n_workers: int
+    seed: int
+    end_time: float
+    stopped_by: str
+    versions: dict[str, str] = field(default_factory=dict)
+    schema_version: int = SCHEMA_VERSION
+
+
+@dataclass(frozen=True, eq=False)
+class Trace:
+    """A run without its numbers: its jobs, what they contributed, its steps.
+
+    The direction of step s is d_s = Σ weight · g_job over the contributions that are live at s. The
+    delay of a job is its first_step minus its read_step.
+
+    Attributes
+    ----------
+    jobs : Jobs
+        Columns of shape (n_jobs,).
+    contributions : Contributions
+        Columns of shape (n_contributions,).
+    step_times : numpy.ndarray
+        float64 of shape (n_steps,): the moment of every step, in seconds.
+    header : Header
+    """
+
+    jobs: Jobs
+    contributions: Contributions
+    step_times: np.ndarray
+    header: Header
+
+    @property
+    def n_steps(self) -> int:
+        """How many steps the server took."""
+        return int(self.step_times.size)
+
+    @property
+    def n_jobs(self) -> int:
+        """How many jobs were assigned."""
+        return int(self.jobs.worker.size)
+
+    @property
+    def n_workers(self) -> int:
+        """How many workers there were."""
+        return self.header.n_workers
+
+    @cached_property
+    def first_steps(self) -> np.ndarray:
+        """int64 of shape (n_jobs,): the first step that used each job; −1 where none did."""
+        first = np.full(self.n_jobs, -1, np.int64)
+        # Rows are sorted by first_step: written backwards, the earliest row of a job stays.
+        first[self.contributions.job[::-1]] = self.contributions.first_step[::-1]
+        return first
+
+    @cached_property
+    def delays(self) -> np.ndarray:
+        """int64: the delay τ = first_step − read_step of every applied job, in job order."""
+        used = self.jobs.fate == Fate.APPLIED
+        return self.first_steps[used] - self.jobs.read_step[used]
+
+    @cached_property
+    def summary(self) -> Summary:
+        """Delays, concurrency, shares of work and idle time, in numbers."""
+        return summarize(self)
+
+    def equals(self, other: Trace) -> bool:
+        """Say whether two traces have the same tables, bit for bit, and the same header."""
+        mine = (*self.jobs, *self.contributions, self.step_times)
+        theirs = (*other.jobs, *other.contributions, other.step_times)
+        return self.header == other.header and all(
+            a.dtype == b.dtype and np.array_equal(a, b, equal_nan=a.dtype.kind == "f")
+            for a, b in zip(mine, theirs, strict=True)
+        )
+
+    def save(self, path: str | Path) -> Path:
+        """Write the trace as a folder of Parquet files and return its path.
+
+        Raises
+        ------
+        TraceError
+            If the folder cannot be written.
+        """
+        from asgrad.trace.parquet import write
+
+        return write(self, path)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Trace:
+        """Read a trace.
+
+        Raises
+        ------
+        TraceError
+            If there is none, or it is damaged, foreign or of another version.
+        """
+        from asgrad.trace.parquet import read
+
+        return read(path)
