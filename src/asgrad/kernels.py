@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numba import njit, types
 
-__all__ = ["add_scaled", "compiled", "exp_nonpositive", "inlined", "is_compiled"]
+__all__ = ["add_scaled", "compiled", "copy_columns", "exp_nonpositive", "inlined", "is_compiled"]
 
 
 # Without Numba's reference counting (_nrt): a kernel borrows its arrays and allocates none. Counting
@@ -87,3 +87,11 @@ def add_scaled(out, scale, v):
         for i in range(dim):
             for lane in range(n_lanes):
                 out[i, lane] += scale[lane] * v[i, lane]
+
+
+@inlined
+def copy_columns(out, first, x):
+    """Copy `x` into the columns of `out` from `first` on."""
+    for i in range(x.shape[0]):
+        for lane in range(x.shape[1]):
+            out[i, first + lane] = x[i, lane]

@@ -1,1 +1,6 @@
-"""."""
+"""What the server does with a direction."""
+
+from asgrad.optimizers.base import Optimizer
+from asgrad.optimizers.sgd import SGD, HeavyBall
+
+__all__ = ["SGD", "HeavyBall", "Optimizer"]

@@ -1,1 +1,8 @@
-"""."""
+"""Stepsizes that depend on the delay, a rule each."""
+
+from asgrad.stepsizes.base import Stepsize
+from asgrad.stepsizes.constant import Constant
+from asgrad.stepsizes.koloskova import Koloskova
+from asgrad.stepsizes.mishchenko import Mishchenko
+
+__all__ = ["Constant", "Koloskova", "Mishchenko", "Stepsize"]

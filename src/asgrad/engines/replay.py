@@ -1,0 +1,351 @@
+"""replay: walk a trace and do its numerical work, for many stepsizes and seeds at once."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+import numpy as np
+
+from asgrad.engines.plan import Plan, count_gradients, model_times, plan_replay
+from asgrad.engines.walk import EVALUATION, N_CURSORS, STEP, TAKEN, Blocks, Rules, compiled_walk, walk
+from asgrad.errors import AsgradError, TraceError, check_integer, check_positive, unknown_name
+from asgrad.optimizers import SGD, Optimizer
+from asgrad.problems.base import CompiledProblem, Packed, Problem
+from asgrad.stepsizes import Constant, Stepsize
+from asgrad.streams import Purpose, stream_key
+from asgrad.trace import Trace
+from asgrad.transforms import Identity, Transform
+
+__all__ = ["Interrupted", "Result", "Status", "replay"]
+
+_COLUMNS = 64  # models evaluated together
+_SNAPSHOT_BYTES = 1 << 26
+_LANES_A_BLOCK = 32
+_BLOW_UP = 1e8
+
+
+class Status(StrEnum):
+    """How a lane ended."""
+
+    FINISHED = "finished"
+    DIVERGED = "diverged"
+
+
+class Interrupted(Exception):
+    """A replay was told to stop before its end."""
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """A replayed run, lane by lane; lanes are all pairs of a seed and a stepsize, seeds outermost.
+
+    Attributes
+    ----------
+    stepsizes, seeds : numpy.ndarray
+        float64 and int64 of shape (n_lanes,).
+    status : list of Status
+        "diverged": a number became infinite or NaN, or ‖∇f‖ passed 1e8 · max(1, ‖∇f(x_0)‖); the
+        lane was stopped and its later metrics are NaN.
+    steps : numpy.ndarray
+        int64 of shape (n_evaluations,): the evaluated models x_s.
+    times : numpy.ndarray
+        float64 of shape (n_evaluations,): when each came to be, in seconds.
+    gradients : numpy.ndarray
+        int64 of shape (n_evaluations,): gradients that workers had delivered by then.
+    loss, gradient_norm, accuracy : numpy.ndarray
+        float64 of shape (n_evaluations, n_lanes): f, ‖∇f‖, and the share of correct predictions
+        on the training data (NaN where there are no labels).
+    models : numpy.ndarray
+        float of shape (dim, n_lanes): the last models; for a diverged lane its last evaluated one.
+    """
+
+    stepsizes: np.ndarray
+    seeds: np.ndarray
+    status: list[Status]
+    steps: np.ndarray
+    times: np.ndarray
+    gradients: np.ndarray
+    loss: np.ndarray
+    gradient_norm: np.ndarray
+    accuracy: np.ndarray
+    models: np.ndarray
+
+
+@dataclass
+class _Job:
+    """What all blocks of lanes of a replay share."""
+
+    problem: Problem
+    plan: Plan
+    n_slots: int
+    n_entries: int
+    dtype: str
+    x0: np.ndarray
+    rules: Rules
+    stepsize: Stepsize
+    transform: Transform
+    optimizer: Optimizer
+    packed: Packed
+    progress: Callable[[float], None] | None
+    stop: threading.Event
+
+    def step_kernels(self) -> tuple[Callable, Callable, Callable]:
+        """Return what a step calls beside the gradient: factor, transform, optimizer."""
+        return type(self.stepsize).kernel, type(self.transform).kernel, type(self.optimizer).kernel
+
+
+def replay(
+    trace: Trace,
+    problem: Problem,
+    stepsizes: float | Sequence[float] | np.ndarray,
+    *,
+    seeds: int | Sequence[int] | None = None,
+    method_stepsize: Stepsize | None = None,
+    transform: Transform | None = None,
+    optimizer: Optimizer | None = None,
+    x0: np.ndarray | None = None,
+    evaluations: int = 100,
+    dtype: str = "float64",
+    threads: int | None = None,
+    progress: Callable[[float], None] | None = None,
+    stop: threading.Event | None = None,
+) -> Result:
+    """Compute the run that `trace` describes, on `problem`, for every stepsize and seed.
+
+    x_{s+1} = x_s − γ d_s, d_s = Σ weight · factor(τ, γ) · transform(g_job(x_{read_step})). Only
+    gradients that enter a step are computed. A lane's bits do not depend on what other lanes stand
+    beside it, nor on the number of threads.
+
+    Memory: (V + E + 4 + M) · dim · lanes floats, V the most model versions alive at once (at most
+    τ_C + 1), E the entries of the method's table, M the blocks that transform and optimizer
+    remember, plus 128 · dim floats a thread for evaluation.
+
+    Parameters
+    ----------
+    trace : Trace
+    problem : Problem
+        Its n_workers must be the trace's.
+    stepsizes : float or sequence of float, > 0
+        γ, a lane each.
+    seeds : int or sequence of int, optional
+        Fix the sampled rows and the noise. By default the trace's seed. Several seeds on one trace
+        are independent runs only where the trace does not depend on its seed.
+    method_stepsize : Stepsize, optional
+        How the stepsize depends on the delay; by default not at all.
+    transform : Transform, optional
+        What happens to each gradient; by default nothing.
+    optimizer : Optimizer, optional
+        What the server does with a direction; by default SGD.
+    x0 : numpy.ndarray, optional
+        float of shape (dim,); by default the problem's.
+    evaluations : int >= 1
+        How many times the run is evaluated after x_0, at even distances of steps and at the end;
+        the number of steps or more evaluates every model.
+    dtype : "float64" or "float32"
+    threads : int >= 1, optional
+        By default one a core.
+    progress : callable, optional
+        Called with the share of the work done since the last call; from any thread.
+    stop : threading.Event, optional
+        Once set, the replay raises `Interrupted` at the next evaluation.
+
+    Returns
+    -------
+    Result
+
+    Raises
+    ------
+    AsgradError
+        If an argument is out of range or the trace does not fit the problem.
+
+    Examples
+    --------
+    >>> import asgrad as ag
+    >>> problem = ag.problems.Tridiagonal(8, n_workers=2)
+    >>> trace = ag.simulate(ag.methods.Pure(), ag.times.Fixed(), n_workers=2, steps=100)
+    >>> result = ag.replay(trace, problem, [0.1, 0.5])
+    >>> bool(result.gradient_norm[-1, 1] < result.gradient_norm[0, 1])
+    True
+    """
+    if not trace.n_workers == problem.n_workers:
+        raise TraceError(
+            f"replay: the trace has {trace.n_workers} workers and the problem "
+            f"{problem.n_workers}; they must agree."
+        )
+    if dtype not in ("float64", "float32"):
+        raise unknown_name("dtype", str(dtype), ("float64", "float32"))
+    check_integer("replay", "evaluations", evaluations, minimum=1)
+    threads = check_integer("replay", "threads", threads or os.cpu_count() or 1, minimum=1)
+    lanes = [check_positive("replay", "stepsize", s) for s in np.ravel(stepsizes).tolist()]
+    if not lanes:
+        raise AsgradError("replay: give at least one stepsize.")
+    seed_list = [trace.header.seed] if seeds is None else np.ravel(seeds).tolist()
+
+    method_stepsize = method_stepsize or Constant()
+    transform, optimizer = transform or Identity(), optimizer or SGD()
+    steps = _evaluated_steps(trace.n_steps, evaluations)
+    plan, n_slots, n_entries = plan_replay(trace, steps)
+    job = _Job(
+        problem=problem,
+        plan=plan,
+        n_slots=n_slots,
+        n_entries=n_entries,
+        dtype=dtype,
+        x0=_checked_start(problem, x0),
+        rules=_rules(trace, problem, method_stepsize, transform, optimizer),
+        stepsize=method_stepsize,
+        transform=transform,
+        optimizer=optimizer,
+        packed=problem.pack(np.dtype(dtype)),
+        progress=progress,
+        stop=stop or threading.Event(),
+    )
+    share = min(_LANES_A_BLOCK, -(-len(lanes) * len(seed_list) // threads))
+    blocks = [
+        (seed, np.array(lanes[i : i + share]))
+        for seed in seed_list
+        for i in range(0, len(lanes), share)
+    ]
+    if threads == 1 or len(blocks) == 1:
+        parts = [_run_block(job, seed, part) for seed, part in blocks]
+    else:
+        with ThreadPoolExecutor(threads) as pool:
+            parts = list(pool.map(lambda block: _run_block(job, *block), blocks))
+    metrics = np.concatenate([part[0] for part in parts], axis=2)
+    return Result(
+        stepsizes=np.tile(lanes, len(seed_list)),
+        seeds=np.repeat(np.array(seed_list, np.int64), len(lanes)),
+        status=[status for part in parts for status in part[2]],
+        steps=steps,
+        times=model_times(trace, steps),
+        gradients=count_gradients(trace, steps),
+        loss=metrics[:, 0],
+        gradient_norm=np.sqrt(metrics[:, 1]),
+        accuracy=metrics[:, 2],
+        models=np.concatenate([part[1] for part in parts], axis=1),
+    )
+
+
+def _run_block(
+    job: _Job, seed: int, stepsizes: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, list[Status]]:
+    """Run some lanes; return metrics (n_evaluations, 3, n_lanes), last models, status."""
+    n_evaluations, n_lanes = job.plan.evaluated.size, stepsizes.size
+    metrics = np.full((n_evaluations, 3, n_lanes), np.nan)
+    models = np.empty((job.problem.dim, n_lanes), job.dtype)
+    alive = np.arange(n_lanes)
+    limits = np.full(n_lanes, np.inf)
+    key = stream_key(seed, Purpose.GRADIENT)
+    blocks = _new_blocks(job, stepsizes)
+    gradient, evaluate = job.problem.kernels()
+    kernels = job.step_kernels()
+    go_on = compiled_walk(job.dtype) if isinstance(job.problem, CompiledProblem) else walk
+    cursor = np.zeros(N_CURSORS, np.int64)
+    evaluated = 0
+    with np.errstate(all="ignore"):
+        while evaluated < n_evaluations and alive.size:
+            if job.stop.is_set():
+                raise Interrupted
+            room = go_on(
+                gradient, *kernels, job.packed, key, job.plan, job.rules, blocks, cursor
+            )
+            if room and job.progress:
+                job.progress(n_lanes / n_evaluations)
+            if room and cursor[EVALUATION] < n_evaluations:
+                continue
+            values = _evaluate(job, evaluate, blocks, int(cursor[TAKEN]))
+            values = values.reshape(3, -1, alive.size).swapaxes(0, 1)
+            if evaluated == 0:
+                limits[alive] = _BLOW_UP**2 * np.maximum(1.0, values[0, 1])
+            # A lane has diverged from its first bad evaluation on.
+            good = np.isfinite(values[:, :2]).all(axis=1) & (values[:, 1] <= limits[alive])
+            good = np.logical_and.accumulate(good, axis=0)
+            shown = np.where(good[:, None], values, np.nan)
+            metrics[evaluated : evaluated + len(values), :, alive] = shown
+            models[:, alive] = blocks.models[job.plan.slot[cursor[STEP]]]
+            evaluated += len(values)
+            cursor[TAKEN] = 0
+            if not good[-1].all():
+                blocks = _keep(blocks, good[-1])
+                alive = alive[good[-1]]
+    done = set(alive.tolist())
+    status = [Status.FINISHED if lane in done else Status.DIVERGED for lane in range(n_lanes)]
+    return metrics, models, status
+
+
+def _evaluate(job: _Job, evaluate: Callable, blocks: Blocks, taken: int) -> np.ndarray:
+    """Return f, ‖∇f‖² and accuracy of the models that wait, float64 of shape (3, taken)."""
+    x = np.ascontiguousarray(blocks.snapshots[:, :taken])
+    metrics = np.empty((4, taken))
+    evaluate(*job.packed, x, metrics, np.empty_like(x), blocks.scratch, blocks.picks)
+    return metrics[:3]
+
+
+def _new_blocks(job: _Job, stepsizes: np.ndarray) -> Blocks:
+    """Allocate the numbers of some lanes; every lane starts at x_0."""
+    dim, lanes, dtype = job.problem.dim, stepsizes.size, job.dtype
+    room = max(1, _SNAPSHOT_BYTES // (8 * dim * lanes))
+    columns = lanes * min(max(1, _COLUMNS // lanes), room)
+    n_floats, n_picks = job.problem.workspace(columns)
+    blocks = Blocks(
+        stepsizes=stepsizes.astype(dtype),
+        scales=np.zeros(lanes, dtype),
+        models=np.empty((job.n_slots, dim, lanes), dtype),
+        gradient=np.zeros((dim, lanes), dtype),
+        direction=np.zeros((dim, lanes), dtype),
+        table=np.zeros((job.n_entries, dim, lanes), dtype),
+        table_sum=np.zeros((dim if job.n_entries else 1, lanes), dtype),
+        transform_memory=np.zeros((job.transform.n_blocks(job.problem.n_workers), dim, lanes), dtype),
+        optimizer_memory=np.zeros((job.optimizer.n_blocks(), dim, lanes), dtype),
+        table_weights=np.zeros(job.n_entries),
+        snapshots=np.empty((dim, columns), dtype),
+        scratch=np.empty(n_floats, dtype),
+        picks=np.arange(n_picks),
+    )
+    blocks.models[job.plan.slot[0]] = job.x0[:, None]
+    return blocks
+
+
+def _keep(blocks: Blocks, lanes: np.ndarray) -> Blocks:
+    """Return the blocks without the lanes that have diverged."""
+    n_lanes = int(lanes.sum())
+    kept = {
+        name: np.ascontiguousarray(array[..., lanes])
+        for name, array in blocks._asdict().items()
+        if name not in ("table_weights", "snapshots", "scratch", "picks")
+    }
+    columns = blocks.snapshots.shape[1] // lanes.size * n_lanes
+    snapshots = np.empty((blocks.snapshots.shape[0], columns), blocks.snapshots.dtype)
+    return blocks._replace(snapshots=snapshots, **kept)
+
+
+def _rules(
+    trace: Trace, problem: Problem, stepsize: Stepsize, transform: Transform, optimizer: Optimizer
+) -> Rules:
+    """Return the parameters of the kernels; constants are computed only for rules that need them."""
+    if isinstance(stepsize, Constant):
+        factors = np.zeros(1)
+    else:
+        factors = stepsize.parameters(problem.smoothness, trace.summary.tau_c, trace.n_workers)
+    return Rules(factors, transform.parameters(), optimizer.parameters())
+
+
+def _evaluated_steps(n_steps: int, evaluations: int) -> np.ndarray:
+    """Return 0, n_steps and evenly spread steps between, int64, rising."""
+    return np.unique(np.linspace(0, n_steps, min(evaluations, n_steps) + 1).round().astype(np.int64))
+
+
+def _checked_start(problem: Problem, x0: np.ndarray | None) -> np.ndarray:
+    """Return x_0, checked."""
+    start: Any = problem.x0 if x0 is None else np.asarray(x0, np.float64)
+    if start.shape != (problem.dim,):
+        raise AsgradError(f"replay: x0 must have shape ({problem.dim},), got {start.shape}.")
+    if not np.isfinite(start).all():
+        raise AsgradError("replay: x0 must be finite.")
+    return start  # type: ignore[no-any-return]

@@ -1,0 +1,161 @@
+"""The walk along a trace that does its numerical work, compiled, many lanes at a time.
+
+The same source runs as plain Python when the problem is a plain Python class.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any, NamedTuple
+
+import numba
+import numpy as np
+from numba import types, typeof
+
+from asgrad.engines.plan import Plan
+from asgrad.kernels import add_scaled, compiled, copy_columns
+from asgrad.optimizers.base import optimizer_type
+from asgrad.problems.base import Packed, gradient_type
+from asgrad.stepsizes.base import FACTOR
+from asgrad.transforms.base import transform_type
+
+__all__ = ["Blocks", "Rules", "compiled_walk", "walk"]
+
+STEP, EVALUATION, TAKEN, N_CURSORS = 0, 1, 2, 3
+
+
+class Rules(NamedTuple):
+    """What the stepsize, transform and optimizer kernels read, float64."""
+
+    stepsize: np.ndarray
+    transform: np.ndarray
+    optimizer: np.ndarray
+
+
+class Blocks(NamedTuple):
+    """The numbers of a replay; every array but the last four ends with the axis of the lanes."""
+
+    stepsizes: np.ndarray
+    """float of shape (n_lanes,)."""
+    scales: np.ndarray
+    """Working space, one number a lane."""
+    models: np.ndarray
+    """Model versions, float of shape (n_slots, dim, n_lanes)."""
+    gradient: np.ndarray
+    """One job's gradient, (dim, n_lanes)."""
+    direction: np.ndarray
+    """d_s, (dim, n_lanes)."""
+    table: np.ndarray
+    """Sums of the gradients held in each entry, (n_entries, dim, n_lanes)."""
+    table_sum: np.ndarray
+    """Σ weight · entry, (dim, n_lanes); one row suffices when there is no table."""
+    transform_memory: np.ndarray
+    """(n_blocks, dim, n_lanes)."""
+    optimizer_memory: np.ndarray
+    """(n_blocks, dim, n_lanes)."""
+    table_weights: np.ndarray
+    """float64 of shape (n_entries,)."""
+    snapshots: np.ndarray
+    """Models that wait to be evaluated, (dim, n_columns)."""
+    scratch: np.ndarray
+    picks: np.ndarray
+
+
+def walk(gradient, factor, transform, optimizer, data, key, plan, rules, blocks, cursor):
+    """Go on to the next model that is to be evaluated, or to the end; False if snapshots are full.
+
+    x_{s+1} = optimizer(x_s, Σ over the rows of step s of weight · factor(τ) · transform(g)), plus
+    the table's weighted sum. A gradient is computed when a step first uses it.
+    """
+    n_steps = plan.first_row.size - 1
+    n_lanes = blocks.stepsizes.size
+    n_entries = blocks.table_weights.size
+    while True:
+        step = cursor[STEP]
+        x = blocks.models[plan.slot[step]]
+        due = cursor[EVALUATION]
+        if due < plan.evaluated.size and plan.evaluated[due] == step:
+            taken = cursor[TAKEN]
+            if taken + n_lanes > blocks.snapshots.shape[1]:
+                return False
+            copy_columns(blocks.snapshots, taken, x)
+            cursor[TAKEN] += n_lanes
+            cursor[EVALUATION] += 1
+            return True
+        if step == n_steps:
+            return True
+
+        direction = blocks.direction
+        direction[:, :] = 0
+        for row in range(plan.first_row[step], plan.first_row[step + 1]):
+            entry = plan.entry[row]
+            starts = row == plan.first_row[step] or plan.entry[row - 1] != entry
+            if entry >= 0 and starts:
+                # The entry's old share leaves the table's sum; its new one is added below.
+                blocks.scales[:] = -blocks.table_weights[entry]
+                add_scaled(blocks.table_sum, blocks.scales, blocks.table[entry])
+                blocks.table_weights[entry] = plan.weight[row]
+                if plan.keeps[row] == 0:
+                    blocks.table[entry][:, :] = 0
+            if plan.computes[row] == 1:
+                g = blocks.gradient
+                worker = plan.worker[row]
+                delay = step - plan.read_step[row]
+                x_read = blocks.models[plan.slot[plan.read_step[row]]]
+                gradient(
+                    data.values, data.indices, data.layout, x_read, worker, plan.draw[row], key, g,
+                    blocks.scratch, blocks.picks,
+                )  # fmt: skip
+                transform(rules.transform, g, x_read, x, worker, blocks.transform_memory)
+                weight = plan.weight[row] if entry < 0 else 1.0
+                for lane in range(n_lanes):
+                    blocks.scales[lane] = weight * factor(
+                        rules.stepsize, blocks.stepsizes[lane], delay
+                    )
+                if entry < 0:
+                    add_scaled(direction, blocks.scales, g)
+                else:
+                    add_scaled(blocks.table[entry], blocks.scales, g)
+            ends = row + 1 == plan.first_row[step + 1] or plan.entry[row + 1] != entry
+            if entry >= 0 and ends:
+                blocks.scales[:] = blocks.table_weights[entry]
+                add_scaled(blocks.table_sum, blocks.scales, blocks.table[entry])
+        if n_entries > 0:
+            if step % n_entries == 0:  # afresh now and then, so that rounding does not pile up
+                blocks.table_sum[:, :] = 0
+                for entry in range(n_entries):
+                    blocks.scales[:] = blocks.table_weights[entry]
+                    add_scaled(blocks.table_sum, blocks.scales, blocks.table[entry])
+            blocks.scales[:] = 1.0
+            add_scaled(direction, blocks.scales, blocks.table_sum)
+        x_new = blocks.models[plan.slot[step + 1]]
+        optimizer(
+            rules.optimizer, blocks.stepsizes, step, direction, blocks.optimizer_memory, x, x_new
+        )
+        cursor[STEP] = step + 1
+
+
+@cache
+def compiled_walk(dtype: str) -> Callable[..., bool]:
+    """Return `walk` compiled for floats of `dtype`."""
+    f = numba.from_dtype(np.dtype(dtype))
+    i8 = np.zeros(1, np.int64)
+    f8 = np.zeros(1)
+    one, two, three = (np.zeros((1,) * axes, dtype) for axes in (1, 2, 3))
+    plan = Plan(i8, i8, f8, *(i8 for _ in range(7)))
+    blocks = Blocks(one, one, three, two, two, three, two, three, three, f8, two, one, i8)
+    signature = types.boolean(
+        types.FunctionType(gradient_type(f)),
+        types.FunctionType(FACTOR),
+        types.FunctionType(transform_type(f)),
+        types.FunctionType(optimizer_type(f)),
+        typeof(Packed(one, np.zeros(1, np.int32), i8)),
+        types.int64,
+        typeof(plan),
+        typeof(Rules(f8, f8, f8)),
+        typeof(blocks),
+        types.int64[::1],
+    )
+    function: Any = compiled(signature)(walk)
+    return function  # type: ignore[no-any-return]

@@ -1,0 +1,41 @@
+"""What the server does with a direction."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import numpy as np
+from numba import types
+
+__all__ = ["Optimizer", "optimizer_type"]
+
+
+def optimizer_type(f: Any) -> Any:
+    """Return the signature of an optimizer's kernel for float type `f`.
+
+    optimizer(parameters, stepsizes, step, direction, memory, x, x_new) writes x_{s+1} into `x_new`,
+    which may be `x` itself; `direction` may be changed. Blocks have shape (dim, n_lanes), the
+    stepsizes (n_lanes,), the optimizer's own memory (n_blocks, dim, n_lanes).
+    """
+    block = types.Array(f, 2, "C")
+    lanes = types.Array(f, 1, "C")
+    memory = types.Array(f, 3, "C")
+    return types.void(types.float64[::1], lanes, types.int64, block, memory, block, block)
+
+
+class Optimizer(ABC):
+    """A rule x_{s+1} = x_s + something(γ, d_s, memory)."""
+
+    name: ClassVar[str] = ""
+    reference: ClassVar[str] = ""
+    kernel: ClassVar[Callable]
+
+    @abstractmethod
+    def parameters(self) -> np.ndarray:
+        """Return what the kernel reads."""
+
+    def n_blocks(self) -> int:
+        """Return how many model-sized blocks the optimizer remembers."""
+        return 0

@@ -1,0 +1,93 @@
+"""Plain SGD and SGD with heavy-ball momentum."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from asgrad.errors import AsgradError
+from asgrad.kernels import inlined
+from asgrad.optimizers.base import Optimizer
+
+__all__ = ["SGD", "HeavyBall"]
+
+
+@inlined
+def _descend(stepsizes, d, x, x_new):
+    """x_new = x − γ d, lane by lane."""
+    dim, n_lanes = d.shape
+    if n_lanes == 1:  # one contiguous run: LLVM vectorises over the coordinates
+        stepsize = stepsizes[0]
+        flat_d, flat_x, flat_new = d.reshape(dim), x.reshape(dim), x_new.reshape(dim)
+        for i in range(dim):
+            flat_new[i] = flat_x[i] - stepsize * flat_d[i]
+    else:
+        for i in range(dim):
+            for lane in range(n_lanes):
+                x_new[i, lane] = x[i, lane] - stepsizes[lane] * d[i, lane]
+
+
+@inlined
+def _sgd(parameters, stepsizes, step, direction, memory, x, x_new):
+    """x − γ d."""
+    _descend(stepsizes, direction, x, x_new)
+
+
+@inlined
+def _heavy_ball(parameters, stepsizes, step, direction, memory, x, x_new):
+    """m ← β m + d, x − γ m."""
+    momentum = memory[0]
+    for i in range(direction.shape[0]):
+        for lane in range(direction.shape[1]):
+            momentum[i, lane] = parameters[0] * momentum[i, lane] + direction[i, lane]
+    _descend(stepsizes, momentum, x, x_new)
+
+
+@dataclass(frozen=True)
+class SGD(Optimizer):
+    """x_{s+1} = x_s − γ d_s."""
+
+    name: ClassVar[str] = "sgd"
+    reference: ClassVar[str] = "textbook rule"
+    kernel: ClassVar = _sgd
+
+    def parameters(self) -> np.ndarray:
+        """Return nothing: the kernel reads no parameter."""
+        return np.zeros(1)
+
+
+@dataclass(frozen=True)
+class HeavyBall(Optimizer):
+    """m_{s+1} = β m_s + d_s, x_{s+1} = x_s − γ m_{s+1}, m_0 = 0.
+
+    Parameters
+    ----------
+    momentum : float in [0, 1)
+        β.
+
+    References
+    ----------
+    Polyak 1964. Deviations: none.
+    """
+
+    momentum: float = 0.9
+
+    name: ClassVar[str] = "heavy-ball"
+    reference: ClassVar[str] = "Polyak 1964"
+    kernel: ClassVar = _heavy_ball
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.momentum < 1:
+            raise AsgradError(
+                f"HeavyBall: momentum must lie in [0, 1), got {self.momentum:g}."
+            )
+
+    def parameters(self) -> np.ndarray:
+        """Return β."""
+        return np.array([self.momentum])
+
+    def n_blocks(self) -> int:
+        """Return 1: the momentum."""
+        return 1

@@ -1,0 +1,192 @@
+"""What a problem is: f = (1/n) Σ f_i over the workers, and stochastic gradients of every f_i."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+from numba import types
+
+from asgrad.streams import mix
+
+__all__ = ["CompiledProblem", "Packed", "Problem", "Values", "evaluate_type", "gradient_type"]
+
+
+def gradient_type(f: Any) -> Any:
+    """Return the signature of a gradient kernel for float type `f` (numba float32 or float64).
+
+    gradient(values, indices, layout, x, worker, draw, key, out, scratch, picks) writes into `out`,
+    of shape (dim, n_lanes), the stochastic gradient of f_worker at each column of `x`. The sampled
+    rows and the noise follow from (key, worker, draw) alone and are the same in every lane.
+    """
+    block = types.Array(f, 2, "C")
+    data = (types.Array(f, 1, "C"), types.int32[::1], types.int64[::1])
+    job = (types.int64, types.int64, types.int64)
+    return types.void(*data, block, *job, block, types.Array(f, 1, "C"), types.int64[::1])
+
+
+def evaluate_type(f: Any) -> Any:
+    """Return the signature of an evaluation kernel for float type `f`.
+
+    evaluate(values, indices, layout, x, metrics, out, scratch, picks) writes f, ‖∇f‖² and the share
+    of correct predictions (NaN where there are no labels) for each column of `x` into the first three
+    rows of `metrics`, float64 of shape (4, n_columns), and ∇f into `out`. Row 3 is working space.
+    """
+    block = types.Array(f, 2, "C")
+    data = (types.Array(f, 1, "C"), types.int32[::1], types.int64[::1])
+    return types.void(
+        *data, block, types.float64[:, ::1], block, types.Array(f, 1, "C"), types.int64[::1]
+    )
+
+
+class Packed(NamedTuple):
+    """A compiled problem's data in three flat arrays, so that one engine serves all problems."""
+
+    values: np.ndarray
+    """float: parameters, features, targets."""
+    indices: np.ndarray
+    """int32: columns of sparse features."""
+    layout: np.ndarray
+    """int64: sizes and offsets."""
+
+
+class Values(NamedTuple):
+    """A problem evaluated at k models."""
+
+    loss: np.ndarray
+    """float64 of shape (k,): f."""
+    gradient_norm: np.ndarray
+    """float64 of shape (k,): ‖∇f‖."""
+    accuracy: np.ndarray
+    """float64 of shape (k,): share of correct predictions; NaN where there are no labels."""
+
+
+class Problem(ABC):
+    """f = (1/n) Σ f_i. Subclass it to write a problem of your own in plain Python.
+
+    Attributes
+    ----------
+    n_workers, dim : int
+    x0 : numpy.ndarray
+        float64 of shape (dim,), where a run starts unless told otherwise.
+    """
+
+    name: ClassVar[str] = ""
+
+    n_workers: int
+    dim: int
+
+    @abstractmethod
+    def gradient(
+        self, x: np.ndarray, worker: int, draw: int = 0, rng: np.random.Generator | None = None
+    ) -> np.ndarray:
+        """Return a stochastic gradient of f_worker at x, of shape (dim,).
+
+        All randomness is to come from `rng`, which follows from the run's seed, the worker and the
+        draw; so a job's gradient is the same in every engine.
+        """
+
+    @abstractmethod
+    def loss(self, x: np.ndarray) -> float:
+        """Return f(x)."""
+
+    @abstractmethod
+    def full_gradient(self, x: np.ndarray) -> np.ndarray:
+        """Return ∇f(x), of shape (dim,)."""
+
+    def accuracy(self, x: np.ndarray) -> float:
+        """Return the share of correct predictions at x; NaN where there are no labels."""
+        return float("nan")
+
+    @property
+    def x0(self) -> np.ndarray:
+        """Where a run starts unless told otherwise."""
+        return np.zeros(self.dim)
+
+    @property
+    def smoothness(self) -> float:
+        """L, a smoothness constant of every f_i; NaN where it is not known."""
+        return float("nan")
+
+    def pack(self, dtype: Any) -> Packed:
+        """Return the data that the kernels read, with floats of `dtype`."""
+        return Packed(np.zeros(1, dtype), np.zeros(1, np.int32), np.zeros(1, np.int64))
+
+    def workspace(self, n_columns: int) -> tuple[int, int]:
+        """Return how many floats and how many integers the kernels need beside their arguments."""
+        return 1, 1
+
+    def kernels(self) -> tuple[Callable, Callable]:
+        """Return the gradient and the evaluation as `gradient_type` and `evaluate_type` say."""
+        return self._gradient_of_lanes, self._evaluate_columns
+
+    def _gradient_of_lanes(
+        self, values: Any, indices: Any, layout: Any, x: Any, worker: Any, draw: Any, key: Any,
+        out: Any, scratch: Any, picks: Any,
+    ) -> None:  # fmt: skip
+        """Compute the gradient lane by lane."""
+        stream = int(mix(int(mix(key, worker)), draw))
+        for lane in range(x.shape[1]):
+            rng = np.random.default_rng(stream)
+            out[:, lane] = self.gradient(x[:, lane], int(worker), int(draw), rng)
+
+    def _evaluate_columns(
+        self, values: Any, indices: Any, layout: Any, x: Any, metrics: Any, out: Any, scratch: Any,
+        picks: Any,
+    ) -> None:  # fmt: skip
+        """Evaluate column by column."""
+        for column in range(x.shape[1]):
+            model = np.ascontiguousarray(x[:, column])
+            out[:, column] = self.full_gradient(model)
+            metrics[0, column] = self.loss(model)
+            metrics[1, column] = out[:, column] @ out[:, column]
+            metrics[2, column] = self.accuracy(model)
+
+
+class CompiledProblem(Problem):
+    """A problem whose gradients run compiled, many lanes at a time.
+
+    A subclass gives `pack`, `workspace` and `kernels`; the methods for one model follow from them.
+    """
+
+    def gradient(
+        self, x: np.ndarray, worker: int, draw: int = 0, rng: Any = None, *, key: int = 0
+    ) -> np.ndarray:
+        """Return the stochastic gradient of f_worker at x for stream `key`, of shape (dim,)."""
+        out = np.empty((self.dim, 1))
+        scratch, picks = self.buffers(1, np.float64)
+        packed = self.pack(np.float64)
+        block = self._column(x)
+        self.kernels()[0](*packed, block, worker, draw, key, out, scratch, picks)
+        return out[:, 0]
+
+    def loss(self, x: np.ndarray) -> float:
+        """Return f(x)."""
+        return float(self._evaluate(x)[0][0, 0])
+
+    def full_gradient(self, x: np.ndarray) -> np.ndarray:
+        """Return ∇f(x), of shape (dim,)."""
+        return self._evaluate(x)[1][:, 0]
+
+    def accuracy(self, x: np.ndarray) -> float:
+        """Return the share of correct predictions at x; NaN where there are no labels."""
+        return float(self._evaluate(x)[0][2, 0])
+
+    def buffers(self, n_columns: int, dtype: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Return scratch floats and the identity 0, 1, ... that kernels pick rows with."""
+        n_floats, n_picks = self.workspace(n_columns)
+        return np.empty(n_floats, dtype), np.arange(n_picks)
+
+    def _evaluate(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return metrics and gradient at one model."""
+        metrics, out = np.empty((4, 1)), np.empty((self.dim, 1))
+        scratch, picks = self.buffers(1, np.float64)
+        block = self._column(x)
+        self.kernels()[1](*self.pack(np.float64), block, metrics, out, scratch, picks)
+        return metrics, out
+
+    def _column(self, x: np.ndarray) -> np.ndarray:
+        """Return a model as a block of one lane."""
+        return np.ascontiguousarray(x, np.float64).reshape(self.dim, 1)

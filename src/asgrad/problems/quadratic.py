@@ -1,0 +1,268 @@
+"""Quadratics with additive Gaussian noise."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import cached_property
+from typing import Any, ClassVar
+
+import numpy as np
+
+from asgrad.errors import AsgradError, check_integer, check_positive
+from asgrad.kernels import inlined
+from asgrad.problems.base import CompiledProblem, Packed
+from asgrad.streams import Purpose, mix, normals, stream_key
+
+__all__ = ["Quadratic", "Tridiagonal"]
+
+# layout: workers, dimension, how many vectors b there are (1: all workers share it)
+_N_WORKERS, _DIM, _N_B = 0, 1, 2
+# values: the noise's standard deviation, then the matrix, then the vectors b, then their mean
+_NOISE, _MATRIX = 0, 1
+
+
+@inlined
+def _add_noise(deviation, key, worker, draw, out, scratch):
+    """Add the same N(0, deviation²) noise to every lane of `out`."""
+    dim, n_lanes = out.shape
+    noise = scratch[: dim + 1]
+    normals(np.int64(mix(np.int64(mix(key, worker)), draw)), noise, dim)
+    if n_lanes == 1:
+        flat = out.reshape(dim)
+        for i in range(dim):
+            flat[i] += deviation * noise[i]
+    else:
+        for i in range(dim):
+            for lane in range(n_lanes):
+                out[i, lane] += deviation * noise[i]
+
+
+@inlined
+def _subtract(b, out):
+    """Subtract the vector b from every lane."""
+    for i in range(out.shape[0]):
+        for lane in range(out.shape[1]):
+            out[i, lane] -= b[i]
+
+
+@inlined
+def _tridiagonal_product(matrix, x, out):
+    """out = A x for A = tridiag(matrix[1], matrix[0], matrix[1])."""
+    dim, n_lanes = x.shape
+    diagonal, beside = matrix[0], matrix[1]
+    size = dim * n_lanes  # the neighbours of an element stand n_lanes before and after it
+    flat, result = x.reshape(size), out.reshape(size)
+    for j in range(size):
+        result[j] = diagonal * flat[j]
+    for j in range(size - n_lanes):
+        result[j] += beside * flat[j + n_lanes]
+    for j in range(n_lanes, size):
+        result[j] += beside * flat[j - n_lanes]
+
+
+@inlined
+def _dense_product(matrix, x, out):
+    """out = A x for a symmetric A, stored row by row."""
+    dim, n_lanes = x.shape
+    for i in range(dim):
+        for lane in range(n_lanes):
+            out[i, lane] = 0
+    for j in range(dim):
+        row = matrix[j * dim : (j + 1) * dim]  # also column j
+        for i in range(dim):
+            for lane in range(n_lanes):
+                out[i, lane] += row[i] * x[j, lane]
+
+
+@inlined
+def _evaluate(product, b, x, metrics, out):
+    """Metrics from out = A x: f = x·(Ax)/2 − b·x, ∇f = Ax − b."""
+    for lane in range(x.shape[1]):
+        metrics[0, lane] = 0.0
+        metrics[1, lane] = 0.0
+        metrics[2, lane] = np.nan
+    for i in range(x.shape[0]):
+        for lane in range(x.shape[1]):
+            v, ax = np.float64(x[i, lane]), np.float64(out[i, lane])
+            slope = ax - b[i]
+            metrics[0, lane] += v * (0.5 * ax - b[i])
+            metrics[1, lane] += slope * slope
+            out[i, lane] = slope
+
+
+@inlined
+def _vector(values, layout, size, worker):
+    """Return the vector b of a worker; worker n is their mean."""
+    dim, n_b = layout[_DIM], layout[_N_B]
+    row = worker if n_b > 1 else 0
+    start = _MATRIX + size + row * dim
+    return values[start : start + dim]
+
+
+@inlined
+def _tridiagonal_gradient(values, indices, layout, x, worker, draw, key, out, scratch, picks):
+    """A x − b_worker + noise."""
+    _tridiagonal_product(values[_MATRIX:], x, out)
+    _subtract(_vector(values, layout, 2, worker), out)
+    if values[_NOISE] > 0:
+        _add_noise(values[_NOISE], key, worker, draw, out, scratch)
+
+
+@inlined
+def _tridiagonal_evaluate(values, indices, layout, x, metrics, out, scratch, picks):
+    """f, ‖∇f‖², NaN."""
+    _tridiagonal_product(values[_MATRIX:], x, out)
+    _evaluate(out, _vector(values, layout, 2, layout[_N_WORKERS]), x, metrics, out)
+
+
+@inlined
+def _dense_gradient(values, indices, layout, x, worker, draw, key, out, scratch, picks):
+    """A x − b_worker + noise."""
+    _dense_product(values[_MATRIX:], x, out)
+    _subtract(_vector(values, layout, x.shape[0] * x.shape[0], worker), out)
+    if values[_NOISE] > 0:
+        _add_noise(values[_NOISE], key, worker, draw, out, scratch)
+
+
+@inlined
+def _dense_evaluate(values, indices, layout, x, metrics, out, scratch, picks):
+    """f, ‖∇f‖², NaN."""
+    _dense_product(values[_MATRIX:], x, out)
+    b = _vector(values, layout, x.shape[0] * x.shape[0], layout[_N_WORKERS])
+    _evaluate(out, b, x, metrics, out)
+
+
+class _Quadratic(CompiledProblem):
+    """f_i(x) = xᵀAx/2 − b_i·x, gradients with N(0, noise² I) added; concrete classes choose A."""
+
+    noise: float
+    vectors: np.ndarray
+    """float64 of shape (1, dim) or (n_workers, dim): b, or every b_i."""
+
+    def pack(self, dtype: Any) -> Packed:
+        """Return the data that the kernels read, with floats of `dtype`."""
+        vectors = self.vectors
+        if vectors.shape[0] > 1:
+            vectors = np.concatenate([vectors, vectors.mean(axis=0, keepdims=True)])
+        values = np.concatenate([[self.noise], self._matrix(), vectors.ravel()])
+        layout = np.array([self.n_workers, self.dim, vectors.shape[0]], np.int64)
+        return Packed(values.astype(dtype), np.zeros(1, np.int32), layout)
+
+    def workspace(self, n_columns: int) -> tuple[int, int]:
+        """Return how many floats and how many integers the kernels need beside their arguments."""
+        return self.dim + 1, 1
+
+    @property
+    def label(self) -> str:
+        """The problem in a few words."""
+        return f"{self.name}, dimension {self.dim}, {self.n_workers} workers"
+
+    def _matrix(self) -> np.ndarray:
+        """Return what the kernels read of A."""
+        raise TypeError("a concrete quadratic gives its matrix")
+
+
+class Tridiagonal(_Quadratic):
+    """The classic hard quadratic: A = tridiag(−1, 2, −1)/4, b = (−1, 0, …, 0)/4, x_0 = (√d, 0, …).
+
+    All workers share it. L = (1 − cos(π d/(d + 1)))/2, a little below 1.
+
+    Parameters
+    ----------
+    dim : int >= 2
+    n_workers : int >= 1
+    noise : float >= 0
+        Standard deviation, in every coordinate, of the Gaussian noise added to a gradient.
+
+    References
+    ----------
+    As in the experiments of Ringmaster ASGD, arXiv 2501.16168.
+    """
+
+    name: ClassVar[str] = "tridiagonal"
+
+    def __init__(self, dim: int = 1000, *, n_workers: int = 10, noise: float = 0.0):
+        self.dim = check_integer("Tridiagonal", "dim", dim, minimum=2)
+        self.n_workers = check_integer("Tridiagonal", "n_workers", n_workers, minimum=1)
+        self.noise = check_positive("Tridiagonal", "noise", noise, zero=True)
+        self.vectors = np.zeros((1, dim))
+        self.vectors[0, 0] = -0.25
+
+    @property
+    def x0(self) -> np.ndarray:
+        """(√d, 0, …, 0)."""
+        start = np.zeros(self.dim)
+        start[0] = math.sqrt(self.dim)
+        return start
+
+    @property
+    def smoothness(self) -> float:
+        """L, exact."""
+        return 0.5 * (1.0 - math.cos(math.pi * self.dim / (self.dim + 1)))
+
+    def kernels(self) -> tuple[Callable, Callable]:
+        """Return the gradient and the evaluation as `gradient_type` and `evaluate_type` say."""
+        return _tridiagonal_gradient, _tridiagonal_evaluate
+
+    def _matrix(self) -> np.ndarray:
+        return np.array([0.5, -0.25])
+
+
+class Quadratic(_Quadratic):
+    """A random quadratic with a given spectrum: A = Q diag(spectrum) Qᵀ, Q a random rotation.
+
+    The workers share A and differ in b_i: b_i = b + heterogeneity · z_i, z_i standard normal with
+    Σ z_i = 0, so that ‖∇f_i − ∇f‖ is the same everywhere.
+
+    Parameters
+    ----------
+    spectrum : sequence of float >= 0
+        The eigenvalues of A; their number is the dimension.
+    n_workers : int >= 1
+    heterogeneity : float >= 0
+    noise : float >= 0
+        Standard deviation, in every coordinate, of the Gaussian noise added to a gradient.
+    seed : int >= 0
+        Fixes Q and the b_i.
+    """
+
+    name: ClassVar[str] = "quadratic"
+
+    def __init__(
+        self,
+        spectrum: Any,
+        *,
+        n_workers: int = 10,
+        heterogeneity: float = 0.0,
+        noise: float = 0.0,
+        seed: int = 0,
+    ):
+        eigenvalues = np.asarray(spectrum, np.float64)
+        if eigenvalues.ndim != 1 or eigenvalues.size < 1:
+            raise AsgradError("Quadratic: spectrum must be a list of at least one eigenvalue.")
+        if not (np.isfinite(eigenvalues) & (eigenvalues >= 0)).all():
+            raise AsgradError("Quadratic: every eigenvalue must be finite and >= 0.")
+        self.dim = eigenvalues.size
+        self.n_workers = check_integer("Quadratic", "n_workers", n_workers, minimum=1)
+        self.noise = check_positive("Quadratic", "noise", noise, zero=True)
+        self.spectrum = eigenvalues
+        spread = check_positive("Quadratic", "heterogeneity", heterogeneity, zero=True)
+        rng = np.random.default_rng(stream_key(seed, Purpose.DATA) & (2**63 - 1))
+        rotation = np.linalg.qr(rng.normal(size=(self.dim, self.dim)))[0]
+        self.matrix = (rotation * eigenvalues) @ rotation.T
+        self.matrix = 0.5 * (self.matrix + self.matrix.T)
+        apart = rng.normal(size=(self.n_workers, self.dim))
+        self.vectors = rng.normal(size=self.dim) + spread * (apart - apart.mean(axis=0))
+
+    @cached_property
+    def smoothness(self) -> float:
+        """L, exact: the largest eigenvalue."""
+        return float(self.spectrum.max())
+
+    def kernels(self) -> tuple[Callable, Callable]:
+        """Return the gradient and the evaluation as `gradient_type` and `evaluate_type` say."""
+        return _dense_gradient, _dense_evaluate
+
+    def _matrix(self) -> np.ndarray:
+        return self.matrix.ravel()

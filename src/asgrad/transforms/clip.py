@@ -1,0 +1,57 @@
+"""Clipping of every gradient that arrives."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from asgrad.errors import check_positive
+from asgrad.kernels import inlined
+from asgrad.transforms.base import Transform
+
+__all__ = ["Clip"]
+
+
+@inlined
+def _clip(parameters, g, x_read, x_now, worker, memory):
+    """g · min(1, c/‖g‖), lane by lane."""
+    for lane in range(g.shape[1]):
+        square = 0.0
+        for i in range(g.shape[0]):
+            square += np.float64(g[i, lane]) ** 2
+        norm = math.sqrt(square)
+        if norm > parameters[0]:
+            shrink = parameters[0] / norm
+            for i in range(g.shape[0]):
+                g[i, lane] *= shrink
+
+
+@dataclass(frozen=True)
+class Clip(Transform):
+    """g ← min(1, c/‖g‖) g for every arrival by itself.
+
+    Parameters
+    ----------
+    threshold : float > 0
+        c.
+
+    References
+    ----------
+    Clipped asynchronous SGD, arXiv 2606.13287. Deviations: none.
+    """
+
+    threshold: float = 1.0
+
+    name: ClassVar[str] = "clip"
+    reference: ClassVar[str] = "arXiv 2606.13287"
+    kernel: ClassVar = _clip
+
+    def __post_init__(self) -> None:
+        check_positive("Clip", "threshold", self.threshold)
+
+    def parameters(self) -> np.ndarray:
+        """Return c."""
+        return np.array([self.threshold])
