@@ -1,1 +1,78 @@
-"""asgrad."""
+"""asgrad plans, runs and replays stochastic gradient descent on workers of unequal speed.
+
+simulate plays a method in virtual time and records a trace; replay walks a trace and does its
+numerical work for many stepsizes at once; compare tunes and compares methods.
+
+>>> import asgrad as ag
+>>> trace = ag.simulate(ag.methods.Pure(), ag.times.Linear(), n_workers=10, steps=100)
+>>> trace.summary.tau_c
+10
+"""
+
+from importlib import import_module
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from asgrad import methods, optimizers, problems, stepsizes, times, transforms
+    from asgrad.engines import Result, replay, simulate
+    from asgrad.errors import AsgradError, TraceError
+    from asgrad.experiments import Comparison, compare
+    from asgrad.methods import Method
+    from asgrad.problems import Problem
+    from asgrad.times import Times
+    from asgrad.trace import Summary, Trace
+
+__version__ = version("asgrad")
+
+# Imported on first use, so that `import asgrad` and `asgrad --help` answer at once.
+_HOMES = {
+    "AsgradError": "asgrad.errors",
+    "Comparison": "asgrad.experiments",
+    "Method": "asgrad.methods",
+    "Problem": "asgrad.problems",
+    "Result": "asgrad.engines",
+    "Summary": "asgrad.trace",
+    "Times": "asgrad.times",
+    "Trace": "asgrad.trace",
+    "TraceError": "asgrad.errors",
+    "compare": "asgrad.experiments",
+    "replay": "asgrad.engines",
+    "simulate": "asgrad.engines",
+}
+_ROOMS = ("methods", "optimizers", "problems", "stepsizes", "times", "transforms")
+
+__all__ = [
+    "AsgradError",
+    "Comparison",
+    "Method",
+    "Problem",
+    "Result",
+    "Summary",
+    "Times",
+    "Trace",
+    "TraceError",
+    "compare",
+    "methods",
+    "optimizers",
+    "problems",
+    "replay",
+    "simulate",
+    "stepsizes",
+    "times",
+    "transforms",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import what is asked for."""
+    if name in _ROOMS:
+        return import_module(f"asgrad.{name}")
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'asgrad' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """List the public names."""
+    return [*__all__, "__version__"]

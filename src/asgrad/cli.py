@@ -1,0 +1,303 @@
+"""The command line: asgrad compare, simulate, replay, show, methods."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Optional
+
+import typer
+
+from asgrad.errors import AsgradError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    help="Plan, run and replay stochastic gradient descent on workers of unequal speed.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Workers = Annotated[Optional[int], typer.Option(help="Number of workers.")]
+TimesText = Annotated[Optional[str], typer.Option(help="Worker times, e.g. normal:scale=sqrt.")]
+Steps = Annotated[Optional[int], typer.Option(help="Stop after this many server steps.")]
+UntilTime = Annotated[Optional[float], typer.Option(help="Stop at this time, in seconds.")]
+Stepsizes = Annotated[Optional[str], typer.Option(help="Stepsizes, e.g. 0.01,0.1,1.")]
+DataText = Annotated[Optional[str], typer.Option(help="digits, breast-cancer or a LIBSVM file.")]
+ProblemText = Annotated[
+    Optional[str],
+    typer.Option(help="auto, logistic, softmax, least-squares or tridiagonal."),
+]
+SplitText = Annotated[
+    Optional[str], typer.Option(help="contiguous, shuffled, label or dirichlet.")
+]
+Batch = Annotated[Optional[int], typer.Option(help="Rows of a stochastic gradient; 0: all.")]
+Out = Annotated[Optional[str], typer.Option(help="Folder to write to.")]
+
+
+def main() -> None:
+    """Run the command line; an error is one plain line and exit code 2."""
+    try:
+        app()
+    except AsgradError as error:
+        print(f"asgrad: {error}", file=sys.stderr)
+        sys.exit(2)
+    except TypeError as error:
+        # Checks at construction raise TypeError for a value of the wrong kind.
+        if ": " not in str(error):
+            raise
+        print(f"asgrad: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("asgrad: interrupted.", file=sys.stderr)
+        sys.exit(130)
+
+
+@app.command()
+def compare(
+    config: Annotated[
+        Optional[Path], typer.Argument(help="CONFIG.toml; options override it.")
+    ] = None,
+    data: DataText = None,
+    problem: ProblemText = None,
+    split: SplitText = None,
+    batch: Batch = None,
+    workers: Workers = None,
+    times: TimesText = None,
+    methods: Annotated[
+        Optional[str],
+        typer.Option(help="Methods joined by spaces, each METHOD[:PARAMETERS][+STEPSIZE]."),
+    ] = None,
+    stepsizes: Stepsizes = None,
+    steps: Steps = None,
+    until_time: UntilTime = None,
+    seeds: Annotated[Optional[int], typer.Option(help="How many seeds.")] = None,
+    target: Annotated[Optional[float], typer.Option(help="Gradient norm to reach.")] = None,
+    out: Out = None,
+) -> None:
+    """Compare methods on one problem, each with its best stepsize, by step and by time.
+
+    Without arguments: softmax on the bundled digits, split by label over ten workers with linear
+    speeds.
+    """
+    from asgrad import times as times_room
+    from asgrad.experiments import CompareConfig
+    from asgrad.experiments import compare as run
+    from asgrad.registry import build
+
+    said = {
+        "data": data,
+        "problem": problem,
+        "split": split,
+        "batch": batch,
+        "workers": workers,
+        "times": times,
+        "methods": None if methods is None else methods.split(),
+        "stepsizes": _numbers(stepsizes),
+        "steps": steps,
+        "until_time": until_time,
+        "seeds": seeds,
+        "target": target,
+        "out": out,
+    }
+    settings = CompareConfig.read(config, {k: v for k, v in said.items() if v is not None})
+    from asgrad.experiments.run import check_writable
+
+    check_writable(settings.out)
+    built = settings.build_problem()
+    with _progress("comparing") as tell:
+        comparison = run(
+            built,
+            build("worker times", times_room, settings.times),
+            settings.methods,
+            stepsizes=settings.stepsizes,
+            seeds=settings.seeds,
+            steps=settings.steps,
+            until_time=settings.until_time,
+            target=settings.target,
+            evaluations=settings.evaluations,
+            progress=tell,
+        )
+    folder = comparison.save(settings.out, settings.model_dump())
+    limit = (
+        f"{settings.steps} steps" if settings.until_time is None else f"{settings.until_time:g} s"
+    )
+    print(f"{getattr(built, 'label', built.name)}, times {settings.times}, {limit}, "
+          f"{settings.seeds} seeds")  # fmt: skip
+    _print_table(comparison.lines, comparison.target, comparison.smoothness)
+    print(f"Run: {folder}   Figures: {folder / 'figures'}")
+    if not comparison.complete:
+        print("asgrad: interrupted; what was finished is kept.", file=sys.stderr)
+        raise typer.Exit(130)
+
+
+@app.command()
+def simulate(
+    method: Annotated[str, typer.Argument(help="METHOD[:PARAMETERS], see asgrad methods.")],
+    times: TimesText = "linear",
+    workers: Workers = 10,
+    steps: Steps = None,
+    until_time: UntilTime = None,
+    jobs: Annotated[Optional[int], typer.Option(help="Stop after this many arrivals.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed.")] = 0,
+    out: Out = None,
+) -> None:
+    """Play a method in virtual time; write its trace with --out, print what can be read off it."""
+    from asgrad import methods as method_room
+    from asgrad import times as times_room
+    from asgrad.engines import simulate as run
+    from asgrad.registry import build
+
+    if steps is None and until_time is None and jobs is None:
+        steps = 1000
+    trace = run(
+        build("method", method_room, method),
+        build("worker times", times_room, times or "linear"),
+        n_workers=workers or 10,
+        steps=steps,
+        until_time=until_time,
+        jobs=jobs,
+        seed=seed,
+    )
+    _print_summary(trace)
+    if out:
+        print(f"Trace: {trace.save(out)}")
+
+
+@app.command()
+def replay(
+    trace: Annotated[Path, typer.Argument(help="A trace, as simulate and compare write them.")],
+    data: DataText = None,
+    problem: ProblemText = None,
+    split: SplitText = None,
+    batch: Batch = None,
+    stepsizes: Stepsizes = None,
+    method_stepsize: Annotated[
+        str, typer.Option(help="How the stepsize depends on the delay, e.g. koloskova.")
+    ] = "constant",
+) -> None:
+    """Compute the run that a trace describes, for every stepsize."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from asgrad import stepsizes as stepsize_room
+    from asgrad.engines import replay as run
+    from asgrad.experiments import CompareConfig
+    from asgrad.experiments.compare import default_stepsizes
+    from asgrad.registry import build
+    from asgrad.trace import Trace
+
+    read = Trace.load(trace)
+    said = {"data": data, "problem": problem, "split": split, "batch": batch}
+    said = {key: value for key, value in said.items() if value is not None}
+    built = CompareConfig.read(None, {**said, "workers": read.n_workers}).build_problem()
+    with _progress("replaying") as tell:
+        result = run(
+            read,
+            built,
+            _numbers(stepsizes) or default_stepsizes(built.smoothness),
+            method_stepsize=build("stepsize", stepsize_room, method_stepsize),
+            progress=tell,
+        )
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for title in ("stepsize", "status", "final ‖∇f‖", "loss", "accuracy"):
+        table.add_column(title, justify="right")
+    for lane, stepsize in enumerate(result.stepsizes):
+        table.add_row(
+            f"{stepsize:.4g}",
+            result.status[lane],
+            f"{result.gradient_norm[-1, lane]:.3e}",
+            f"{result.loss[-1, lane]:.5g}",
+            f"{result.accuracy[-1, lane]:.1%}",
+        )
+    print(f"{read.header.method}, {read.n_steps} steps, {read.header.end_time:g} s; "
+          f"{getattr(built, 'label', built.name)}")  # fmt: skip
+    Console().print(table)
+
+
+@app.command()
+def show(run: Annotated[Path, typer.Argument(help="A folder that compare wrote.")]) -> None:
+    """Print the table of a finished comparison."""
+    from asgrad.experiments.run import load
+
+    stored = load(run)
+    _print_table(stored.lines, stored.target, stored.smoothness)
+    if not stored.complete:
+        print("This comparison was interrupted; methods that were not finished are missing.")
+
+
+@app.command()
+def methods() -> None:
+    """List the methods, and the stepsize rules, with their references."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from asgrad import methods as method_room
+    from asgrad import stepsizes as stepsize_room
+    from asgrad.registry import references
+
+    for title, room in (("method", method_room), ("+stepsize", stepsize_room)):
+        table = Table(box=None, header_style="bold", pad_edge=False)
+        for column in (title, "what it does", "reference"):
+            table.add_column(column)
+        for row in references(room):
+            table.add_row(*row)
+        Console().print(table)
+        print()
+
+
+def _numbers(text: str | None) -> list[float] | None:
+    """Return the numbers of a list joined by commas."""
+    if text is None:
+        return None
+    try:
+        return [float(piece) for piece in text.split(",")]
+    except ValueError:
+        raise AsgradError(f"stepsizes: write numbers joined by commas, got {text!r}.") from None
+
+
+def _print_table(lines: Any, target: float, smoothness: float) -> None:
+    """Print the table of a comparison, as wide as it needs where nobody watches."""
+    from rich.console import Console
+
+    from asgrad.report import comparison_table
+
+    console = Console() if sys.stdout.isatty() else Console(width=160)
+    console.print(comparison_table(lines, target, smoothness))
+    if any(line.at_edge for line in lines):
+        print("* smallest or largest stepsize of the grid: a wider grid may do better.")
+
+
+def _print_summary(trace: Any) -> None:
+    """Print what can be read off a trace."""
+    summary = trace.summary
+    print(f"{trace.header.method}, times {trace.header.times}, {trace.n_workers} workers")
+    print(f"steps {summary.n_steps} in {summary.end_time:g} s")
+    print(f"jobs {summary.n_jobs}: applied {summary.n_applied}, dropped {summary.n_dropped}, "
+          f"cancelled {summary.n_cancelled}, in flight {summary.n_in_flight}")  # fmt: skip
+    print(f"delay: average {summary.tau_avg:.2f}, largest {summary.tau_max}; "
+          f"concurrency {summary.tau_c}")  # fmt: skip
+    idle = summary.idle_times.sum() / max(summary.end_time * trace.n_workers, 1e-300)
+    print(f"idle {idle:.1%} of all workers' time; largest share of the work "
+          f"{summary.work_shares.max():.1%}, smallest {summary.work_shares.min():.1%}")  # fmt: skip
+
+
+@contextmanager
+def _progress(what: str) -> Iterator[Callable[[float], None] | None]:
+    """Show a progress bar on a terminal; stay quiet elsewhere."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(what, total=1.0)
+        yield lambda share: bar.advance(task, share)

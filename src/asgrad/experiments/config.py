@@ -1,0 +1,123 @@
+"""The configuration of a comparison: what a TOML file and the command line may say."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from asgrad import problems
+from asgrad.errors import AsgradError, unknown_name
+from asgrad.problems import Problem
+from asgrad.problems.split import SPLITS
+
+__all__ = ["CompareConfig"]
+
+_MODELS = {
+    "least-squares": problems.LeastSquares,
+    "logistic": problems.Logistic,
+    "softmax": problems.Softmax,
+}
+_PROBLEMS = ("auto", *_MODELS, "tridiagonal")
+
+
+class CompareConfig(BaseModel):
+    """A comparison, as `asgrad compare` takes it; every field is a key of CONFIG.toml."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    data: str = Field("digits", description="digits, breast-cancer, or a LIBSVM file")
+    problem: str = Field(
+        "auto",
+        description="auto (logistic for labels ±1 or 0/1, else softmax), logistic, softmax, "
+        "least-squares, tridiagonal",
+    )
+    split: str = Field("label", description="contiguous, shuffled, label, dirichlet")
+    alpha: float = Field(0.5, gt=0, description="Dirichlet parameter of the split")
+    batch: int | None = Field(32, ge=0, description="rows of a stochastic gradient; 0: all")
+    regularizer: Literal["l2", "nonconvex"] = Field("l2", description="l2 or nonconvex")
+    strength: float = Field(1e-3, ge=0, description="λ, the regulariser's strength")
+    dim: int = Field(1000, ge=2, description="dimension of the tridiagonal problem")
+    noise: float = Field(0.01, ge=0, description="gradient noise of the tridiagonal problem")
+    workers: int = Field(10, ge=1, description="number of workers")
+    times: str = Field("linear", description="worker times, for instance normal:scale=sqrt")
+    methods: list[str] = Field(
+        [
+            "sync",
+            "m-sync:m=8",
+            "pure",
+            "pure+mishchenko",
+            "random",
+            "shuffled",
+            "ringmaster",
+            "rennala",
+            "ringleader",
+            "ace",
+        ],
+        min_length=1,
+        description="methods, each METHOD[+STEPSIZE]",
+    )
+    stepsizes: list[float] | None = Field(None, description="grid; by default 2^k/L, k = -7..3")
+    steps: int | None = Field(None, ge=1, description="compare at this many server steps")
+    until_time: float | None = Field(None, gt=0, description="compare at this time, in seconds")
+    seeds: int = Field(3, ge=1, description="how many seeds")
+    target: float | None = Field(None, gt=0, description="gradient norm for time to target")
+    evaluations: int = Field(60, ge=1, description="evaluations of each run")
+    out: str = Field("runs/compare", description="folder of the run")
+
+    @classmethod
+    def read(cls, path: Path | None, said: dict[str, Any]) -> CompareConfig:
+        """Read a TOML file, if any, and let `said` override it.
+
+        Raises
+        ------
+        AsgradError
+            If the file cannot be read, a key is unknown, or a value is refused.
+        """
+        values: dict[str, Any] = {}
+        if path is not None:
+            try:
+                values = tomllib.loads(path.read_text(encoding="utf-8"))
+            except OSError as error:
+                raise AsgradError(f"cannot read {path}: {error.strerror}.") from error
+            except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+                raise AsgradError(f"{path} is not valid TOML: {error}.") from error
+        where = f"key of {path}" if path else "option"
+        for key in values:
+            if key not in cls.model_fields:
+                raise unknown_name(where, key, cls.model_fields)
+        values.update(said)
+        if values.get("steps") is None and values.get("until_time") is None:
+            values["until_time"] = 2000.0
+        try:
+            return cls(**values)
+        except ValidationError as error:
+            first = error.errors()[0]
+            key = ".".join(str(part) for part in first["loc"])
+            raise AsgradError(f"{key}: {first['msg']}, got {first['input']!r}.") from error
+
+    def build_problem(self) -> Problem:
+        """Return the problem that this configuration describes."""
+        if self.problem not in _PROBLEMS:
+            raise unknown_name("problem", self.problem, _PROBLEMS)
+        if self.problem == "tridiagonal":
+            return problems.Tridiagonal(self.dim, n_workers=self.workers, noise=self.noise)
+        if self.split not in SPLITS:
+            raise unknown_name("split", self.split, SPLITS)
+        data = problems.load(self.data)
+        kind = self.problem
+        if kind == "auto":
+            labels = set(data.targets.tolist())
+            binary = labels <= {-1.0, 1.0} or labels <= {0.0, 1.0}
+            kind = "logistic" if binary else "softmax"
+        return _MODELS[kind](
+            data,
+            n_workers=self.workers,
+            split=self.split,
+            alpha=self.alpha,
+            batch=self.batch or None,
+            regularizer=self.regularizer,
+            strength=self.strength,
+        )

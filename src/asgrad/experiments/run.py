@@ -1,0 +1,182 @@
+"""A comparison on disk: a folder that is whole or not there.
+
+runs/NAME/  config.toml  results.parquet  metrics.parquet  run.json  traces/  figures/
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import re
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from asgrad.errors import AsgradError
+from asgrad.experiments.grid import RULE, Cell, Line, columns, summarize_method
+
+if TYPE_CHECKING:
+    from asgrad.experiments.compare import Comparison
+
+__all__ = ["StoredRun", "check_writable", "load", "save"]
+
+_FACTS, _RESULTS = "run.json", "results.parquet"
+
+
+@dataclasses.dataclass(frozen=True)
+class StoredRun:
+    """What `asgrad show` needs of a run on disk."""
+
+    lines: list[Line]
+    target: float
+    smoothness: float
+    complete: bool
+
+
+def check_writable(path: str | Path) -> None:
+    """Refuse, before any work is done, a folder that could not be written at the end."""
+    target = Path(path)
+    if target.exists() and not _is_run(target) and not _is_empty(target):
+        raise AsgradError(
+            f"{target} exists and is no run of asgrad; it is left as it is. Choose another --out."
+        )
+    try:
+        probe = _temporary(target)
+        probe.mkdir(parents=True, exist_ok=True)
+        (probe / "probe").write_bytes(b"x")
+        shutil.rmtree(probe)
+    except OSError as error:
+        raise AsgradError(f"cannot write to {target}: {error.strerror or error}.") from error
+
+
+def save(comparison: Comparison, path: str | Path, config: dict[str, Any]) -> Path:
+    """Write the run to a temporary name, then rename it; a run of that name is replaced."""
+    from asgrad.report import write_figures
+
+    target = Path(path)
+    check_writable(target)
+    temporary = _temporary(target)
+    try:
+        temporary.mkdir(parents=True)
+        _write_text(temporary / "config.toml", to_toml(config))
+        _write_table(temporary / _RESULTS, columns(comparison.cells, Cell))
+        _write_table(temporary / "metrics.parquet", _metrics(comparison))
+        for (method, seed), trace in comparison.traces.items():
+            trace.save(temporary / "traces" / f"{slug(method)}-seed{seed}")
+        write_figures(comparison, temporary / "figures")
+        facts = {
+            "kind": "asgrad comparison",
+            "rule": RULE,
+            "target": comparison.target,
+            "smoothness": comparison.smoothness,
+            "complete": comparison.complete,
+        }
+        _write_text(temporary / _FACTS, json.dumps(facts, indent=1))
+        if target.exists():
+            shutil.rmtree(target)
+        os.replace(temporary, target)
+    except OSError as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise AsgradError(f"cannot write {target}: {error.strerror or error}.") from error
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    return target
+
+
+def load(path: str | Path) -> StoredRun:
+    """Read the results of a run.
+
+    Raises
+    ------
+    AsgradError
+        If there is no run at `path`, or it is damaged.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    folder = Path(path)
+    if not _is_run(folder):
+        raise AsgradError(f"no run of asgrad at {folder}.")
+    try:
+        facts = json.loads((folder / _FACTS).read_text(encoding="utf-8"))
+        rows = pq.read_table(folder / _RESULTS).to_pylist()
+        cells = [Cell(**row) for row in rows]
+        names = dict.fromkeys(cell.method for cell in cells)
+        return StoredRun(
+            [summarize_method([c for c in cells if c.method == name]) for name in names],
+            float(facts["target"]),
+            float(facts["smoothness"]),
+            bool(facts["complete"]),
+        )
+    except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
+        raise AsgradError(f"run {folder} is damaged: {str(error).splitlines()[0]}.") from error
+
+
+def slug(method: str) -> str:
+    """Return a method's label as a file name."""
+    return re.sub(r"[^\w.+-]+", "_", method)
+
+
+def to_toml(config: dict[str, Any]) -> str:
+    """Return a flat configuration as TOML; JSON's scalars and lists are TOML's too."""
+    said = {key: value for key, value in config.items() if value is not None}
+    return "".join(f"{key} = {json.dumps(value)}\n" for key, value in said.items())
+
+
+def _metrics(comparison: Comparison) -> dict[str, np.ndarray]:
+    """Return the metrics of every lane at every evaluation, as long columns."""
+    parts: list[dict[str, np.ndarray]] = []
+    for (method, seed), result in comparison.results.items():
+        n_evaluations, n_lanes = result.loss.shape
+        parts.append(
+            {
+                "method": np.full(result.loss.size, method),
+                "stepsize": np.tile(result.stepsizes, n_evaluations),
+                "seed": np.full(result.loss.size, seed),
+                "step": np.repeat(result.steps, n_lanes),
+                "time": np.repeat(result.times, n_lanes),
+                "gradients": np.repeat(result.gradients, n_lanes),
+                "gradient_norm": result.gradient_norm.ravel(),
+                "loss": result.loss.ravel(),
+                "accuracy": result.accuracy.ravel(),
+            }
+        )
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def _is_run(folder: Path) -> bool:
+    """Say whether a folder holds a finished run."""
+    return (folder / _FACTS).is_file() and (folder / _RESULTS).is_file()
+
+
+def _is_empty(folder: Path) -> bool:
+    """Say whether a path is an empty folder."""
+    return folder.is_dir() and not any(folder.iterdir())
+
+
+def _temporary(target: Path) -> Path:
+    """Return the name under which a run is written."""
+    return target.with_name(f".{target.name}.writing-{os.getpid()}")
+
+
+def _write_text(path: Path, text: str) -> None:
+    """Write a text file and flush it to the disk."""
+    with open(path, "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _write_table(path: Path, content: dict[str, Any]) -> None:
+    """Write a Parquet file and flush it to the disk."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    with open(path, "wb") as file:
+        pq.write_table(pa.table(content), file, compression="zstd")
+        file.flush()
+        os.fsync(file.fileno())

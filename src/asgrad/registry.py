@@ -1,0 +1,85 @@
+"""From a name on the command line to an object: "ringmaster:max_delay=8,stop_stale=true"."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+from types import ModuleType
+from typing import Any
+
+from asgrad.errors import AsgradError, unknown_name
+
+__all__ = ["build", "catalogue"]
+
+
+def catalogue(room: ModuleType) -> dict[str, type]:
+    """Return the named classes that a package exports, by name, sorted."""
+    exported = (getattr(room, name) for name in room.__all__)
+    named = {cls.name: cls for cls in exported if isinstance(cls, type) and _name_of(cls)}
+    return dict(sorted(named.items()))
+
+
+def build(kind: str, room: ModuleType, text: str) -> Any:
+    """Make the object that `text` describes.
+
+    Parameters
+    ----------
+    kind : str
+        What it is, for error messages: "method", "worker times", ...
+    room : module
+        The package that exports the classes.
+    text : str
+        "name" or "name:parameter=value,parameter=value"; a list of numbers is written 1/2/5.
+
+    Raises
+    ------
+    AsgradError
+        If the name or a parameter is unknown (the closest valid one is named), or a value refused.
+    """
+    classes = catalogue(room)
+    name, _, said = text.strip().partition(":")
+    if name not in classes:
+        raise unknown_name(kind, name, classes)
+    cls = classes[name]
+    fields = [field.name for field in dataclasses.fields(cls)]
+    values: dict[str, Any] = {}
+    for part in filter(None, (piece.strip() for piece in said.split(","))):
+        key, equals, value = (piece.strip() for piece in part.partition("="))
+        if not equals:
+            raise AsgradError(f"{kind} {text!r}: write parameters as name=value, got {part!r}.")
+        if key not in fields:
+            raise unknown_name(f"parameter of {name}", key, fields)
+        values[key] = build(kind, room, value) if value in classes else _value(value)
+    try:
+        return cls(**values)
+    except TypeError as error:
+        raise AsgradError(f"{kind} {text!r}: {error}") from error
+
+
+def references(room: ModuleType) -> Iterable[tuple[str, str, str]]:
+    """Yield name, first sentence and reference of every class that a package exports."""
+    for name, cls in catalogue(room).items():
+        yield name, (cls.__doc__ or "").strip().split("\n")[0], cls.reference  # type: ignore[attr-defined]
+
+
+def _name_of(cls: type) -> str:
+    """Return the name by which a class is called up, empty for an abstract one."""
+    return getattr(cls, "name", "")
+
+
+def _value(text: str) -> Any:
+    """Return a parameter's value: true, false, a number, numbers joined by /, else text."""
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            pass
+    pieces = text.split("/")
+    if len(pieces) > 1:
+        try:
+            return tuple(float(piece) for piece in pieces)
+        except ValueError:
+            pass
+    return text
