@@ -90,8 +90,7 @@ class Run:
         self.velocity = np.zeros_like(self.models[0])
         self.jobs: list[Job] = []
         self.step_times: list[float] = []
-        self.n_arrived = 0
-        self.arrivals_at_step = [0]
+        self.arrival_times: list[float] = []
         self.directions: list[dict[tuple[int, int], float]] = []
         self.max_concurrency = 0
         self._workers = [Worker() for _ in range(n_workers)]
@@ -142,11 +141,11 @@ class Run:
             own.queue.remove(job)
 
     def cancel_where(self, stale: Callable[[Job], bool]) -> list[int]:
-        """Cancel the unfinished jobs that are `stale`; return their workers, lowest first."""
+        """Cancel the unfinished jobs that are `stale`; return their workers, oldest job first."""
         jobs = [job for job in self._in_flight if stale(job)]
         for job in jobs:
             self.cancel(job)
-        return sorted(job.worker for job in jobs)
+        return [job.worker for job in jobs]
 
     def step(self, parts: Iterable[tuple[Job, float]]) -> None:
         """Take one step with the weighted sum of the gradients of `parts`."""
@@ -162,7 +161,6 @@ class Run:
         self.velocity = self.momentum * self.velocity + direction
         self.models.append(self.models[-1] - self.stepsize * self.velocity)
         self.step_times.append(self.now)
-        self.arrivals_at_step.append(self.n_arrived)
         self.directions.append(weights)
 
     def _start_next(self, own: Worker) -> None:
@@ -179,7 +177,7 @@ class Run:
         """Take a finished job off its worker, which starts the next one in its queue at once."""
         own = self._workers[job.worker]
         job.arrival_time = self.now
-        self.n_arrived += 1
+        self.arrival_times.append(self.now)
         self._in_flight.remove(job)
         own.running = None
         self._start_next(own)
@@ -290,7 +288,7 @@ class MSync:
 
 
 class Rennala:
-    """Gather `batch` gradients at x_k, everyone computing there over and over; step with the mean."""
+    """Gather `batch` gradients at x_k, all computing there over and over; step with the mean."""
 
     def __init__(self, batch: int, stop_stale: bool = False) -> None:
         """Hold nothing yet."""
@@ -399,9 +397,7 @@ class ACE:
         run.assign(job.worker)
 
 
-def koloskova(
-    stale: str, concurrency: int, smoothness: float
-) -> Callable[[float, int], float]:
+def koloskova(stale: str, concurrency: int, smoothness: float) -> Callable[[float, int], float]:
     """Return η_t = η if τ <= τ_C, else min{η, 1/(4 L τ)} ("shrink") or 0 ("drop")."""
 
     def rule(stepsize: float, delay: int) -> float:

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -25,21 +25,19 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-Workers = Annotated[Optional[int], typer.Option(help="Number of workers.")]
-TimesText = Annotated[Optional[str], typer.Option(help="Worker times, e.g. normal:scale=sqrt.")]
-Steps = Annotated[Optional[int], typer.Option(help="Stop after this many server steps.")]
-UntilTime = Annotated[Optional[float], typer.Option(help="Stop at this time, in seconds.")]
-Stepsizes = Annotated[Optional[str], typer.Option(help="Stepsizes, e.g. 0.01,0.1,1.")]
-DataText = Annotated[Optional[str], typer.Option(help="digits, breast-cancer or a LIBSVM file.")]
+Workers = Annotated[int | None, typer.Option(help="Number of workers.")]
+TimesText = Annotated[str | None, typer.Option(help="Worker times, e.g. normal:scale=sqrt.")]
+Steps = Annotated[int | None, typer.Option(help="Stop after this many server steps.")]
+UntilTime = Annotated[float | None, typer.Option(help="Stop at this time, in seconds.")]
+Stepsizes = Annotated[str | None, typer.Option(help="Stepsizes, e.g. 0.01,0.1,1.")]
+DataText = Annotated[str | None, typer.Option(help="digits, breast-cancer or a LIBSVM file.")]
 ProblemText = Annotated[
-    Optional[str],
+    str | None,
     typer.Option(help="auto, logistic, softmax, least-squares or tridiagonal."),
 ]
-SplitText = Annotated[
-    Optional[str], typer.Option(help="contiguous, shuffled, label or dirichlet.")
-]
-Batch = Annotated[Optional[int], typer.Option(help="Rows of a stochastic gradient; 0: all.")]
-Out = Annotated[Optional[str], typer.Option(help="Folder to write to.")]
+SplitText = Annotated[str | None, typer.Option(help="contiguous, shuffled, label or dirichlet.")]
+Batch = Annotated[int | None, typer.Option(help="Rows of a stochastic gradient; 0: all.")]
+Out = Annotated[str | None, typer.Option(help="Folder to write to.")]
 
 
 def main() -> None:
@@ -62,9 +60,7 @@ def main() -> None:
 
 @app.command()
 def compare(
-    config: Annotated[
-        Optional[Path], typer.Argument(help="CONFIG.toml; options override it.")
-    ] = None,
+    config: Annotated[Path | None, typer.Argument(help="CONFIG.toml; options override it.")] = None,
     data: DataText = None,
     problem: ProblemText = None,
     split: SplitText = None,
@@ -72,14 +68,14 @@ def compare(
     workers: Workers = None,
     times: TimesText = None,
     methods: Annotated[
-        Optional[str],
+        str | None,
         typer.Option(help="Methods joined by spaces, each METHOD[:PARAMETERS][+STEPSIZE]."),
     ] = None,
     stepsizes: Stepsizes = None,
     steps: Steps = None,
     until_time: UntilTime = None,
-    seeds: Annotated[Optional[int], typer.Option(help="How many seeds.")] = None,
-    target: Annotated[Optional[float], typer.Option(help="Gradient norm to reach.")] = None,
+    seeds: Annotated[int | None, typer.Option(help="How many seeds.")] = None,
+    target: Annotated[float | None, typer.Option(help="Gradient norm to reach.")] = None,
     out: Out = None,
 ) -> None:
     """Compare methods on one problem, each with its best stepsize, by step and by time.
@@ -145,7 +141,7 @@ def simulate(
     workers: Workers = 10,
     steps: Steps = None,
     until_time: UntilTime = None,
-    jobs: Annotated[Optional[int], typer.Option(help="Stop after this many arrivals.")] = None,
+    jobs: Annotated[int | None, typer.Option(help="Stop after this many arrivals.")] = None,
     seed: Annotated[int, typer.Option(help="Seed.")] = 0,
     out: Out = None,
 ) -> None:
@@ -190,7 +186,7 @@ def replay(
     from asgrad import stepsizes as stepsize_room
     from asgrad.engines import replay as run
     from asgrad.experiments import CompareConfig
-    from asgrad.experiments.compare import default_stepsizes
+    from asgrad.experiments.comparison import default_stepsizes
     from asgrad.registry import build
     from asgrad.trace import Trace
 
@@ -301,3 +297,7 @@ def _progress(what: str) -> Iterator[Callable[[float], None] | None]:
     with Progress(console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(what, total=1.0)
         yield lambda share: bar.advance(task, share)
+
+
+if __name__ == "__main__":
+    main()

@@ -12,13 +12,22 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numba import njit, types
+from numba import njit
 
-__all__ = ["add_scaled", "compiled", "copy_columns", "exp_nonpositive", "inlined", "is_compiled"]
+__all__ = [
+    "add_scaled",
+    "compiled",
+    "copy_columns",
+    "exp_nonpositive",
+    "inlined",
+    "is_compiled",
+    "set_scaled",
+    "set_zero",
+]
 
 
-# Without Numba's reference counting (_nrt): a kernel borrows its arrays and allocates none. Counting
-# is atomic, and cost the event loop four fifths of its time.
+# Without Numba's reference counting (_nrt): a kernel borrows its arrays and allocates none. The
+# counting is atomic, and cost the event loop four fifths of its time.
 _OPTIONS = {"nogil": True, "error_model": "numpy", "_nrt": False}
 
 
@@ -68,25 +77,42 @@ def exp_nonpositive(x):
     return p * np.int64(bits).view(np.float64)
 
 
-@compiled(
-    [
-        types.void(types.float64[:, ::1], types.float64[::1], types.float64[:, ::1]),
-        types.void(types.float32[:, ::1], types.float32[::1], types.float32[:, ::1]),
-    ]
-)
+@inlined
 def add_scaled(out, scale, v):
     """out[:, lane] += scale[lane] * v[:, lane], in place."""
     dim, n_lanes = v.shape
     if n_lanes == 1:  # one contiguous run: LLVM vectorises over the coordinates
         a = scale[0]
-        flat_out = out.reshape(dim)
-        flat_v = v.reshape(dim)
+        flat_out, flat_v = out.reshape(dim), v.reshape(dim)
         for i in range(dim):
             flat_out[i] += a * flat_v[i]
     else:
         for i in range(dim):
             for lane in range(n_lanes):
                 out[i, lane] += scale[lane] * v[i, lane]
+
+
+@inlined
+def set_scaled(out, scale, v):
+    """out[:, lane] = scale[lane] * v[:, lane], in place."""
+    dim, n_lanes = v.shape
+    if n_lanes == 1:
+        a = scale[0]
+        flat_out, flat_v = out.reshape(dim), v.reshape(dim)
+        for i in range(dim):
+            flat_out[i] = a * flat_v[i]
+    else:
+        for i in range(dim):
+            for lane in range(n_lanes):
+                out[i, lane] = scale[lane] * v[i, lane]
+
+
+@inlined
+def set_zero(out):
+    """out = 0, in place."""
+    flat = out.reshape(out.size)
+    for i in range(flat.size):
+        flat[i] = 0
 
 
 @inlined

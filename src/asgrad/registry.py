@@ -9,13 +9,13 @@ from typing import Any
 
 from asgrad.errors import AsgradError, unknown_name
 
-__all__ = ["build", "catalogue"]
+__all__ = ["build", "catalogue", "label", "references"]
 
 
 def catalogue(room: ModuleType) -> dict[str, type]:
     """Return the named classes that a package exports, by name, sorted."""
     exported = (getattr(room, name) for name in room.__all__)
-    named = {cls.name: cls for cls in exported if isinstance(cls, type) and _name_of(cls)}
+    named = {_name_of(cls): cls for cls in exported if isinstance(cls, type) and _name_of(cls)}
     return dict(sorted(named.items()))
 
 
@@ -29,7 +29,8 @@ def build(kind: str, room: ModuleType, text: str) -> Any:
     room : module
         The package that exports the classes.
     text : str
-        "name" or "name:parameter=value,parameter=value"; a list of numbers is written 1/2/5.
+        "name" or "name:parameter=value,parameter=value"; a list of numbers is written 1/2/5. A
+        value that is itself such an object, with at most one parameter, comes last.
 
     Raises
     ------
@@ -49,11 +50,24 @@ def build(kind: str, room: ModuleType, text: str) -> Any:
             raise AsgradError(f"{kind} {text!r}: write parameters as name=value, got {part!r}.")
         if key not in fields:
             raise unknown_name(f"parameter of {name}", key, fields)
-        values[key] = build(kind, room, value) if value in classes else _value(value)
+        nested = value.partition(":")[0] in classes
+        values[key] = build(kind, room, value) if nested else _value(value)
     try:
         return cls(**values)
     except TypeError as error:
         raise AsgradError(f"{kind} {text!r}: {error}") from error
+
+
+def label(thing: Any) -> str:
+    """Return the text from which `build` makes this object: its name, and what is not default."""
+    name = _name_of(type(thing)) or type(thing).__name__
+    fields = dataclasses.fields(thing) if dataclasses.is_dataclass(thing) else ()
+    said = [
+        f"{field.name}={_text(value)}"
+        for field in fields
+        if (value := getattr(thing, field.name)) != _default(field)
+    ]
+    return f"{name}:{','.join(said)}" if said else name
 
 
 def references(room: ModuleType) -> Iterable[tuple[str, str, str]]:
@@ -65,6 +79,21 @@ def references(room: ModuleType) -> Iterable[tuple[str, str, str]]:
 def _name_of(cls: type) -> str:
     """Return the name by which a class is called up, empty for an abstract one."""
     return getattr(cls, "name", "")
+
+
+def _default(field: Any) -> Any:
+    """Return the default of a dataclass field."""
+    made = field.default_factory is not dataclasses.MISSING
+    return field.default_factory() if made else field.default
+
+
+def _text(value: Any) -> str:
+    """Return a parameter's value as `_value` reads it."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, tuple):
+        return "/".join(f"{number:g}" for number in value)
+    return label(value) if dataclasses.is_dataclass(value) else str(value)
 
 
 def _value(text: str) -> Any:

@@ -17,7 +17,7 @@ from numba import types
 from asgrad.errors import check_integer
 from asgrad.kernels import compiled, inlined
 
-__all__ = ["Purpose", "below", "mix", "normal", "normals", "shuffle", "stream_key", "uniform"]
+__all__ = ["Purpose", "add_normals", "below", "mix", "normal", "shuffle", "stream_key", "uniform"]
 
 
 class Purpose(IntEnum):
@@ -82,17 +82,14 @@ def shuffle(state, items, count):
 
 @inlined
 def _log(x):
-    """Natural logarithm of a normal x > 0 to within 1e-15, in a form that LLVM can vectorise."""
+    """Natural logarithm of a normal x > 0 to within 1e-11, in a form that LLVM can vectorise."""
     bits = np.float64(x).view(np.int64)
     # Exponent and mantissa split so that the mantissa lies in [√½, √2).
     k = (bits - np.int64(0x3FE6A09E667F3BCD)) >> np.int64(52)
     m = np.int64(bits - (k << np.int64(52))).view(np.float64)
     s = (m - 1.0) / (m + 1.0)
     q = s * s
-    p = 1.0 / 19.0
-    p = p * q + 1.0 / 17.0
-    p = p * q + 1.0 / 15.0
-    p = p * q + 1.0 / 13.0
+    p = 1.0 / 13.0
     p = p * q + 1.0 / 11.0
     p = p * q + 1.0 / 9.0
     p = p * q + 1.0 / 7.0
@@ -103,35 +100,45 @@ def _log(x):
 
 
 @inlined
-def _cos_of_turns(u):
-    """cos(2πu) for 0 <= u <= 1.25 to within 1e-14, in a form that LLVM can vectorise."""
-    # cos(2πu) = −cos(2π(u − 1/2)); near the ends the half-angle formula keeps the series short.
-    v = u - np.floor(u) - 0.5
-    q = (math.pi * v) ** 2  # half the angle, squared: at most (π/2)²
-    p = -1.0 / 51090942171709440000.0
-    p = p * q + 1.0 / 121645100408832000.0
-    p = p * q - 1.0 / 355687428096000.0
-    p = p * q + 1.0 / 1307674368000.0
-    p = p * q - 1.0 / 6227020800.0
-    p = p * q + 1.0 / 39916800.0
-    p = p * q - 1.0 / 362880.0
-    p = p * q + 1.0 / 5040.0
-    p = p * q - 1.0 / 120.0
-    p = p * q + 1.0 / 6.0
-    p = 1.0 - p * q
-    sine = math.pi * v * p  # sin(πv)
-    return 2.0 * sine * sine - 1.0
+def _sin_cos(angle):
+    """sin and cos of an angle in [−π/4, π/4] to within 1e-11."""
+    q = angle * angle
+    s = -1.0 / 39916800.0
+    s = s * q + 1.0 / 362880.0
+    s = s * q - 1.0 / 5040.0
+    s = s * q + 1.0 / 120.0
+    s = s * q - 1.0 / 6.0
+    c = 1.0 / 479001600.0
+    c = c * q - 1.0 / 3628800.0
+    c = c * q + 1.0 / 40320.0
+    c = c * q - 1.0 / 720.0
+    c = c * q + 1.0 / 24.0
+    c = c * q - 0.5
+    return angle + angle * q * s, 1.0 + q * c
 
 
 @inlined
-def normals(key, out, count):
-    """Fill out[:count] with standard normal numbers of stream `key`; out must hold count + 1.
+def add_normals(key, scale, out, work):
+    """out += scale · standard normal numbers of stream `key`; `work` must hold out.size + 1.
 
-    Box and Muller's pairs, cosine in the first half and sine in the second.
+    Box and Muller's pairs: 32 bits of a hash make the radius, the others the angle, so that no
+    number is larger than 6.7. Three loops, because one would need more registers than there are.
     """
-    half = (count + 1) // 2
+    half = (out.size + 1) // 2
+    n_pairs = out.size - half
+    angle = work[half:]
+    second = out[half:]
     for i in range(half):
-        radius = math.sqrt(-2.0 * _log(uniform(key, 2 * i)))
-        turn = uniform(key, 2 * i + 1)
-        out[i] = radius * _cos_of_turns(turn)
-        out[half + i] = radius * _cos_of_turns(turn + 0.75)
+        bits = np.int64(mix(key, i))
+        work[i] = (np.float64((bits >> np.int64(32)) & np.int64(0xFFFFFFFF)) + 0.5) * 2.0**-32
+        angle[i] = (np.float64(bits & np.int64(0xFFFFFFFF)) + 0.5) * 2.0**-32 - 0.5
+    for i in range(half):
+        work[i] = scale * math.sqrt(-2.0 * _log(work[i]))
+    for i in range(n_pairs):
+        # A quarter of the angle, doubled twice.
+        sine, cosine = _sin_cos(angle[i] * (0.5 * math.pi))
+        sine, cosine = 2.0 * sine * cosine, 1.0 - 2.0 * sine * sine
+        out[i] += work[i] * (1.0 - 2.0 * sine * sine)
+        second[i] += work[i] * (2.0 * sine * cosine)
+    if n_pairs < half:
+        out[n_pairs] += work[n_pairs] * math.cos(2.0 * math.pi * angle[n_pairs])

@@ -5,14 +5,14 @@ plain Python classes: one loop, two speeds.
 
 A job lives in a slot from its assignment until its fate is settled; then the slot is used again.
 `link` chains slots into lists: a worker's queue, the batch of the coming step, an entry of the
-table, the free slots. If the run is recorded, what happens to a job is also written to the tables of
-the trace.
+table, the free slots. If the run is recorded, what happens to a job is also written to the tables
+of the trace.
 """
 
 from __future__ import annotations
 
 import numpy as np
-from numba import types, typeof
+from numba import typeof, types
 
 from asgrad.kernels import compiled, inlined
 from asgrad.methods.base import RULE
@@ -277,11 +277,16 @@ def _clear(counts, slots, jobs, rows, entries, tally, record, entry):
 def _carry_out(
     counts, slots, jobs, rows, workers, entries, tally, step_times, record, out, restart, now
 ):
-    """Carry out the decisions in `out`; return how many workers stand in `restart`."""
+    """Carry out the decisions in `out`; return how many workers stand in `restart`.
+
+    `restart` names the workers that may have to start a job, in the order of starting: the worker
+    that arrived goes on with its queue at once, before what is assigned now.
+    """
     slot = counts[0]["arriving"]
+    arrived = slots[slot]["worker"] if slot >= 0 else -1
     n_restart = 0
-    if slot >= 0:
-        restart[0] = slots[slot]["worker"]
+    if arrived >= 0 and workers[arrived]["head"] >= 0:
+        restart[0] = arrived
         n_restart = 1
     for i in range(1, int(out[0, 0]) + 1):
         code = int(out[i, 0])
@@ -307,6 +312,9 @@ def _carry_out(
             _weigh(counts, slots, jobs, rows, entries, tally, record, target, out[i, 2])
         elif code == CLEAR:
             _clear(counts, slots, jobs, rows, entries, tally, record, target)
+    if arrived >= 0:  # it may be left without work
+        restart[n_restart] = arrived
+        n_restart += 1
     return n_restart
 
 
@@ -355,7 +363,7 @@ def _array_types() -> tuple:
     """Return the types of the loop's arrays."""
     kinds = (COUNTS, SLOTS, WORKERS, TREE, ENTRIES, TALLY, np.float64)
     counts, slots, *others = (typeof(np.zeros(1, kind)) for kind in kinds)
-    tables = (typeof(empty_table(table, 1)) for table in (Jobs, Contributions))
+    tables = (typeof(table) for table in (empty_table(Jobs, 1), empty_table(Contributions, 1)))
     return counts, slots, *tables, *others
 
 
@@ -439,7 +447,18 @@ def run(
             status = GROW
             break
         n_restart = _carry_out(
-            counts, slots, jobs, rows, workers, entries, tally, step_times, record, out, restart, now
+            counts,
+            slots,
+            jobs,
+            rows,
+            workers,
+            entries,
+            tally,
+            step_times,
+            record,
+            out,
+            restart,
+            now,
         )
         counts[0]["pending"] = 0
         for i in range(n_restart):

@@ -36,7 +36,7 @@ class Plan(NamedTuple):
     draw: np.ndarray
     """int64."""
     slot: np.ndarray
-    """int64 of shape (n_steps + 1,): the slot in which x_s is kept while a job may still read it."""
+    """int64 of shape (n_steps + 1,): the slot that holds x_s while a job may still read it."""
     evaluated: np.ndarray
     """int64: the steps whose models are evaluated, rising."""
 

@@ -13,7 +13,16 @@ from typing import Any
 import numpy as np
 
 from asgrad.engines.plan import Plan, count_gradients, model_times, plan_replay
-from asgrad.engines.walk import EVALUATION, N_CURSORS, STEP, TAKEN, Blocks, Rules, compiled_walk, walk
+from asgrad.engines.walk import (
+    EVALUATION,
+    N_CURSORS,
+    STEP,
+    TAKEN,
+    Blocks,
+    Rules,
+    compiled_walk,
+    walk,
+)
 from asgrad.errors import AsgradError, TraceError, check_integer, check_positive, unknown_name
 from asgrad.optimizers import SGD, Optimizer
 from asgrad.problems.base import CompiledProblem, Packed, Problem
@@ -252,9 +261,7 @@ def _run_block(
         while evaluated < n_evaluations and alive.size:
             if job.stop.is_set():
                 raise Interrupted
-            room = go_on(
-                gradient, *kernels, job.packed, key, job.plan, job.rules, blocks, cursor
-            )
+            room = go_on(gradient, *kernels, job.packed, key, job.plan, job.rules, blocks, cursor)
             if room and job.progress:
                 job.progress(n_lanes / n_evaluations)
             if room and cursor[EVALUATION] < n_evaluations:
@@ -301,7 +308,9 @@ def _new_blocks(job: _Job, stepsizes: np.ndarray) -> Blocks:
         direction=np.zeros((dim, lanes), dtype),
         table=np.zeros((job.n_entries, dim, lanes), dtype),
         table_sum=np.zeros((dim if job.n_entries else 1, lanes), dtype),
-        transform_memory=np.zeros((job.transform.n_blocks(job.problem.n_workers), dim, lanes), dtype),
+        transform_memory=np.zeros(
+            (job.transform.n_blocks(job.problem.n_workers), dim, lanes), dtype
+        ),
         optimizer_memory=np.zeros((job.optimizer.n_blocks(), dim, lanes), dtype),
         table_weights=np.zeros(job.n_entries),
         snapshots=np.empty((dim, columns), dtype),
@@ -328,7 +337,7 @@ def _keep(blocks: Blocks, lanes: np.ndarray) -> Blocks:
 def _rules(
     trace: Trace, problem: Problem, stepsize: Stepsize, transform: Transform, optimizer: Optimizer
 ) -> Rules:
-    """Return the parameters of the kernels; constants are computed only for rules that need them."""
+    """Return the parameters of the kernels; L is computed only for a rule that needs it."""
     if isinstance(stepsize, Constant):
         factors = np.zeros(1)
     else:
@@ -338,7 +347,9 @@ def _rules(
 
 def _evaluated_steps(n_steps: int, evaluations: int) -> np.ndarray:
     """Return 0, n_steps and evenly spread steps between, int64, rising."""
-    return np.unique(np.linspace(0, n_steps, min(evaluations, n_steps) + 1).round().astype(np.int64))
+    return np.unique(
+        np.linspace(0, n_steps, min(evaluations, n_steps) + 1).round().astype(np.int64)
+    )
 
 
 def _checked_start(problem: Problem, x0: np.ndarray | None) -> np.ndarray:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Literal, overload
+from typing import Any, Literal, overload
 
 import numpy as np
 
@@ -64,8 +64,9 @@ def simulate(
 ) -> Trace | Summary:
     """Play `method` on workers that take `times`, in virtual time; no gradient is computed.
 
-    The run ends at the first limit that is reached; at least one must be given. Events at one
-    moment are taken in the order in which the jobs started.
+    The run ends at the first limit that is reached; at least one must be given. Arrivals at one
+    moment are taken in the order in which their jobs started; the worker that arrived goes on with
+    its queue first, then the jobs that are assigned start, in the order of assignment.
 
     Parameters
     ----------
@@ -138,7 +139,7 @@ class _Run:
         self.jobs, self.rows = empty_table(Jobs, 0), empty_table(Contributions, 0)
         self.step_times = np.empty(0)
         self.out = self.opening.decision_table(n_workers)
-        self.restart = np.empty(self.out.shape[0] + 1, np.int64)
+        self.restart = np.empty(self.out.shape[0] + 2, np.int64)
         first = self.opening.workers
         self.out[0, 0] = first.size
         self.out[1 : first.size + 1, 0] = ASSIGN
@@ -227,12 +228,12 @@ class _Run:
         """Return what was recorded; an entry still in use counts to the last step."""
         self._close_entries()
         n_jobs, n_rows = self.count("assigned"), self.count("rows")
-        order = slice(n_rows)
+        order: Any = slice(n_rows)
         if self.opening.n_entries:
             order = np.argsort(self.rows.first_step[:n_rows], kind="stable")
         header = Header(
             method=self.method.label,
-            times=getattr(self.times, "label", type(self.times).__name__),
+            times=self.times.label,
             n_workers=self.n_workers,
             seed=int(self.seed),
             end_time=float(self.clock[0]),

@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 
 import numba
 import numpy as np
-from numba import types, typeof
+from numba import typeof, types
 
 from asgrad.engines.plan import Plan
-from asgrad.kernels import add_scaled, compiled, copy_columns
+from asgrad.kernels import add_scaled, compiled, copy_columns, set_scaled, set_zero
 from asgrad.optimizers.base import optimizer_type
 from asgrad.problems.base import Packed, gradient_type
 from asgrad.stepsizes.base import FACTOR
@@ -87,7 +87,7 @@ def walk(gradient, factor, transform, optimizer, data, key, plan, rules, blocks,
             return True
 
         direction = blocks.direction
-        direction[:, :] = 0
+        empty = True
         for row in range(plan.first_row[step], plan.first_row[step + 1]):
             entry = plan.entry[row]
             starts = row == plan.first_row[step] or plan.entry[row - 1] != entry
@@ -97,7 +97,7 @@ def walk(gradient, factor, transform, optimizer, data, key, plan, rules, blocks,
                 add_scaled(blocks.table_sum, blocks.scales, blocks.table[entry])
                 blocks.table_weights[entry] = plan.weight[row]
                 if plan.keeps[row] == 0:
-                    blocks.table[entry][:, :] = 0
+                    set_zero(blocks.table[entry])
             if plan.computes[row] == 1:
                 g = blocks.gradient
                 worker = plan.worker[row]
@@ -113,7 +113,10 @@ def walk(gradient, factor, transform, optimizer, data, key, plan, rules, blocks,
                     blocks.scales[lane] = weight * factor(
                         rules.stepsize, blocks.stepsizes[lane], delay
                     )
-                if entry < 0:
+                if entry < 0 and empty:
+                    set_scaled(direction, blocks.scales, g)
+                    empty = False
+                elif entry < 0:
                     add_scaled(direction, blocks.scales, g)
                 else:
                     add_scaled(blocks.table[entry], blocks.scales, g)
@@ -121,9 +124,11 @@ def walk(gradient, factor, transform, optimizer, data, key, plan, rules, blocks,
             if entry >= 0 and ends:
                 blocks.scales[:] = blocks.table_weights[entry]
                 add_scaled(blocks.table_sum, blocks.scales, blocks.table[entry])
+        if empty:
+            set_zero(direction)
         if n_entries > 0:
             if step % n_entries == 0:  # afresh now and then, so that rounding does not pile up
-                blocks.table_sum[:, :] = 0
+                set_zero(blocks.table_sum)
                 for entry in range(n_entries):
                     blocks.scales[:] = blocks.table_weights[entry]
                     add_scaled(blocks.table_sum, blocks.scales, blocks.table[entry])

@@ -1,6 +1,6 @@
 """Comparisons of many methods on one problem, a tuned stepsize each."""
 
-from asgrad.experiments.compare import Comparison, compare
+from asgrad.experiments.comparison import Comparison, compare
 from asgrad.experiments.config import CompareConfig
 
 __all__ = ["CompareConfig", "Comparison", "compare"]

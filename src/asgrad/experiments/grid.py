@@ -49,7 +49,7 @@ class Line:
     method: str
     stepsize: float
     at_edge: bool
-    """The chosen stepsize is the smallest or the largest of the grid: a wider grid may do better."""
+    """The chosen stepsize is the smallest or the largest of the grid."""
     n_steps: float
     time_to_target: float
     gradient_norm: float

@@ -19,7 +19,7 @@ from asgrad.errors import AsgradError
 from asgrad.experiments.grid import RULE, Cell, Line, columns, summarize_method
 
 if TYPE_CHECKING:
-    from asgrad.experiments.compare import Comparison
+    from asgrad.experiments.comparison import Comparison
 
 __all__ = ["StoredRun", "check_writable", "load", "save"]
 

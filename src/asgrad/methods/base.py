@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple
@@ -12,6 +11,7 @@ from numba import types
 
 from asgrad.errors import AsgradError, check_integer
 from asgrad.methods import decisions
+from asgrad.registry import label
 from asgrad.streams import Purpose, stream_key
 
 __all__ = ["RULE", "CompiledMethod", "Method", "Opening", "Server", "batch_size"]
@@ -80,14 +80,7 @@ class Method(ABC):
     @property
     def label(self) -> str:
         """The method with its parameters, as the command line takes it."""
-        name = self.name or type(self).__name__.lower()
-        fields = dataclasses.fields(self) if dataclasses.is_dataclass(self) else ()
-        said = [
-            f"{f.name}={str(value).lower() if isinstance(value, bool) else value}"
-            for f in fields
-            if (value := getattr(self, f.name)) != f.default
-        ]
-        return f"{name}:{','.join(said)}" if said else name
+        return label(self)
 
 
 class CompiledMethod(Method):

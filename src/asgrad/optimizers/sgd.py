@@ -80,9 +80,7 @@ class HeavyBall(Optimizer):
 
     def __post_init__(self) -> None:
         if not 0 <= self.momentum < 1:
-            raise AsgradError(
-                f"HeavyBall: momentum must lie in [0, 1), got {self.momentum:g}."
-            )
+            raise AsgradError(f"HeavyBall: momentum must lie in [0, 1), got {self.momentum:g}.")
 
     def parameters(self) -> np.ndarray:
         """Return β."""

@@ -31,8 +31,9 @@ def evaluate_type(f: Any) -> Any:
     """Return the signature of an evaluation kernel for float type `f`.
 
     evaluate(values, indices, layout, x, metrics, out, scratch, picks) writes f, ‖∇f‖² and the share
-    of correct predictions (NaN where there are no labels) for each column of `x` into the first three
-    rows of `metrics`, float64 of shape (4, n_columns), and ∇f into `out`. Row 3 is working space.
+    of correct predictions (NaN where there are no labels) for each column of `x` into the first
+    three rows of `metrics`, float64 of shape (4, n_columns), and ∇f into `out`. Row 3 is working
+    space.
     """
     block = types.Array(f, 2, "C")
     data = (types.Array(f, 1, "C"), types.int32[::1], types.int64[::1])

@@ -49,7 +49,9 @@ class Dataset:
         """Refuse features and targets that do not fit each other."""
         n_rows, n_features = self.features.shape
         if n_rows == 0 or n_features == 0:
-            raise AsgradError(f"{self.name}: the data are empty: {n_rows} rows, {n_features} columns.")
+            raise AsgradError(
+                f"{self.name}: the data are empty: {n_rows} rows, {n_features} columns."
+            )
         if self.targets.shape != (n_rows,):
             raise AsgradError(
                 f"{self.name}: there must be one target a row, got {self.targets.size} targets "
@@ -144,7 +146,7 @@ def _features(features: Any, name: str) -> sparse.csr_matrix:
             features = np.asarray(features, dtype=np.float64)
         except (ValueError, TypeError) as error:
             raise AsgradError(
-                f"{name}: the features must be a table of numbers, every row of one length; {error}."
+                f"{name}: the features must be a table of numbers with rows of one length; {error}."
             ) from error
         if features.ndim != 2:
             raise AsgradError(

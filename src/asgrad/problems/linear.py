@@ -226,7 +226,9 @@ def evaluate(values, indices, layout, x, metrics, out, scratch, picks):
     for worker in range(n_workers):
         size = layout[HEAD + worker + 1] - layout[HEAD + worker]
         scale = 1.0 / (n_workers * size)
-        _pass(values, indices, layout, table, worker, picks, size, scale, sums, metrics, True, scratch)
+        _pass(
+            values, indices, layout, table, worker, picks, size, scale, sums, metrics, True, scratch
+        )
     if values[STRENGTH] > 0:
         _regularize(layout[REGULARIZER], values[STRENGTH], x, out, metrics, True)
     for i in range(out.shape[0]):

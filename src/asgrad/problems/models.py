@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cached_property
+from itertools import pairwise
 from typing import Any, ClassVar
 
 import numpy as np
@@ -73,7 +74,9 @@ class LinearModel(CompiledProblem):
         self.regularizer = regularizer
         dataset = load(data)
         self.n_outputs, targets = self._encode(dataset)
-        self.shards = _split(Dataset(dataset.features, targets, dataset.name), self.n_workers, split, alpha, seed)
+        self.shards = _split(
+            Dataset(dataset.features, targets, dataset.name), self.n_workers, split, alpha, seed
+        )
         self.features: sparse.csr_matrix = dataset.features[self.shards.order]
         self.targets = targets[self.shards.order]
         self.dim = self.features.shape[1] * self.n_outputs
@@ -89,8 +92,7 @@ class LinearModel(CompiledProblem):
         the regulariser's curvature (λ, or 2λ for the non-convex one)."""
         bounds = self.shards.bounds
         largest = max(
-            _largest_eigenvalue(self.features[a:b]) / (b - a)
-            for a, b in zip(bounds[:-1], bounds[1:], strict=True)
+            _largest_eigenvalue(self.features[a:b]) / (b - a) for a, b in pairwise(bounds)
         )
         return self._loss_curvature * largest + _CURVATURE[self.regularizer] * self.strength
 

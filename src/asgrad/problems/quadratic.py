@@ -10,9 +10,9 @@ from typing import Any, ClassVar
 import numpy as np
 
 from asgrad.errors import AsgradError, check_integer, check_positive
-from asgrad.kernels import inlined
+from asgrad.kernels import inlined, set_zero
 from asgrad.problems.base import CompiledProblem, Packed
-from asgrad.streams import Purpose, mix, normals, stream_key
+from asgrad.streams import Purpose, add_normals, mix, stream_key
 
 __all__ = ["Quadratic", "Tridiagonal"]
 
@@ -23,42 +23,41 @@ _NOISE, _MATRIX = 0, 1
 
 
 @inlined
-def _add_noise(deviation, key, worker, draw, out, scratch):
-    """Add the same N(0, deviation²) noise to every lane of `out`."""
+def _finish(b, deviation, key, worker, draw, out, scratch):
+    """out −= b, and add the same N(0, deviation²) noise to every lane."""
     dim, n_lanes = out.shape
-    noise = scratch[: dim + 1]
-    normals(np.int64(mix(np.int64(mix(key, worker)), draw)), noise, dim)
-    if n_lanes == 1:
-        flat = out.reshape(dim)
-        for i in range(dim):
-            flat[i] += deviation * noise[i]
+    shift = scratch[:dim]
+    if n_lanes == 1:  # one contiguous run: LLVM vectorises over the coordinates
+        shift = out.reshape(dim)
     else:
+        set_zero(shift)
+    for i in range(dim):
+        shift[i] -= b[i]
+    if deviation > 0:
+        stream = np.int64(mix(np.int64(mix(key, worker)), draw))
+        add_normals(stream, deviation, shift, scratch[dim:])
+    if n_lanes > 1:
         for i in range(dim):
             for lane in range(n_lanes):
-                out[i, lane] += deviation * noise[i]
-
-
-@inlined
-def _subtract(b, out):
-    """Subtract the vector b from every lane."""
-    for i in range(out.shape[0]):
-        for lane in range(out.shape[1]):
-            out[i, lane] -= b[i]
+                out[i, lane] += shift[i]
 
 
 @inlined
 def _tridiagonal_product(matrix, x, out):
-    """out = A x for A = tridiag(matrix[1], matrix[0], matrix[1])."""
+    """out = A x for A = tridiag(matrix[1], matrix[0], matrix[1]), dimension at least 2."""
     dim, n_lanes = x.shape
     diagonal, beside = matrix[0], matrix[1]
     size = dim * n_lanes  # the neighbours of an element stand n_lanes before and after it
     flat, result = x.reshape(size), out.reshape(size)
-    for j in range(size):
-        result[j] = diagonal * flat[j]
-    for j in range(size - n_lanes):
-        result[j] += beside * flat[j + n_lanes]
-    for j in range(n_lanes, size):
-        result[j] += beside * flat[j - n_lanes]
+    # Views instead of index arithmetic: indices that cannot be negative let LLVM vectorise.
+    middle, after, inner = flat[n_lanes:], flat[2 * n_lanes :], result[n_lanes:]
+    for j in range(n_lanes):
+        result[j] = diagonal * flat[j] + beside * middle[j]
+    for j in range(size - 2 * n_lanes):
+        inner[j] = diagonal * middle[j] + beside * (flat[j] + after[j])
+    last, before, end = flat[size - n_lanes :], flat[size - 2 * n_lanes :], result[size - n_lanes :]
+    for j in range(n_lanes):
+        end[j] = diagonal * last[j] + beside * before[j]
 
 
 @inlined
@@ -76,7 +75,7 @@ def _dense_product(matrix, x, out):
 
 
 @inlined
-def _evaluate(product, b, x, metrics, out):
+def _evaluate(b, x, metrics, out):
     """Metrics from out = A x: f = x·(Ax)/2 − b·x, ∇f = Ax − b."""
     for lane in range(x.shape[1]):
         metrics[0, lane] = 0.0
@@ -92,45 +91,40 @@ def _evaluate(product, b, x, metrics, out):
 
 
 @inlined
-def _vector(values, layout, size, worker):
-    """Return the vector b of a worker; worker n is their mean."""
-    dim, n_b = layout[_DIM], layout[_N_B]
-    row = worker if n_b > 1 else 0
-    start = _MATRIX + size + row * dim
-    return values[start : start + dim]
+def _start_of_b(layout, size, worker):
+    """Return where the vector b of a worker stands after a matrix of `size`; n: their mean."""
+    return _MATRIX + size + (worker if layout[_N_B] > 1 else 0) * layout[_DIM]
 
 
 @inlined
 def _tridiagonal_gradient(values, indices, layout, x, worker, draw, key, out, scratch, picks):
     """A x − b_worker + noise."""
     _tridiagonal_product(values[_MATRIX:], x, out)
-    _subtract(_vector(values, layout, 2, worker), out)
-    if values[_NOISE] > 0:
-        _add_noise(values[_NOISE], key, worker, draw, out, scratch)
+    b = values[_start_of_b(layout, 2, worker) :]
+    _finish(b, values[_NOISE], key, worker, draw, out, scratch)
 
 
 @inlined
 def _tridiagonal_evaluate(values, indices, layout, x, metrics, out, scratch, picks):
     """f, ‖∇f‖², NaN."""
     _tridiagonal_product(values[_MATRIX:], x, out)
-    _evaluate(out, _vector(values, layout, 2, layout[_N_WORKERS]), x, metrics, out)
+    _evaluate(values[_start_of_b(layout, 2, layout[_N_WORKERS]) :], x, metrics, out)
 
 
 @inlined
 def _dense_gradient(values, indices, layout, x, worker, draw, key, out, scratch, picks):
     """A x − b_worker + noise."""
     _dense_product(values[_MATRIX:], x, out)
-    _subtract(_vector(values, layout, x.shape[0] * x.shape[0], worker), out)
-    if values[_NOISE] > 0:
-        _add_noise(values[_NOISE], key, worker, draw, out, scratch)
+    b = values[_start_of_b(layout, x.shape[0] * x.shape[0], worker) :]
+    _finish(b, values[_NOISE], key, worker, draw, out, scratch)
 
 
 @inlined
 def _dense_evaluate(values, indices, layout, x, metrics, out, scratch, picks):
     """f, ‖∇f‖², NaN."""
     _dense_product(values[_MATRIX:], x, out)
-    b = _vector(values, layout, x.shape[0] * x.shape[0], layout[_N_WORKERS])
-    _evaluate(out, b, x, metrics, out)
+    start = _start_of_b(layout, x.shape[0] * x.shape[0], layout[_N_WORKERS])
+    _evaluate(values[start:], x, metrics, out)
 
 
 class _Quadratic(CompiledProblem):
@@ -151,7 +145,7 @@ class _Quadratic(CompiledProblem):
 
     def workspace(self, n_columns: int) -> tuple[int, int]:
         """Return how many floats and how many integers the kernels need beside their arguments."""
-        return self.dim + 1, 1
+        return 2 * self.dim + 1, 1
 
     @property
     def label(self) -> str:

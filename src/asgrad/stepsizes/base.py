@@ -10,6 +10,7 @@ import numpy as np
 from numba import types
 
 from asgrad.errors import AsgradError, check_integer, check_positive
+from asgrad.registry import label
 
 __all__ = ["FACTOR", "Stepsize"]
 
@@ -31,7 +32,7 @@ class Stepsize(ABC):
     @property
     def label(self) -> str:
         """The rule as the command line takes it."""
-        return self.name
+        return label(self)
 
 
 def known_smoothness(owner: str, given: float | None, problem: float) -> float:

@@ -72,8 +72,3 @@ class Koloskova(Stepsize):
         drop = self.stale == "drop"
         bound = 1.0 if drop else known_smoothness("Koloskova", self.smoothness, smoothness)
         return np.array([bound, self.concurrency or concurrency, float(drop)])
-
-    @property
-    def label(self) -> str:
-        """The rule as the command line takes it."""
-        return f"{self.name}:stale={self.stale}"

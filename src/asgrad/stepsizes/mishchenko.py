@@ -82,8 +82,3 @@ class Mishchenko(Stepsize):
         scale = 8.0 if self.setting == "heterogeneous" else 4.0
         kind = _STRONGLY if self.setting == "strongly-convex" else 1
         return np.array([kind, n_workers, scale, self.strong_convexity or 0.0, bound])
-
-    @property
-    def label(self) -> str:
-        """The rule as the command line takes it."""
-        return f"{self.name}:setting={self.setting}"

@@ -5,13 +5,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 from numba import types
 
 from asgrad.errors import AsgradError
 from asgrad.kernels import inlined
+from asgrad.registry import label
 from asgrad.streams import Purpose, mix, stream_key
 
 __all__ = ["SECONDS", "Clock", "ScaledTimes", "Scale", "Times", "job_key"]
@@ -46,6 +47,11 @@ class Times(ABC):
     @abstractmethod
     def seconds(self, worker: int, draw: int, start: float) -> float:
         """Return how many seconds the `draw`-th job of `worker` takes if it starts at `start`."""
+
+    @property
+    def label(self) -> str:
+        """The times with their parameters, as the command line takes them."""
+        return label(self)
 
     def begin(self, n_workers: int, seed: int) -> Clock:
         """Return the clock of a run; random times follow from `seed`."""
@@ -114,18 +120,8 @@ class ScaledTimes(Times):
         """Not used: the kernel draws the times."""
         raise TypeError(f"{type(self).__name__}: call begin() and use the clock's kernel.")
 
-    @property
-    def label(self) -> str:
-        """The times with their parameters, as the command line takes them."""
-        return f"{self.name}:scale={_said(self.scale)}"
-
 
 @inlined
 def job_key(key, worker, draw):
     """Return the stream of one job's time."""
     return np.int64(mix(np.int64(mix(key, worker)), draw))
-
-
-def _said(scale: Any) -> str:
-    """Return a scale as text."""
-    return "/".join(f"{s:g}" for s in scale) if isinstance(scale, tuple) else str(scale)

@@ -148,11 +148,6 @@ class LogNormal(ScaledTimes):
         """σ."""
         return self.sigma
 
-    @property
-    def label(self) -> str:
-        """The times with their parameters, as the command line takes them."""
-        return f"{super().label},sigma={self.sigma:g}"
-
 
 @dataclass(frozen=True)
 class HalfNormal(ScaledTimes):

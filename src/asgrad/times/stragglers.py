@@ -51,8 +51,3 @@ class Stragglers(Times):
     def seconds(self, worker: int, draw: int, start: float) -> float:
         """Not used: the kernel of `times` draws them."""
         raise TypeError("Stragglers: call begin() and use the clock's kernel.")
-
-    @property
-    def label(self) -> str:
-        """The times with their parameters, as the command line takes them."""
-        return f"{self.name}:share={self.share:g},slowdown={self.slowdown:g},times={self.times.name}"

@@ -239,7 +239,9 @@ class _Work:
         # Enough parts to keep all threads busy to the end.
         n_parts = min(grid.size, -(-4 * threads // len(traces)))
         self.parts = np.array_split(grid, n_parts)
-        load = {key: trace.contributions.job.size + 20 * evaluations for key, trace in traces.items()}
+        load = {
+            key: trace.contributions.job.size + 20 * evaluations for key, trace in traces.items()
+        }
         total = sum(load.values()) * grid.size
         self.share = {key: value / total for key, value in load.items()}
 
