@@ -774,6 +774,7 @@ def test_ringleader():
         (23, 4, 9, 10, 1 / 3),
     ]
     step_times = [6, 6, 10, 15, 16, 18, 24, 24, 25, 30]
+    used.sort(key=lambda row: (row[2], row[1]))  # listed by arrival, kept by step and entry
     assert_trace(run(methods.Ringleader(), (2, 5, 6)), jobs, used, step_times)
 
 

@@ -8,7 +8,6 @@ row goes through every law, on workers of all kinds.
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -65,7 +64,9 @@ class Row(NamedTuple):
     permutes: bool = False
     """Whether it goes through the workers in permutations."""
     drops: bool = False
+    """Whether it throws arrivals away."""
     cancels: bool = False
+    """Whether it calls jobs off."""
 
 
 ROWS: dict[str, Row] = {
@@ -364,12 +365,16 @@ def test_contributions_have_the_weights_of_the_rule(row: Row, case: Case, trace:
 
 
 @under_every_row
-def test_rows_of_a_step_stand_in_the_order_of_arrival(row: Row, case: Case, trace: Trace):
-    """Within a first_step, contributions are sorted by the moment when their job arrived."""
+def test_rows_of_a_step_stand_by_entry_and_then_in_the_order_of_arrival(
+    row: Row, case: Case, trace: Trace
+):
+    """Within a first_step, contributions are sorted by entry; within that, by arrival."""
     used = trace.contributions
     arrived = trace.jobs.arrival_time[used.job]
-    together = np.diff(used.first_step) == 0
-    assert (np.diff(arrived)[together] >= 0).all()
+    same_step = np.diff(used.first_step) == 0
+    assert (np.diff(used.entry)[same_step] >= 0).all()
+    same_entry = same_step & (np.diff(used.entry) == 0)
+    assert (np.diff(arrived)[same_entry] >= 0).all()
 
 
 @under_every_row

@@ -23,7 +23,7 @@ from asgrad.trace.tables import Contributions, Fate, Jobs, empty_table
 __all__ = ["COUNTS", "ENTRIES", "SLOTS", "TALLY", "TREE", "WORKERS", "close_entries", "run"]
 
 # What a call of the loop ends with.
-GROW, PAUSE, STEPS, JOBS, TIME, STALLED, BAD_TIME = 0, 1, 2, 3, 4, 5, 6
+GROW, PAUSE, STEPS, JOBS, TIME, STALLED, BAD_TIME, STANDSTILL = range(8)
 
 _IN_FLIGHT = int(Fate.IN_FLIGHT)
 _APPLIED = int(Fate.APPLIED)
@@ -34,13 +34,13 @@ _INFINITE = np.inf
 
 SLOTS = np.dtype(
     [
-        ("worker", np.int64),
+        ("worker", np.int32),
+        ("arrived", np.int16),
+        ("applied", np.int16),
         ("row", np.int64),  # of the trace's jobs
         ("read_step", np.int64),
         ("draw", np.int64),
         ("start_time", np.float64),
-        ("arrived", np.int64),
-        ("applied", np.int64),
         ("link", np.int64),  # next slot of the list that the job is in; -1 at its end
         ("since", np.int64),  # held job: from which step its present weight counts; -1: none yet
         ("weight", np.float64),  # job in the batch: its weight
@@ -61,7 +61,7 @@ WORKERS = np.dtype(
 TREE = np.dtype([("finish", np.float64), ("winner", np.int64)])
 # The server's table of held gradients: lists of slots, and the weight of each.
 ENTRIES = np.dtype([("head", np.int64), ("tail", np.int64), ("weight", np.float64)])
-# Running sums over each worker's jobs, for a summary without a trace.
+# Running sums over each worker's jobs, for a summary where no trace is recorded.
 TALLY = np.dtype([("applied", np.int64), ("delay", np.int64), ("busy", np.float64)])
 COUNTS = np.dtype(
     [
@@ -74,6 +74,7 @@ COUNTS = np.dtype(
             "kept",  # jobs in the batch and in entries
             *("max_flying", "max_delay"),
             "worker",  # whose time is bad
+            "standing",  # arrivals since the last step or the last passing of time
         )
     ]
 )
@@ -86,13 +87,14 @@ def _reschedule(workers, tree, worker, time):
     best = worker
     tree[node]["finish"] = time
     while node > 1:
-        other = node ^ 1
-        rival = tree[other]["finish"]
-        if rival < time or (
-            rival == time and workers[tree[other]["winner"]]["order"] < workers[best]["order"]
-        ):
-            time = rival
-            best = tree[other]["winner"]
+        rival = tree[node ^ 1]["finish"]
+        contender = tree[node ^ 1]["winner"]
+        wins = rival < time
+        if rival == time:
+            wins = workers[contender]["order"] < workers[best]["order"]
+        # Selections instead of a branch: who wins cannot be predicted.
+        best = contender if wins else best
+        time = min(time, rival)
         node >>= 1
         tree[node]["finish"] = time
         tree[node]["winner"] = best
@@ -156,7 +158,8 @@ def _cancel(counts, slots, jobs, workers, tally, record, worker, now):
     """Call off the running job of a worker and those in its queue."""
     slot = workers[worker]["running"]
     if slot >= 0:
-        tally[worker]["busy"] += now - slots[slot]["start_time"]
+        if not record:
+            tally[worker]["busy"] += now - slots[slot]["start_time"]
         workers[worker]["running"] = -1
         _cancel_job(counts, slots, jobs, record, slot, now)
     slot = workers[worker]["head"]
@@ -181,13 +184,14 @@ def _use(counts, slots, jobs, rows, tally, record, slot, entry, first_step, end_
     """Note that a job's gradient entered steps first_step <= s < end_step with this weight."""
     if slots[slot]["applied"] == 0:
         slots[slot]["applied"] = 1
-        worker = slots[slot]["worker"]
-        delay = first_step - slots[slot]["read_step"]
-        tally[worker]["applied"] += 1
-        tally[worker]["delay"] += delay
-        counts[0]["max_delay"] = max(counts[0]["max_delay"], delay)
         if record:
             jobs.fate[slots[slot]["row"]] = _APPLIED
+        else:
+            worker = slots[slot]["worker"]
+            delay = first_step - slots[slot]["read_step"]
+            tally[worker]["applied"] += 1
+            tally[worker]["delay"] += delay
+            counts[0]["max_delay"] = max(counts[0]["max_delay"], delay)
     if record:
         row = counts[0]["rows"]
         rows.job[row] = slots[slot]["row"]
@@ -214,6 +218,7 @@ def _take_step(counts, slots, jobs, rows, tally, record, step_times, now):
     if record:
         step_times[step] = now
     counts[0]["steps"] = step + 1
+    counts[0]["standing"] = 0
 
 
 @inlined
@@ -338,7 +343,8 @@ def _arrive(counts, slots, jobs, workers, tally, record, worker, now):
     slots[slot]["arrived"] = 1
     if record:
         jobs.arrival_time[slots[slot]["row"]] = now
-    tally[worker]["busy"] += now - slots[slot]["start_time"]
+    else:
+        tally[worker]["busy"] += now - slots[slot]["start_time"]
     workers[worker]["running"] = -1
     counts[0]["flying"] -= 1
     counts[0]["arrived"] += 1
@@ -437,6 +443,11 @@ def run(
             if time > now:
                 counts[0]["max_flying"] = max(counts[0]["max_flying"], counts[0]["flying"])
                 now = time
+                counts[0]["standing"] = 0
+            counts[0]["standing"] += 1
+            if counts[0]["standing"] > 1000 * workers.size + 100_000:
+                status = STANDSTILL
+                break
             worker = tree[1]["winner"]
             slot = _arrive(counts, slots, jobs, workers, tally, record, worker, now)
             counts[0]["arriving"] = slot

@@ -110,8 +110,9 @@ def simulate(
     if until_time is not None:
         end = check_positive("simulate", "until_time", until_time, zero=True)
     run = _Run(method, times, n_workers, seed, record)
-    if record:
-        run.reserve(min(max_steps, max_jobs, _RESERVED))
+    expected = min(max_steps, max_jobs)
+    if record and expected < _UNLIMITED:
+        run.reserve(min(expected, _RESERVED))
     stopped_by = run.play(max_steps, max_jobs, end)
     return run.trace(stopped_by) if record else run.summary()
 
@@ -200,6 +201,12 @@ class _Run:
                 "steps and none was assigned a job; a method must assign a job before the last "
                 "one in flight is used up."
             )
+        if status == events.STANDSTILL:
+            raise AsgradError(
+                f"simulate: time stands still at {self.clock[0]:g} s and no step is taken: "
+                f"{self.count('standing') - 1} jobs took 0 seconds; give a worker times above 0, "
+                "or a limit on jobs."
+            )
         if status == events.BAD_TIME:
             worker = self.count("worker")
             raise AsgradError(
@@ -230,7 +237,7 @@ class _Run:
         n_jobs, n_rows = self.count("assigned"), self.count("rows")
         order: Any = slice(n_rows)
         if self.opening.n_entries:
-            order = np.argsort(self.rows.first_step[:n_rows], kind="stable")
+            order = np.lexsort((self.rows.entry[:n_rows], self.rows.first_step[:n_rows]))
         header = Header(
             method=self.method.label,
             times=self.times.label,

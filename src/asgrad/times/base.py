@@ -15,7 +15,7 @@ from asgrad.kernels import inlined
 from asgrad.registry import label
 from asgrad.streams import Purpose, mix, stream_key
 
-__all__ = ["SECONDS", "Clock", "ScaledTimes", "Scale", "Times", "job_key"]
+__all__ = ["SECONDS", "Clock", "ScaledTimes", "Scale", "Times", "worker_key"]
 
 SECONDS = types.float64(
     types.float64[::1], types.float64, types.int64, types.int64, types.int64, types.float64
@@ -122,6 +122,6 @@ class ScaledTimes(Times):
 
 
 @inlined
-def job_key(key, worker, draw):
-    """Return the stream of one job's time."""
-    return np.int64(mix(np.int64(mix(key, worker)), draw))
+def worker_key(key, worker):
+    """Return the stream of one worker's times; its numbers are indexed by the draw."""
+    return np.int64(mix(key, worker))

@@ -6,10 +6,12 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
+
 from asgrad.errors import check_positive
 from asgrad.kernels import compiled, inlined
-from asgrad.streams import normal, uniform
-from asgrad.times.base import SECONDS, ScaledTimes, job_key
+from asgrad.streams import mix, normal, uniform
+from asgrad.times.base import SECONDS, ScaledTimes, worker_key
 
 __all__ = ["Exponential", "HalfNormal", "LogNormal", "Normal", "Poisson", "Uniform"]
 
@@ -55,41 +57,42 @@ def _poisson_large(mean, key):
 def _poisson(scales, shape, key, worker, draw, start):
     """Po(s_i)."""
     mean = scales[worker]
+    stream = np.int64(mix(worker_key(key, worker), draw))  # a draw takes several numbers
     if mean < 30.0:
-        return _poisson_small(mean, job_key(key, worker, draw))
-    return _poisson_large(mean, job_key(key, worker, draw))
+        return _poisson_small(mean, stream)
+    return _poisson_large(mean, stream)
 
 
 @compiled(SECONDS)
 def _normal(scales, shape, key, worker, draw, start):
     """|N(s_i, s_i)| + 1, the second s_i a standard deviation."""
     s = scales[worker]
-    return abs(s + s * normal(job_key(key, worker, draw), 0)) + 1.0
+    return abs(s + s * normal(worker_key(key, worker), draw)) + 1.0
 
 
 @compiled(SECONDS)
 def _uniform(scales, shape, key, worker, draw, start):
     """U(0, s_i)."""
-    return scales[worker] * uniform(job_key(key, worker, draw), 0)
+    return scales[worker] * uniform(worker_key(key, worker), draw)
 
 
 @compiled(SECONDS)
 def _exponential(scales, shape, key, worker, draw, start):
     """Exponential with mean s_i."""
-    return -scales[worker] * math.log(uniform(job_key(key, worker, draw), 0))
+    return -scales[worker] * math.log(uniform(worker_key(key, worker), draw))
 
 
 @compiled(SECONDS)
 def _log_normal(scales, shape, key, worker, draw, start):
     """s_i exp(σ N(0, 1)): median s_i."""
-    return scales[worker] * math.exp(shape * normal(job_key(key, worker, draw), 0))
+    return scales[worker] * math.exp(shape * normal(worker_key(key, worker), draw))
 
 
 @compiled(SECONDS)
 def _half_normal(scales, shape, key, worker, draw, start):
     """s_i + |N(0, s_i)|, the second s_i a variance."""
     s = scales[worker]
-    return s + math.sqrt(s) * abs(normal(job_key(key, worker, draw), 0))
+    return s + math.sqrt(s) * abs(normal(worker_key(key, worker), draw))
 
 
 @dataclass(frozen=True)

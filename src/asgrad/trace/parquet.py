@@ -152,7 +152,11 @@ def _check(trace: Trace, folder: Path) -> None:
         "contributions: entry must be >= -1": rows.entry >= -1,
         "contributions: first_step < end_step <= n_steps": (rows.first_step < rows.end_step)
         & (rows.end_step <= trace.n_steps),
-        "contributions: rows must be sorted by first_step": np.diff(rows.first_step) >= 0,
+        "contributions: rows must be sorted by first_step, then entry": np.append(
+            True,
+            (np.diff(rows.first_step) > 0)
+            | ((np.diff(rows.first_step) == 0) & (np.diff(rows.entry) >= 0)),
+        ),
         "contributions: weight must be finite": np.isfinite(rows.weight),
         "steps: time must be finite and never fall": np.isfinite(trace.step_times)
         & (np.diff(trace.step_times, prepend=0.0) >= 0),

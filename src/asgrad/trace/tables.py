@@ -48,7 +48,8 @@ class Jobs(NamedTuple):
 class Contributions(NamedTuple):
     """One row for each span of steps in which a job's gradient enters with one weight.
 
-    Rows are sorted by first_step; within a step they stand in the order of arrival.
+    Rows are sorted by first_step, then by entry; rows of one step and entry stand in the order of
+    arrival.
     """
 
     job: np.ndarray

@@ -1,0 +1,264 @@
+"""Data and parameters that cannot be used are refused in one clear line."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+
+import numpy as np
+import pytest
+from scipy import sparse
+
+from asgrad.errors import AsgradError, UnknownNameError
+from asgrad.problems import (
+    LeastSquares,
+    Logistic,
+    Quadratic,
+    Softmax,
+    Tridiagonal,
+    load,
+    split,
+    synthetic,
+)
+
+ROWS = np.arange(12.0).reshape(4, 3)
+SIGNS = np.array([1.0, -1.0, 1.0, -1.0])
+NAN, INF = float("nan"), float("inf")
+
+
+@pytest.mark.parametrize(
+    ("features", "targets", "words"),
+    [
+        (np.zeros((0, 3)), [], ["empty", "0 rows"]),
+        (np.zeros((3, 0)), [1, 1, 1], ["empty", "0 columns"]),
+        ([], [], ["features"]),
+        (sparse.csr_matrix((0, 3)), [], ["empty"]),
+        ([[1, 2], [3]], [1, -1], ["features", "one length"]),
+        ([1.0, 2.0], [1, -1], ["two axes", "(2,)"]),
+        (np.zeros((2, 2, 2)), [1, -1], ["two axes", "(2, 2, 2)"]),
+        ([["a", "b"]], [1], ["features", "numbers"]),
+        ([[1, None]], [1], ["features"]),
+        ([[1, 2], [NAN, 3]], [1, -1], ["finite", "nan", "row 1", "column 0"]),
+        ([[1, INF]], [1], ["finite", "inf", "row 0", "column 1"]),
+        ([[1, -INF]], [1], ["finite", "-inf"]),
+        (sparse.csr_matrix([[0, 0], [0, NAN]]), [1, -1], ["finite", "row 1", "column 1"]),
+        (ROWS, [1, -1], ["one target a row", "2 targets", "4 rows"]),
+        (ROWS, SIGNS[:, None], ["one target a row", "(4, 1)"]),
+        (ROWS, [1, -1, NAN, 1], ["targets", "finite", "nan", "row 2"]),
+        (ROWS, [1, -1, 1, INF], ["targets", "finite", "inf", "row 3"]),
+        (ROWS, ["cat", "dog", "cat", "dog"], ["targets must be numbers", "map your labels"]),
+        (ROWS, [None] * 4, ["targets", "nan"]),
+        (ROWS, [[1], [1, 2], [1], [1]], ["targets"]),
+    ],
+)
+def test_arrays_that_are_no_data_are_refused(refused, features, targets, words):
+    text = refused(lambda: load((features, targets)))
+    assert all(word in text for word in words), text
+
+
+@pytest.mark.parametrize("source", [[ROWS, SIGNS], ROWS, (ROWS, SIGNS, 1), 3, None])
+def test_what_is_no_source_of_data_is_a_type_error(refused, source):
+    text = refused(lambda: load(source), TypeError)
+    assert text.startswith("data: give a name, a path or (features, targets)")
+
+
+@pytest.mark.parametrize("model", [Logistic, Softmax])
+def test_one_class_is_refused(refused, model):
+    text = refused(lambda: model((ROWS, np.ones(4)), n_workers=2))
+    assert text.startswith(f"{model.__name__}: ")
+    assert "one class only" in text
+
+
+@pytest.mark.parametrize("labels", [[1, 2, 1, 2], [0, 1, 2, 0], [-1, 0, 1, 0], [0.5, 1, 0.5, 1]])
+def test_labels_that_are_no_signs_are_refused_with_the_way_to_map_them(refused, labels):
+    text = refused(lambda: Logistic((ROWS, labels), n_workers=2))
+    assert text.startswith("Logistic: labels must be -1 and 1, or 0 and 1, got ")
+    assert "np.where(" in text
+    assert "Softmax" in text
+
+
+def test_the_ten_digits_are_no_binary_labels(refused):
+    assert "0, 1, 2, 3, 4, 5, ..." in refused(lambda: Logistic("digits"))
+
+
+def test_a_misspelt_data_set_gets_the_closest_name(refused):
+    text = refused(lambda: load("digts"), UnknownNameError)
+    assert "'digts'" in text
+    assert "Did you mean 'digits'?" in text
+    assert "breast-cancer" in text
+
+
+@pytest.mark.parametrize("name", ["nowhere.svm", "no/where", "/no/such/folder/w7a.svm.gz"])
+def test_a_missing_file_is_named(refused, name):
+    text = refused(lambda: load(name))
+    assert "no file" in text
+    assert name in text
+
+
+def test_a_folder_is_no_file(refused, tmp_path):
+    assert str(tmp_path) in refused(lambda: load(tmp_path))
+
+
+TEXT = b"".join(b"%d 1:%d 3:0.5\n" % (1 - i % 2 * 2, i) for i in range(500))
+
+
+DAMAGED = {
+    "empty.svm": b"",
+    "remark.svm": b"# nothing\n",
+    "label.svm": b"cat 1:1\n",
+    "labels.svm": b"1,2 1:1\n",
+    "text.svm": b"this is no data\n",
+    "table.svm": b"1.0,2.0,3.0\n",
+    "unsorted.svm": b"1 3:1 2:1\n",
+    "negative.svm": b"1 -3:1\n",
+    "far.svm": b"1 4000000000:1\n",
+    "farther.svm": b"1 99999999999999999999:1\n",
+    "novalue.svm": b"1 1:\n",
+    "nan.svm": b"1 1:nan\n-1 2:1\n",
+    "label-inf.svm": b"inf 1:1\n",
+    "binary.svm": bytes(range(256)) * 4,
+    "latin.svm": "1 1:é\n".encode("latin-1"),
+    "plain.gz": TEXT,
+    "plain.bz2": TEXT,
+    "short.gz": gzip.compress(TEXT)[:-20],
+    "short.bz2": bz2.compress(TEXT)[:-20],
+    "header-only.gz": gzip.compress(TEXT)[:10],
+    "bad-block.gz": gzip.compress(TEXT)[:10] + b"\xff" * 40,
+    "bad-sum.gz": gzip.compress(TEXT)[:-8] + b"\0" * 8,
+    "bad-sum.bz2": bz2.compress(TEXT)[:10] + b"\0\0" + bz2.compress(TEXT)[12:],
+}
+
+
+@pytest.mark.parametrize("name", DAMAGED)
+def test_a_damaged_libsvm_file_is_refused(refused, tmp_path, name):
+    path = tmp_path / name
+    path.write_bytes(DAMAGED[name])
+    assert name.split(".")[0] in refused(lambda: load(path))
+
+
+def logistic(**options):
+    """A small problem with the given parameters."""
+    return Logistic((ROWS, SIGNS), **({"n_workers": 2} | options))
+
+
+@pytest.mark.parametrize(
+    ("make", "text"),
+    [
+        (lambda: logistic(n_workers=0), "Logistic: n_workers must be an integer >= 1, got 0."),
+        (lambda: logistic(batch=0), "Logistic: batch must be an integer >= 1, got 0."),
+        (lambda: logistic(batch=-2), "Logistic: batch must be an integer >= 1, got -2."),
+        (lambda: logistic(strength=-0.5), "Logistic: strength must be finite and >= 0, got -0.5."),
+        (lambda: logistic(strength=NAN), "Logistic: strength must be finite and >= 0, got nan."),
+        (lambda: Tridiagonal(1), "Tridiagonal: dim must be an integer >= 2, got 1."),
+        (lambda: Tridiagonal(9, noise=-1), "Tridiagonal: noise must be finite and >= 0, got -1."),
+        (
+            lambda: Tridiagonal(9, n_workers=0),
+            "Tridiagonal: n_workers must be an integer >= 1, got 0.",
+        ),
+        (
+            lambda: Quadratic([1], heterogeneity=INF),
+            "Quadratic: heterogeneity must be finite and >= 0, got inf.",
+        ),
+        (lambda: Quadratic([1], noise=NAN), "Quadratic: noise must be finite and >= 0, got nan."),
+        (lambda: synthetic(-1, 0), "synthetic: alpha must be finite and >= 0, got -1."),
+        (lambda: synthetic(0, NAN), "synthetic: beta must be finite and >= 0, got nan."),
+        (
+            lambda: synthetic(1, 1, n_rows=0),
+            "synthetic: n_rows must be an integer >= 1, got 0.",
+        ),
+        (
+            lambda: synthetic(1, 1, n_features=0),
+            "synthetic: n_features must be an integer >= 1, got 0.",
+        ),
+    ],
+)
+def test_a_parameter_out_of_range_is_refused(refused, make, text):
+    assert refused(make) == text
+
+
+@pytest.mark.parametrize(
+    ("make", "start"),
+    [
+        (lambda: logistic(n_workers=2.0), "Logistic: n_workers must be an integer, got 2.0."),
+        (lambda: logistic(batch="5"), "Logistic: batch must be an integer, got '5'."),
+        (lambda: logistic(strength="0.1"), "Logistic: strength must be a number, got '0.1'."),
+        (lambda: Tridiagonal(10.0), "Tridiagonal: dim must be an integer, got 10.0."),
+        (lambda: synthetic(None, 1), "synthetic: alpha must be a number, got None."),
+    ],
+)
+def test_a_parameter_of_the_wrong_kind_is_refused(refused, make, start):
+    assert refused(make, TypeError) == start
+
+
+@pytest.mark.parametrize("wrong", [None, 3, ["l2"]])
+@pytest.mark.parametrize("name", ["regularizer", "split"])
+def test_a_choice_that_is_no_name_is_refused_by_its_own_name(refused, name, wrong):
+    text = refused(lambda: logistic(**{name: wrong}), (TypeError, AsgradError))
+    assert name in text
+    assert repr(wrong) in text
+
+
+@pytest.mark.parametrize("spectrum", [[], [[1.0]], 3.0, [1.0, -1.0], [NAN], "abc", [[1, 2], [3]]])
+def test_a_spectrum_must_be_a_list_of_eigenvalues(refused, spectrum):
+    assert refused(lambda: Quadratic(spectrum)).startswith("Quadratic: ")
+
+
+@pytest.mark.parametrize(
+    ("make", "guess"),
+    [
+        (lambda: logistic(regularizer="L2"), "'l2'"),
+        (lambda: logistic(regularizer="non-convex"), "'nonconvex'"),
+        (lambda: logistic(split="dirichet"), "'dirichlet'"),
+        (lambda: logistic(split="shufled"), "'shuffled'"),
+    ],
+)
+def test_a_misspelt_choice_gets_the_closest_name(refused, make, guess):
+    assert f"Did you mean {guess}?" in refused(make, UnknownNameError)
+
+
+@pytest.mark.parametrize("how", ["contiguous", "shuffled", "label", "dirichlet"])
+@pytest.mark.parametrize("model", [Logistic, Softmax, LeastSquares])
+def test_more_workers_than_rows_are_refused(refused, model, how):
+    text = refused(lambda: model((ROWS, SIGNS), n_workers=5, split=how))
+    assert all(word in text for word in ("one row a worker", "5 workers", "4 rows"))
+
+
+@pytest.mark.parametrize("n_workers", [0, -1])
+def test_a_split_over_no_worker_is_refused(refused, n_workers):
+    data = load((ROWS, SIGNS))
+    assert "n_workers" in refused(lambda: split(data, n_workers))
+
+
+@pytest.mark.parametrize("alpha", [0, -1, NAN])
+def test_alpha_must_be_positive(refused, alpha):
+    text = refused(lambda: logistic(split="dirichlet", alpha=alpha))
+    assert "alpha must be finite and > 0" in text
+
+
+def test_a_dirichlet_split_that_cannot_serve_every_worker_is_refused(refused):
+    # Nearly all of either class goes to one worker: two workers at most have rows, not three.
+    text = refused(lambda: logistic(n_workers=3, split="dirichlet", alpha=1e-6))
+    assert "larger alpha" in text
+
+
+@pytest.mark.parametrize("seed", [-1, 1.5])
+def test_a_seed_must_be_a_whole_number(refused, seed):
+    for make in (logistic, lambda seed: Quadratic([1.0], seed=seed)):
+        text = refused(lambda make=make: make(seed=seed), (TypeError, AsgradError))
+        assert "seed must be an integer" in text
+
+
+PROBLEMS = {
+    "logistic": logistic,
+    "batched": lambda: logistic(batch=1),
+    "tridiagonal": lambda: Tridiagonal(3, n_workers=2),
+    "quadratic": lambda: Quadratic([1.0, 2.0], n_workers=2, heterogeneity=1.0),
+}
+
+
+@pytest.mark.parametrize("make", PROBLEMS.values(), ids=PROBLEMS)
+@pytest.mark.parametrize("worker", [2, -1])
+def test_a_worker_that_does_not_exist_has_no_gradient(make, worker):
+    problem = make()
+    with pytest.raises((AsgradError, IndexError), match="worker"):
+        problem.gradient(problem.x0, worker)

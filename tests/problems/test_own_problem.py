@@ -1,0 +1,137 @@
+"""A problem that a user writes in plain Python does in replay what a compiled one does."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import special
+
+from asgrad.engines import replay, simulate
+from asgrad.methods import ACE, Pure, Rennala, Ringleader
+from asgrad.optimizers import HeavyBall
+from asgrad.problems import Logistic, Problem, Tridiagonal
+from asgrad.stepsizes import Koloskova
+from asgrad.streams import Purpose, stream_key
+from asgrad.times import Exponential, Linear
+from asgrad.transforms import Clip
+
+N_WORKERS = 3
+
+
+class OwnLogistic(Problem):
+    """Logistic regression with (λ/2) ‖x‖², as a newcomer would write it."""
+
+    def __init__(self, rows, targets, owners, strength):
+        self.shards = [(rows[owners == i], targets[owners == i]) for i in range(N_WORKERS)]
+        self.n_workers, self.dim, self.strength = N_WORKERS, rows.shape[1], strength
+
+    def gradient(self, x, worker, draw=0, rng=None):
+        rows, targets = self.shards[worker]
+        slopes = -targets * special.expit(-targets * (rows @ x))
+        return rows.T @ slopes / targets.size + self.strength * x
+
+    def loss(self, x):
+        losses = [np.logaddexp(0, -y * (rows @ x)).mean() for rows, y in self.shards]
+        return np.mean(losses) + self.strength * x @ x / 2
+
+    def full_gradient(self, x):
+        return np.mean([self.gradient(x, i) for i in range(self.n_workers)], axis=0)
+
+    def accuracy(self, x):
+        right = [np.sign(rows @ x) == y for rows, y in self.shards]
+        return np.concatenate(right).mean()
+
+
+class OwnNoise(Problem):
+    """f = 0 with gradients of noise alone; it remembers which numbers it was given."""
+
+    n_workers, dim = N_WORKERS, 2
+
+    def __init__(self):
+        self.given = {}
+
+    def gradient(self, x, worker, draw=0, rng=None):
+        noise = rng.normal(size=2)
+        self.given.setdefault((worker, draw), set()).add(tuple(noise))
+        return noise
+
+    def loss(self, x):
+        return 0.0
+
+    def full_gradient(self, x):
+        return np.zeros(2)
+
+
+@pytest.fixture(scope="module")
+def problems() -> tuple[Logistic, OwnLogistic]:
+    """The same problem, compiled and plain."""
+    rng = np.random.default_rng(0)
+    rows, targets = rng.normal(size=(40, 5)), rng.choice([-1.0, 1.0], 40)
+    compiled = Logistic((rows, targets), n_workers=N_WORKERS, split="contiguous", strength=0.05)
+    return compiled, OwnLogistic(rows, targets, np.repeat(range(N_WORKERS), [14, 13, 13]), 0.05)
+
+
+@pytest.mark.parametrize(
+    ("method", "options"),
+    [
+        (Pure(), {}),
+        (Rennala(batch=2), {"optimizer": HeavyBall(0.5)}),
+        (Ringleader(), {"transform": Clip(0.2)}),
+        (ACE(), {}),
+        (Pure(), {"method_stepsize": Koloskova(concurrency=1, smoothness=2.0)}),
+    ],
+)
+def test_an_own_problem_gives_what_the_compiled_one_gives(problems, method, options):
+    trace = simulate(method, Exponential(), n_workers=N_WORKERS, steps=40)
+    options = {"x0": np.linspace(-1, 1, 5), "evaluations": 40, **options}
+    wanted, got = (replay(trace, problem, [0.02, 0.5], **options) for problem in problems)
+    for name in ("loss", "gradient_norm", "accuracy", "models"):
+        np.testing.assert_allclose(getattr(got, name), getattr(wanted, name), rtol=1e-10)
+    np.testing.assert_array_equal(got.steps, wanted.steps)
+    assert got.status == wanted.status
+
+
+def test_an_own_problem_needs_neither_accuracy_nor_start_nor_smoothness():
+    problem = OwnNoise()
+    assert np.isnan(problem.accuracy(np.zeros(2)))
+    assert np.isnan(problem.smoothness)
+    np.testing.assert_array_equal(problem.x0, np.zeros(2))
+
+
+def test_a_stepsize_that_needs_the_smoothness_says_so(refused):
+    trace = simulate(Pure(), Linear(), n_workers=N_WORKERS, steps=5)
+    text = refused(lambda: replay(trace, OwnNoise(), 0.1, method_stepsize=Koloskova()))
+    assert "Koloskova" in text
+    assert "smoothness=..." in text
+
+
+def test_the_random_numbers_of_an_own_problem_follow_from_seed_worker_and_draw():
+    trace = simulate(Pure(), Linear(), n_workers=N_WORKERS, steps=12)
+    problem = OwnNoise()
+    many = replay(trace, problem, [0.1, 0.2], seeds=[3])
+    replay(trace, problem, 0.3, seeds=[3])
+    # Every lane and every run of the seed was given the same numbers for a job, and no two jobs
+    # the same ones; another seed gives others.
+    assert all(len(noises) == 1 for noises in problem.given.values())
+    assert len(set.union(*problem.given.values())) == len(problem.given) >= 12
+    np.testing.assert_allclose(many.models[:, 1], 2 * many.models[:, 0], rtol=1e-12)
+    before = set.union(*problem.given.values())
+    problem.given.clear()
+    replay(trace, problem, 0.1, seeds=[4])
+    assert not before & set.union(*problem.given.values())
+
+
+def test_the_numbers_of_a_job_are_the_same_under_any_method():
+    problem = OwnNoise()
+    for method in (Pure(), Rennala(batch=2), Ringleader()):
+        replay(simulate(method, Linear(), n_workers=N_WORKERS, steps=12), problem, 0.1, seeds=5)
+    assert all(len(noises) == 1 for noises in problem.given.values())
+
+
+def test_a_compiled_gradient_in_replay_is_the_one_of_the_same_key():
+    # One worker and one step: x_1 = x_0 − γ g, g the gradient of worker 0, draw 0 and the seed's key.
+    problem = Tridiagonal(6, n_workers=1, noise=0.5)
+    trace = simulate(Pure(), Linear(), n_workers=1, steps=1)
+    result = replay(trace, problem, 0.25, seeds=8)
+    g = problem.gradient(problem.x0, 0, 0, key=stream_key(8, Purpose.GRADIENT))
+    np.testing.assert_allclose(result.models[:, 0], problem.x0 - 0.25 * g, rtol=0, atol=1e-15)

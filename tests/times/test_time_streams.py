@@ -1,0 +1,174 @@
+"""One random stream per worker, and times that a user writes."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+
+from asgrad.engines import simulate
+from asgrad.methods import Pure, Random, Ringmaster
+from asgrad.times import (
+    Exponential,
+    Fixed,
+    HalfNormal,
+    Linear,
+    LogNormal,
+    Normal,
+    Poisson,
+    Stragglers,
+    Times,
+    Uniform,
+)
+from asgrad.trace import Fate
+
+RANDOM = [
+    Poisson(),
+    Normal(),
+    Uniform(),
+    Exponential(),
+    LogNormal(),
+    HalfNormal(),
+    Stragglers(0.0, 2.0, Exponential()),
+]
+every_random = pytest.mark.parametrize("times", RANDOM, ids=lambda times: times.label)
+
+
+def table(times: Times, n_workers: int, seed: int, n_draws: int = 30) -> np.ndarray:
+    """The time of every draw of every worker, of shape (n_workers, n_draws)."""
+    clock = times.begin(n_workers, seed)
+    head = clock.scales, clock.shape, clock.key
+    return np.array(
+        [[clock.seconds(*head, i, d, 0.0) for d in range(n_draws)] for i in range(n_workers)]
+    )
+
+
+@every_random
+def test_the_same_seed_worker_and_draw_have_the_same_time(times):
+    first = table(times, 4, seed=9)
+    np.testing.assert_array_equal(first, table(times, 4, seed=9))
+    clock = times.begin(4, 9)
+    for worker, draw in reversed(list(itertools.product(range(4), range(30)))):
+        got = clock.seconds(clock.scales, clock.shape, clock.key, worker, draw, 3.0)
+        assert got == first[worker, draw]
+    assert (first != table(times, 4, seed=10)).mean() > 0.5
+
+
+@every_random
+def test_another_worker_disturbs_no_other(times):
+    np.testing.assert_array_equal(table(times, 4, 9), table(times, 7, 9)[:4])
+
+
+@every_random
+def test_a_simulated_job_takes_the_time_of_its_worker_and_draw(times):
+    # Whatever the method: an arrival comes at the start plus the time of that draw, to the bit.
+    wanted = table(times, 4, seed=3, n_draws=200)
+    for method in (Pure(), Random(concurrency=6), Ringmaster(max_delay=2, stop_stale=True)):
+        jobs = simulate(method, times, n_workers=4, steps=60, seed=3).jobs
+        arrived = ~np.isnan(jobs.arrival_time) & (jobs.fate != Fate.CANCELLED)
+        assert arrived.sum() >= 60
+        seconds = wanted[jobs.worker[arrived], jobs.draw[arrived]]
+        np.testing.assert_array_equal(
+            jobs.arrival_time[arrived], jobs.start_time[arrived] + seconds
+        )
+
+
+@every_random
+def test_the_times_are_another_stream_than_the_methods(times):
+    # Random draws from the seed, too; yet the times are those under a method that draws nothing.
+    drawn, plain = (
+        simulate(method, times, n_workers=4, steps=40, seed=3).jobs for method in (Random(), Pure())
+    )
+    for jobs in (drawn, plain):
+        first = jobs.draw == 0  # the job that every worker starts with
+        np.testing.assert_array_equal(jobs.worker[first], range(4))
+        wanted = table(times, 4, 3)[:, 0]
+        arrived = ~np.isnan(jobs.arrival_time[first])
+        assert arrived.sum() >= 3
+        np.testing.assert_array_equal(jobs.arrival_time[first][arrived], wanted[arrived])
+
+
+class Growing(Times):
+    """Worker i's d-th job takes 1 + i + d seconds."""
+
+    def seconds(self, worker, draw, start):
+        return 1 + worker + draw
+
+
+class Outage(Times):
+    """One second a job, but nothing happens between seconds 2 and 10."""
+
+    def seconds(self, worker, draw, start):
+        end = start + 1.0
+        return 1.0 if end <= 2.0 else 9.0
+
+
+class OwnLinear(Times):
+    """What `Linear` is, in plain Python."""
+
+    def seconds(self, worker, draw, start):
+        return float(worker + 1)
+
+
+def test_own_times_set_the_pace():
+    # Worker 0 takes 1, 2, 3, ... seconds: it arrives at 1, 3, 6, 10; worker 1 at 2, 5, 9.
+    trace = simulate(Pure(), Growing(), n_workers=2, steps=7)
+    assert trace.step_times.tolist() == [1, 2, 3, 5, 6, 9, 10]
+    used = trace.contributions.job
+    assert trace.jobs.worker[used].tolist() == [0, 1, 0, 1, 0, 1, 0]
+    assert trace.header.times == "Growing"
+
+
+def test_own_times_know_when_a_job_starts():
+    # Jobs start at 0, 1 and 2; the third would end at 3, in the outage: it ends at 11.
+    trace = simulate(Pure(), Outage(), n_workers=1, steps=3)
+    assert trace.step_times.tolist() == [1, 2, 11]
+
+
+@pytest.mark.parametrize("method", [Pure(), Random(), Ringmaster(max_delay=2)])
+def test_own_times_give_the_trace_of_the_built_in_ones(method):
+    own, built_in = (
+        simulate(method, times, n_workers=3, steps=50, seed=4) for times in (OwnLinear(), Linear())
+    )
+    for mine, theirs in zip(
+        (*own.jobs, *own.contributions, own.step_times),
+        (*built_in.jobs, *built_in.contributions, built_in.step_times),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(mine, theirs, strict=True)
+
+
+class Broken(Times):
+    """Well for some jobs, then a time that cannot be."""
+
+    def __init__(self, bad: float):
+        self.bad = bad
+
+    def seconds(self, worker, draw, start):
+        return self.bad if (worker, draw) == (1, 2) else 1.0
+
+
+@pytest.mark.parametrize(
+    ("bad", "said"),
+    [(-1.0, "-1"), (-1e-300, "-1e-300"), (float("nan"), "nan"), (float("inf"), "inf")],
+)
+@pytest.mark.parametrize("record", [True, False])
+def test_a_time_that_cannot_be_is_refused_where_it_arises(refused, bad, said, record):
+    def run(steps: int):
+        return simulate(Pure(), Broken(bad), n_workers=3, steps=steps, record=record)
+
+    run(4)  # the bad time belongs to a job that starts later
+    text = refused(lambda: run(20))
+    assert text.startswith("Broken: the time of a job must be finite and >= 0")
+    assert f"got {said} for worker 1." in text
+
+
+def test_a_random_time_that_overflows_is_refused(refused):
+    text = refused(lambda: simulate(Pure(), LogNormal(sigma=1e300), n_workers=20, steps=500))
+    assert text.startswith("LogNormal: the time of a job must be finite and >= 0, got inf")
+
+
+def test_jobs_that_take_no_time_are_no_error():
+    trace = simulate(Pure(), Fixed(0), n_workers=2, steps=10)
+    assert trace.step_times.tolist() == [0.0] * 10
