@@ -17,9 +17,11 @@ if TYPE_CHECKING:
 
 __all__ = ["app", "main"]
 
+# Newer releases of typer carry their own copy of click: this is the usage error of either.
+_UsageError: Any = typer.BadParameter.__bases__[0]
+
 app = typer.Typer(
     help="Plan, run and replay stochastic gradient descent on workers of unequal speed.",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -43,19 +45,23 @@ Out = Annotated[str | None, typer.Option(help="Folder to write to.")]
 def main() -> None:
     """Run the command line; an error is one plain line and exit code 2."""
     try:
-        app()
+        sys.exit(app(standalone_mode=False))
     except AsgradError as error:
         print(f"asgrad: {error}", file=sys.stderr)
         sys.exit(2)
-    except TypeError as error:
-        # Checks at construction raise TypeError for a value of the wrong kind.
-        if ": " not in str(error):
-            raise
-        print(f"asgrad: {error}", file=sys.stderr)
-        sys.exit(2)
+    except _UsageError as error:
+        print(f"asgrad: {' '.join(error.format_message().split())}", file=sys.stderr)
+        sys.exit(error.exit_code)
     except KeyboardInterrupt:
         print("asgrad: interrupted.", file=sys.stderr)
         sys.exit(130)
+
+
+@app.callback(invoke_without_command=True)
+def start(context: typer.Context) -> None:
+    """Show the help where no command is given."""
+    if context.invoked_subcommand is None:
+        print(context.get_help())
 
 
 @app.command()

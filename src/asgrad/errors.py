@@ -9,6 +9,7 @@ from typing import Any
 
 __all__ = [
     "AsgradError",
+    "KindError",
     "TraceError",
     "UnknownNameError",
     "check_fraction",
@@ -20,6 +21,10 @@ __all__ = [
 
 class AsgradError(ValueError):
     """Input or a file that asgrad refuses; its text is one plain line for a person."""
+
+
+class KindError(AsgradError, TypeError):
+    """A value of the wrong kind."""
 
 
 class TraceError(AsgradError):
@@ -36,7 +41,7 @@ def check_integer(
     """Return `value` as an int if minimum <= value <= maximum, else raise."""
     whole = isinstance(value, int) or (hasattr(value, "__index__") and not hasattr(value, "shape"))
     if isinstance(value, bool) or not whole:
-        raise TypeError(f"{owner}: {name} must be an integer, got {value!r}.")
+        raise KindError(f"{owner}: {name} must be an integer, got {value!r}.")
     number = int(value)
     if not number >= minimum:
         raise AsgradError(f"{owner}: {name} must be an integer >= {minimum}, got {number}.")
@@ -73,5 +78,5 @@ def unknown_name(kind: str, name: str, choices: Iterable[str]) -> UnknownNameErr
 def _number(owner: str, name: str, value: Any) -> float:
     """Return `value` as a float, refusing what is no real number."""
     if isinstance(value, bool | str) or not hasattr(value, "__float__"):
-        raise TypeError(f"{owner}: {name} must be a number, got {value!r}.")
+        raise KindError(f"{owner}: {name} must be a number, got {value!r}.")
     return float(value)

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from types import ModuleType
 from typing import Any
 
-from asgrad.errors import AsgradError, unknown_name
+from asgrad.errors import AsgradError, KindError, unknown_name
 
 __all__ = ["build", "catalogue", "label", "references"]
 
@@ -54,7 +54,7 @@ def build(kind: str, room: ModuleType, text: str) -> Any:
         values[key] = build(kind, room, value) if nested else _value(value)
     try:
         return cls(**values)
-    except TypeError as error:
+    except KindError as error:
         raise AsgradError(f"{kind} {text!r}: {error}") from error
 
 

@@ -36,7 +36,7 @@ class CompareConfig(BaseModel):
     )
     split: str = Field("label", description="contiguous, shuffled, label, dirichlet")
     alpha: float = Field(0.5, gt=0, description="Dirichlet parameter of the split")
-    batch: int | None = Field(32, ge=0, description="rows of a stochastic gradient; 0: all")
+    batch: int = Field(32, ge=0, description="rows of a stochastic gradient; 0: all")
     regularizer: Literal["l2", "nonconvex"] = Field("l2", description="l2 or nonconvex")
     strength: float = Field(1e-3, ge=0, description="λ, the regulariser's strength")
     dim: int = Field(1000, ge=2, description="dimension of the tridiagonal problem")

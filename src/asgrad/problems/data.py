@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
-from asgrad.errors import AsgradError, check_integer, check_positive, unknown_name
+from asgrad.errors import AsgradError, KindError, check_integer, check_positive, unknown_name
 from asgrad.streams import Purpose, stream_key
 
 __all__ = ["Dataset", "load", "synthetic"]
@@ -80,7 +80,7 @@ def load(source: Any) -> Dataset:
     if isinstance(source, tuple) and len(source) == 2:
         return Dataset.of(*source)
     if not isinstance(source, str | Path):
-        raise TypeError(f"data: give a name, a path or (features, targets), got {source!r}.")
+        raise KindError(f"data: give a name, a path or (features, targets), got {source!r}.")
     if str(source) in _BUNDLED:
         return _BUNDLED[str(source)]()
     path = Path(source)

@@ -62,7 +62,10 @@ def _gradient_norm(
         runs = [r for (name, _), r in comparison.results.items() if name == method]
         # Seeds may differ in length and pace: all are read off on one grid.
         for axes, abscissa in ((by_step, "steps"), (by_time, "times")):
-            grid = np.linspace(0, max(getattr(run, abscissa)[-1] for run in runs), 200)
+            last = max(getattr(run, abscissa)[-1] for run in runs)
+            grid = (
+                np.geomspace(1, max(last, 2), 200) if axes is by_step else np.linspace(0, last, 200)
+            )
             curves = np.array([_curve(run, stepsize, abscissa, grid) for run in runs])
             with np.errstate(all="ignore"):
                 middle = np.exp(np.median(np.log(curves), axis=0))
@@ -81,11 +84,12 @@ def _gradient_norm(
         "target", (1.0, comparison.target), xycoords=("axes fraction", "data"),
         ha="right", va="bottom", fontsize=8, color="#555555",
     )  # fmt: skip
-    by_step.set(xlabel="server step", ylabel="‖∇f(x)‖", yscale="log", title="by step")
+    by_step.set(xlabel="server step", ylabel="‖∇f(x)‖", xscale="log", yscale="log", title="by step")
     by_time.set(xlabel="time (s)", title="by time")
+    by_step.set_xlim(left=1)
+    by_time.set_xlim(left=0)
     for axes in (by_step, by_time):
         axes.grid(alpha=0.25)
-        axes.set_xlim(left=0)
     figure.legend(*by_time.get_legend_handles_labels(), loc="outside right upper", fontsize=9)
     return figure
 
@@ -110,9 +114,9 @@ def _delays(figure_class: Any, traces: Mapping[str, Trace], styles: Mapping[str,
         values, first = np.unique(delays, return_index=True)
         at_least = 1.0 - first / delays.size
         axes.step(
-            np.append(values, values[-1] + 1),
-            np.append(at_least, np.nan),
-            where="post",
+            np.append(0, values),
+            np.append(1.0, at_least),
+            where="pre",
             label=method,
             linewidth=1.6,
             marker="." if values.size == 1 else None,

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from asgrad.errors import check_fraction, check_positive
+from asgrad.errors import KindError, check_fraction, check_positive
 from asgrad.times.base import Clock, ScaledTimes, Times
 from asgrad.times.fixed import Fixed
 
@@ -39,7 +39,9 @@ class Stragglers(Times):
         check_fraction("Stragglers", "share", self.share)
         check_positive("Stragglers", "slowdown", self.slowdown)
         if not isinstance(self.times, ScaledTimes):
-            raise TypeError(f"Stragglers: times must be worker times with a scale, {self.times!r}.")
+            raise KindError(
+                f"Stragglers: times must be worker times with a scale, got {self.times!r}."
+            )
 
     def begin(self, n_workers: int, seed: int) -> Clock:
         """Return the clock of a run; random times follow from `seed`."""
