@@ -11,6 +11,7 @@ import pytest
 
 from asgrad.errors import (
     AsgradError,
+    KindError,
     TraceError,
     UnknownNameError,
     check_fraction,
@@ -24,6 +25,8 @@ def test_the_errors_are_value_errors_of_one_family():
     assert issubclass(AsgradError, ValueError)
     assert issubclass(TraceError, AsgradError)
     assert issubclass(UnknownNameError, AsgradError)
+    assert issubclass(KindError, AsgradError)
+    assert issubclass(KindError, TypeError)
 
 
 @pytest.mark.parametrize("value", [1, 7, np.int64(7), np.uint8(7)])
@@ -47,13 +50,13 @@ def test_an_integer_out_of_range_is_refused(refused, value, limits, text):
 
 @pytest.mark.parametrize("value", [1.0, 2.5, "3", None, True, False, [1], math.nan])
 def test_what_is_no_integer_is_a_type_error(refused, value):
-    text = refused(lambda: check_integer("Thing", "count", value, minimum=0), TypeError)
+    text = refused(lambda: check_integer("Thing", "count", value, minimum=0), KindError)
     assert text == f"Thing: count must be an integer, got {value!r}."
 
 
 def test_an_array_is_no_integer(refused):
     wrong = np.eye(2)
-    text = refused(lambda: check_integer("Thing", "count", wrong, minimum=0), TypeError)
+    text = refused(lambda: check_integer("Thing", "count", wrong, minimum=0), KindError)
     assert text.startswith("Thing: count must be an integer, got ")
 
 
@@ -81,13 +84,13 @@ def test_zero_may_be_allowed(refused):
 
 @pytest.mark.parametrize("value", ["1.0", None, True, [1.0], 1j])
 def test_what_is_no_number_is_a_type_error(refused, value):
-    text = refused(lambda: check_positive("Thing", "size", value), TypeError)
+    text = refused(lambda: check_positive("Thing", "size", value), KindError)
     assert text == f"Thing: size must be a number, got {value!r}."
 
 
 @pytest.mark.parametrize("value", [np.array([1.0, 2.0]), np.eye(2)])
 def test_an_array_is_no_number(refused, value):
-    text = refused(lambda: check_positive("Thing", "size", value), TypeError)
+    text = refused(lambda: check_positive("Thing", "size", value), KindError)
     assert text.startswith("Thing: size must be a number, got ")
 
 

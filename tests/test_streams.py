@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from asgrad.errors import KindError
 from asgrad.streams import (
     Purpose,
     add_normals,
@@ -182,5 +183,5 @@ def test_a_key_belongs_to_one_seed_and_one_purpose():
 
 def test_a_seed_must_be_a_whole_number(refused):
     assert "must be an integer >= 0, got -1." in refused(lambda: stream_key(-1, Purpose.DATA))
-    text = refused(lambda: stream_key(1.5, Purpose.DATA), TypeError)
+    text = refused(lambda: stream_key(1.5, Purpose.DATA), KindError)
     assert "must be an integer, got 1.5." in text

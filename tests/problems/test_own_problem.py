@@ -129,7 +129,7 @@ def test_the_numbers_of_a_job_are_the_same_under_any_method():
 
 
 def test_a_compiled_gradient_in_replay_is_the_one_of_the_same_key():
-    # One worker and one step: x_1 = x_0 − γ g, g the gradient of worker 0, draw 0 and the seed's key.
+    # One worker and one step: x_1 = x_0 − γ g, g that of worker 0, draw 0 and the seed's key.
     problem = Tridiagonal(6, n_workers=1, noise=0.5)
     trace = simulate(Pure(), Linear(), n_workers=1, steps=1)
     result = replay(trace, problem, 0.25, seeds=8)

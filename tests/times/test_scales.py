@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from asgrad.errors import AsgradError
+from asgrad.errors import KindError
 from asgrad.times import (
     Exponential,
     Fixed,
@@ -84,7 +84,7 @@ def test_a_scale_that_does_not_fit_is_refused(refused, times, scale, words):
 
 @pytest.mark.parametrize("scale", [None, {}, ["a", "b"], [[1, 2], [3, 4]], 1j])
 def test_a_scale_that_is_no_number_is_refused(refused, scale):
-    text = refused(lambda: Uniform(scale=scale).begin(2, 0), (TypeError, AsgradError))
+    text = refused(lambda: Uniform(scale=scale).begin(2, 0))
     assert text.startswith("Uniform: scale must ")
 
 
@@ -154,7 +154,7 @@ def test_stragglers_out_of_range_are_refused(refused, make, text):
 
 @pytest.mark.parametrize("times", [3, None, "linear", Stragglers()])
 def test_stragglers_need_times_with_a_scale(refused, times):
-    text = refused(lambda: Stragglers(times=times), TypeError)
+    text = refused(lambda: Stragglers(times=times), KindError)
     assert text.startswith("Stragglers: times must be worker times with a scale")
 
 

@@ -136,7 +136,9 @@ def test_traces_that_differ_in_anything_are_not_equal():
 
 def vars_of(trace: Trace) -> dict:
     """The parts that a trace is made of."""
-    return {name: getattr(trace, name) for name in ("jobs", "contributions", "step_times", "header")}
+    return {
+        name: getattr(trace, name) for name in ("jobs", "contributions", "step_times", "header")
+    }
 
 
 @pytest.mark.parametrize("name", ["a b", "seed=3", "50%", "what?", "größe", "x.parquet", ".hidden"])
@@ -232,7 +234,7 @@ def test_an_unwritable_target_is_refused(refused, tmp_path, below):
     assert (tmp_path / "file").read_text() == "mine"
 
 
-@pytest.mark.parametrize("path", ["", ".", "..", "/"])
+@pytest.mark.parametrize("path", ["", ".", ".."])
 def test_a_path_without_a_name_is_refused(refused, tmp_path, monkeypatch, path):
     home = tmp_path / "home"
     home.mkdir()

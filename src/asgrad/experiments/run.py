@@ -11,6 +11,7 @@ import os
 import re
 import shutil
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -44,10 +45,9 @@ def check_writable(path: str | Path) -> None:
             f"{target} exists and is no run of asgrad; it is left as it is. Choose another --out."
         )
     try:
-        probe = _temporary(target)
-        probe.mkdir(parents=True, exist_ok=True)
-        (probe / "probe").write_bytes(b"x")
-        shutil.rmtree(probe)
+        nearest = next(folder for folder in target.absolute().parents if folder.exists())
+        with TemporaryFile(dir=nearest) as probe:
+            probe.write(b"x")
     except OSError as error:
         raise AsgradError(f"cannot write to {target}: {error.strerror or error}.") from error
 

@@ -3,4 +3,4 @@
 from asgrad.optimizers.base import Optimizer
 from asgrad.optimizers.sgd import SGD, HeavyBall
 
-__all__ = ["SGD", "HeavyBall", "Optimizer"]
+__all__ = ["HeavyBall", "Optimizer", "SGD"]

@@ -1,0 +1,176 @@
+"""The real commands, each in a process of its own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+import tomllib
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+import asgrad as ag
+
+SMALL = ["--workers", "3", "--until-time", "60", "--seeds", "1", "--stepsizes", "0.05,0.2"]
+
+
+def asgrad(*arguments: str, **options) -> subprocess.CompletedProcess:
+    """Run the command line."""
+    command = [sys.executable, "-m", "asgrad.cli", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False, **options)
+
+
+def refused(*arguments: str, **options) -> str:
+    """Run a command that must be refused; return its one line."""
+    run = asgrad(*arguments, **options)
+    assert run.returncode == 2, run.stderr
+    lines = run.stderr.strip().splitlines()
+    assert len(lines) == 1, run.stderr
+    assert lines[0].startswith("asgrad: ")
+    return lines[0]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Path:
+    """A small comparison, written by the command line."""
+    folder = tmp_path_factory.mktemp("cli") / "run"
+    done = asgrad("compare", *SMALL, "--methods", "sync pure+mishchenko ace", "--out", str(folder))
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""  # quiet where nobody watches
+    assert "pure+mishchenko" in done.stdout
+    return folder
+
+
+def test_compare_writes_a_run_that_its_own_config_repeats(run, tmp_path):
+    """config.toml is a complete input; the second run's results are equal."""
+    config = tomllib.loads((run / "config.toml").read_text())
+    assert config["methods"] == ["sync", "pure+mishchenko", "ace"]
+    again = tmp_path / "again"
+    done = asgrad("compare", str(run / "config.toml"), "--out", str(again))
+    assert done.returncode == 0, done.stderr
+    pd.testing.assert_frame_equal(
+        pd.read_parquet(run / "results.parquet"), pd.read_parquet(again / "results.parquet")
+    )
+
+
+def test_show_prints_the_same_table(run):
+    """`asgrad show` gives the methods of the run."""
+    shown = asgrad("show", str(run))
+    assert shown.returncode == 0
+    for method in ("sync", "pure+mishchenko", "ace"):
+        assert method in shown.stdout
+
+
+def test_simulate_then_replay(tmp_path):
+    """A trace that simulate wrote is replayed; a stepsize rule may be put on it afterwards."""
+    path = tmp_path / "trace"
+    made = asgrad("simulate", "ringmaster:max_delay=2", "--workers", "3", "--steps", "40",
+                  "--times", "poisson", "--seed", "5", "--out", str(path))  # fmt: skip
+    assert made.returncode == 0, made.stderr
+    assert "steps 40" in made.stdout
+    trace = ag.Trace.load(path)
+    expected = ag.simulate(
+        ag.methods.Ringmaster(max_delay=2), ag.times.Poisson(), n_workers=3, steps=40, seed=5
+    )
+    assert trace.equals(expected)
+    for rule in ("constant", "koloskova:stale=drop"):
+        done = asgrad("replay", str(path), "--stepsizes", "0.1,0.4", "--method-stepsize", rule)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.count("finished") == 2
+
+
+def test_methods_lists_all_with_references():
+    """Every method and its arXiv number."""
+    listed = asgrad("methods", env={**os.environ, "COLUMNS": "200"})
+    assert listed.returncode == 0
+    for word in ("ringleader", "2509.22860", "shuffled", "2310.20452", "koloskova", "2206.08307"):
+        assert word in listed.stdout
+
+
+def test_help_answers():
+    """With and without --help."""
+    assert "compare" in asgrad("--help").stdout
+    assert "compare" in asgrad().stdout
+    assert "--until-time" in asgrad("compare", "--help").stdout
+
+
+def test_libsvm_file_is_compared(tmp_path):
+    """A file with labels ±1 becomes a logistic regression by itself."""
+    rows = [f"{1 if i % 2 else -1} {1 + i % 3}:1 {4 + i % 2}:{0.5 + i / 40}" for i in range(40)]
+    path = tmp_path / "small.svm"
+    path.write_text("\n".join(rows) + "\n")
+    done = asgrad("compare", *SMALL, "--data", str(path), "--methods", "pure", "--split",
+                  "shuffled", "--batch", "0", "--out", str(tmp_path / "run"))  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "logistic on small" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["compare", "--methods", "pur"], "Did you mean 'pure'"),
+        (["compare", "--methods", "pure+kolskova"], "Did you mean 'koloskova'"),
+        (["compare", "--methods", "ringmaster:max_dely=3"], "Did you mean 'max_delay'"),
+        (["compare", "--methods", "ringmaster:max_delay=2.5"], "max_delay must be an integer"),
+        (["compare", "--methods", "m-sync:m=11"], "m must be at most 10"),
+        (["compare", "--methods", "pure:wait=11"], "wait must be at most 10"),
+        (["compare", "--times", "linar"], "Did you mean 'linear'"),
+        (["compare", "--times", "fixed:scale=-1"], "scale must be finite and >= 0"),
+        (["compare", "--split", "lable"], "Did you mean 'label'"),
+        (["compare", "--problem", "logistic"], "labels must be -1 and 1"),
+        (["compare", "--problem", "logistc"], "Did you mean 'logistic'"),
+        (["compare", "--data", "nowhere.svm"], "no file nowhere.svm"),
+        (["compare", "--data", "digts"], "Did you mean 'digits'"),
+        (["compare", "--workers", "0"], "workers"),
+        (["compare", "--workers", "5000"], "at least one row a worker"),
+        (["compare", "--stepsizes", "-1"], "stepsize must be finite and > 0"),
+        (["compare", "--stepsizes", "a"], "numbers joined by commas"),
+        (["compare", "--target", "nan"], "target"),
+        (["compare", "--out", "/proc/nothing"], "cannot write"),
+        (["compare", "nowhere.toml"], "cannot read nowhere.toml"),
+        (["compare", "--wrkers", "3"], "--wrkers"),
+        (["frobnicate"], "frobnicate"),
+        (["replay"], "Missing argument"),
+        (["replay", "nowhere"], "no trace at nowhere"),
+        (["show", "nowhere"], "no run of asgrad"),
+        (["simulate", "rennala:batch=0"], "batch must be an integer >= 1"),
+        (["simulate", "pure", "--steps", "-1"], "steps must be an integer >= 0"),
+    ],
+)
+def test_wrong_input_is_one_line_and_exit_code_2(arguments, said, tmp_path):
+    """Each wrong input is answered by one clear line, and nothing is written."""
+    assert said in refused(*arguments, cwd=tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_misspelt_key_of_a_config_names_the_closest(tmp_path):
+    """As does a config that is no TOML."""
+    path = tmp_path / "config.toml"
+    path.write_text("methds = ['pure']\n")
+    assert "Did you mean 'methods'" in refused("compare", str(path))
+    path.write_text("methods = [\n")
+    assert "not valid TOML" in refused("compare", str(path))
+    path.write_text("seeds = 'many'\n")
+    assert "seeds" in refused("compare", str(path))
+
+
+def test_ctrl_c_keeps_what_is_finished_or_writes_nothing(tmp_path):
+    """SIGINT in a long comparison: exit code 130 or 2, and either a whole run or none."""
+    folder = tmp_path / "run"
+    command = [sys.executable, "-m", "asgrad.cli", "compare", "--methods", "reshuffling pure",
+               "--until-time", "40000", "--seeds", "2", "--out", str(folder)]  # fmt: skip
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    time.sleep(6.0)
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode in (2, 130), stderr
+    assert "interrupted" in stderr
+    assert "Traceback" not in stderr
+    left = [path.name for path in tmp_path.iterdir()]
+    assert left in ([], ["run"])
+    if left:
+        assert asgrad("show", str(folder)).returncode == 0

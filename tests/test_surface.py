@@ -1,0 +1,56 @@
+"""The public surface: what `import asgrad` offers, and that it comes lazily."""
+
+from __future__ import annotations
+
+import importlib
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import asgrad as ag
+
+PACKAGES = [
+    "asgrad",
+    "asgrad.engines",
+    "asgrad.experiments",
+    "asgrad.methods",
+    "asgrad.optimizers",
+    "asgrad.problems",
+    "asgrad.report",
+    "asgrad.stepsizes",
+    "asgrad.times",
+    "asgrad.trace",
+    "asgrad.transforms",
+]
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_all_is_sorted_and_true(package):
+    """__all__ is sorted, without repeats, and every name exists."""
+    module = importlib.import_module(package)
+    assert list(module.__all__) == sorted(set(module.__all__))
+    assert all(hasattr(module, name) for name in module.__all__)
+
+
+def test_unknown_attribute_is_an_attribute_error():
+    """A misspelt name fails as in any module."""
+    with pytest.raises(AttributeError, match="simulat"):
+        ag.simulat  # noqa: B018
+
+
+def test_version_is_that_of_the_project():
+    """__version__ agrees with pyproject.toml."""
+    project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())
+    assert ag.__version__ == project["project"]["version"]
+
+
+@pytest.mark.parametrize("statement", ["import asgrad", "import asgrad.cli"])
+def test_heavy_libraries_are_not_imported_at_the_start(statement):
+    """Importing asgrad or its command line loads none of the slow libraries."""
+    heavy = ["numba", "sklearn", "matplotlib", "pyarrow", "scipy", "torch", "ray"]
+    check = f"{statement}; import sys; print([m for m in {heavy} if m in sys.modules])"
+    run = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "[]"
