@@ -78,32 +78,37 @@ def exp_nonpositive(x):
 
 
 @inlined
+def _is_uniform(scale):
+    """Say whether all lanes have the same scale."""
+    for lane in range(1, scale.size):
+        if scale[lane] != scale[0]:
+            return False
+    return True
+
+
+@inlined
 def add_scaled(out, scale, v):
     """out[:, lane] += scale[lane] * v[:, lane], in place."""
-    dim, n_lanes = v.shape
-    if n_lanes == 1:  # one contiguous run: LLVM vectorises over the coordinates
-        a = scale[0]
-        flat_out, flat_v = out.reshape(dim), v.reshape(dim)
-        for i in range(dim):
-            flat_out[i] += a * flat_v[i]
+    if _is_uniform(scale):  # one contiguous run, which LLVM vectorises
+        flat_out, flat_v = out.reshape(out.size), v.reshape(v.size)
+        for i in range(flat_v.size):
+            flat_out[i] += scale[0] * flat_v[i]
     else:
-        for i in range(dim):
-            for lane in range(n_lanes):
+        for i in range(v.shape[0]):
+            for lane in range(v.shape[1]):
                 out[i, lane] += scale[lane] * v[i, lane]
 
 
 @inlined
 def set_scaled(out, scale, v):
     """out[:, lane] = scale[lane] * v[:, lane], in place."""
-    dim, n_lanes = v.shape
-    if n_lanes == 1:
-        a = scale[0]
-        flat_out, flat_v = out.reshape(dim), v.reshape(dim)
-        for i in range(dim):
-            flat_out[i] = a * flat_v[i]
+    if _is_uniform(scale):
+        flat_out, flat_v = out.reshape(out.size), v.reshape(v.size)
+        for i in range(flat_v.size):
+            flat_out[i] = scale[0] * flat_v[i]
     else:
-        for i in range(dim):
-            for lane in range(n_lanes):
+        for i in range(v.shape[0]):
+            for lane in range(v.shape[1]):
                 out[i, lane] = scale[lane] * v[i, lane]
 
 

@@ -16,6 +16,7 @@ from asgrad.engines.plan import Plan, count_gradients, model_times, plan_replay
 from asgrad.engines.walk import (
     EVALUATION,
     N_CURSORS,
+    REPEATS,
     STEP,
     TAKEN,
     Blocks,
@@ -302,6 +303,7 @@ def _new_blocks(job: _Job, stepsizes: np.ndarray) -> Blocks:
     n_floats, n_picks = job.problem.workspace(columns)
     blocks = Blocks(
         stepsizes=stepsizes.astype(dtype),
+        runs=np.tile(stepsizes.astype(dtype), REPEATS),
         scales=np.zeros(lanes, dtype),
         models=np.empty((job.n_slots, dim, lanes), dtype),
         gradient=np.zeros((dim, lanes), dtype),
@@ -327,8 +329,9 @@ def _keep(blocks: Blocks, lanes: np.ndarray) -> Blocks:
     kept = {
         name: np.ascontiguousarray(array[..., lanes])
         for name, array in blocks._asdict().items()
-        if name not in ("table_weights", "snapshots", "scratch", "picks")
+        if name not in ("runs", "table_weights", "snapshots", "scratch", "picks")
     }
+    kept["runs"] = np.tile(kept["stepsizes"], REPEATS)
     columns = blocks.snapshots.shape[1] // lanes.size * n_lanes
     snapshots = np.empty((blocks.snapshots.shape[0], columns), blocks.snapshots.dtype)
     return blocks._replace(snapshots=snapshots, **kept)

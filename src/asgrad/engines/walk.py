@@ -23,6 +23,7 @@ from asgrad.transforms.base import transform_type
 __all__ = ["Blocks", "Rules", "compiled_walk", "walk"]
 
 STEP, EVALUATION, TAKEN, N_CURSORS = 0, 1, 2, 3
+REPEATS = 64
 
 
 class Rules(NamedTuple):
@@ -34,10 +35,12 @@ class Rules(NamedTuple):
 
 
 class Blocks(NamedTuple):
-    """The numbers of a replay; every array but the last four ends with the axis of the lanes."""
+    """The numbers of a replay; most arrays end with the axis of the lanes."""
 
     stepsizes: np.ndarray
     """float of shape (n_lanes,)."""
+    runs: np.ndarray
+    """The stepsizes over and over, float of shape (REPEATS · n_lanes,)."""
     scales: np.ndarray
     """Working space, one number a lane."""
     models: np.ndarray
@@ -135,9 +138,7 @@ def walk(gradient, factor, transform, optimizer, data, key, plan, rules, blocks,
             blocks.scales[:] = 1.0
             add_scaled(direction, blocks.scales, blocks.table_sum)
         x_new = blocks.models[plan.slot[step + 1]]
-        optimizer(
-            rules.optimizer, blocks.stepsizes, step, direction, blocks.optimizer_memory, x, x_new
-        )
+        optimizer(rules.optimizer, blocks.runs, step, direction, blocks.optimizer_memory, x, x_new)
         cursor[STEP] = step + 1
 
 
@@ -149,7 +150,7 @@ def compiled_walk(dtype: str) -> Callable[..., bool]:
     f8 = np.zeros(1)
     one, two, three = (np.zeros((1,) * axes, dtype) for axes in (1, 2, 3))
     plan = Plan(i8, i8, f8, *(i8 for _ in range(7)))
-    blocks = Blocks(one, one, three, two, two, three, two, three, three, f8, two, one, i8)
+    blocks = Blocks(one, one, one, three, two, two, three, two, three, three, f8, two, one, i8)
     signature = types.boolean(
         types.FunctionType(gradient_type(f)),
         types.FunctionType(FACTOR),

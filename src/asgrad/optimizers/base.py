@@ -17,7 +17,8 @@ def optimizer_type(f: Any) -> Any:
 
     optimizer(parameters, stepsizes, step, direction, memory, x, x_new) writes x_{s+1} into `x_new`,
     which may be `x` itself; `direction` may be changed. Blocks have shape (dim, n_lanes), the
-    stepsizes (n_lanes,), the optimizer's own memory (n_blocks, dim, n_lanes).
+    optimizer's own memory (n_blocks, dim, n_lanes). The stepsizes are those of the lanes, repeated:
+    they fit a flat block, run after run, which lets LLVM vectorise over few lanes too.
     """
     block = types.Array(f, 2, "C")
     lanes = types.Array(f, 1, "C")

@@ -17,16 +17,11 @@ __all__ = ["SGD", "HeavyBall"]
 @inlined
 def _descend(stepsizes, d, x, x_new):
     """x_new = x − γ d, lane by lane."""
-    dim, n_lanes = d.shape
-    if n_lanes == 1:  # one contiguous run: LLVM vectorises over the coordinates
-        stepsize = stepsizes[0]
-        flat_d, flat_x, flat_new = d.reshape(dim), x.reshape(dim), x_new.reshape(dim)
-        for i in range(dim):
-            flat_new[i] = flat_x[i] - stepsize * flat_d[i]
-    else:
-        for i in range(dim):
-            for lane in range(n_lanes):
-                x_new[i, lane] = x[i, lane] - stepsizes[lane] * d[i, lane]
+    flat_d, flat_x, flat_new = d.reshape(d.size), x.reshape(x.size), x_new.reshape(x.size)
+    for start in range(0, flat_x.size, stepsizes.size):
+        run_d, run_x, run_new = flat_d[start:], flat_x[start:], flat_new[start:]
+        for i in range(min(stepsizes.size, run_x.size)):
+            run_new[i] = run_x[i] - stepsizes[i] * run_d[i]
 
 
 @inlined
