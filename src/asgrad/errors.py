@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Iterable
+from numbers import Integral
 from typing import Any
 
 __all__ = [
@@ -35,17 +36,14 @@ class UnknownNameError(AsgradError):
     """A name that is none of the valid choices."""
 
 
-def check_integer(
-    owner: str, name: str, value: Any, *, minimum: int, maximum: int | None = None
-) -> int:
+def check_integer(owner: str, name: str, value: Any, *, minimum: int, maximum: int = 2**62) -> int:
     """Return `value` as an int if minimum <= value <= maximum, else raise."""
-    whole = isinstance(value, int) or (hasattr(value, "__index__") and not hasattr(value, "shape"))
-    if isinstance(value, bool) or not whole:
+    if isinstance(value, bool) or not isinstance(value, Integral):
         raise KindError(f"{owner}: {name} must be an integer, got {value!r}.")
     number = int(value)
     if not number >= minimum:
         raise AsgradError(f"{owner}: {name} must be an integer >= {minimum}, got {number}.")
-    if maximum is not None and not number <= maximum:
+    if not number <= maximum:
         raise AsgradError(f"{owner}: {name} must be an integer <= {maximum}, got {number}.")
     return number
 

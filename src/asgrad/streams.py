@@ -142,7 +142,10 @@ def add_normals(key, scale, out, work):
         # A quarter of the angle, doubled twice.
         sine, cosine = _sin_cos(angle[i] * (0.5 * math.pi))
         sine, cosine = 2.0 * sine * cosine, 1.0 - 2.0 * sine * sine
-        out[i] += work[i] * (1.0 - 2.0 * sine * sine)
-        second[i] += work[i] * (2.0 * sine * cosine)
+        angle[i] = work[i] * (2.0 * sine * cosine)  # rounded as `work` is, before it is added
+        work[i] = work[i] * (1.0 - 2.0 * sine * sine)
+        out[i] += work[i]
+        second[i] += angle[i]
     if n_pairs < half:
-        out[n_pairs] += work[n_pairs] * math.cos(2.0 * math.pi * angle[n_pairs])
+        work[n_pairs] = work[n_pairs] * math.cos(2.0 * math.pi * angle[n_pairs])
+        out[n_pairs] += work[n_pairs]

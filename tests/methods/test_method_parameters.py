@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 
 import numpy as np
 import pytest
 
 from asgrad.engines import simulate
-from asgrad.errors import AsgradError
 from asgrad.methods import (
     ACE,
     Minibatch,
@@ -126,10 +124,11 @@ def test_methods_are_frozen(method):
         method.wait = 3
 
 
-@pytest.mark.parametrize("method", [Rennala(batch=2**63), Ringmaster(max_delay=2**63)])
-def test_a_count_beyond_64_bits_works_or_is_refused(method):
-    with contextlib.suppress(AsgradError):
-        run(method, steps=None, jobs=4)
+@every_count
+def test_a_count_beyond_64_bits_is_refused(refused, method, name):
+    text = refused(lambda: run(method(**{name: 2**63}), steps=None, jobs=4))
+    assert text.startswith(f"{method.__name__}: {name} must be ")
+    assert text.endswith(f"got {2**63}.")
 
 
 @pytest.mark.parametrize(

@@ -60,7 +60,7 @@ def fitted(rows: np.ndarray, labels: np.ndarray) -> np.ndarray:
     return theta
 
 
-@pytest.mark.parametrize("alpha", [0.0, 1.0])
+@pytest.mark.parametrize("alpha", [0.0, 1.5])
 def test_the_labels_follow_the_recipe(alpha):
     # With one feature: w − c ~ N(0, 2) whatever u_i is, and w + c ~ N(0, 2 + 4α²).
     rows, labels = workers(alpha, 0.0, n_workers=250, n_rows=2500, n_features=1, seed=5)

@@ -35,7 +35,7 @@ TRACES = {
     "no step": lambda: simulate(Pure(), Linear(), n_workers=3, steps=0),
     "no step, ended by time": lambda: simulate(Pure(), Linear(), n_workers=3, until_time=0.5),
     "one step": lambda: simulate(Pure(), Linear(), n_workers=1, steps=1),
-    "large seed": lambda: simulate(Pure(), Linear(), n_workers=2, steps=5, seed=2**70),
+    "large seed": lambda: simulate(Pure(), Linear(), n_workers=2, steps=5, seed=2**62),
 }
 every_trace = pytest.mark.parametrize("make", TRACES.values(), ids=TRACES)
 

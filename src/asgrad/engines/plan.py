@@ -121,6 +121,7 @@ def _with_table(
 
     gone = {name: np.zeros(int(leaves.sum()), column.dtype) for name, column in columns.items()}
     gone["first"], gone["entry"] = until[leaves], entry[leaves]
+    gone["keeps"][:] = 1  # a weight of 0 may be followed by another: only a new start empties
     columns = {name: np.append(column, gone[name]) for name, column in columns.items()}
     order = np.lexsort((columns["entry"], columns["first"]))
     return {name: column[order] for name, column in columns.items()}

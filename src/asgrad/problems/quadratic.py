@@ -24,22 +24,24 @@ _NOISE, _MATRIX = 0, 1
 
 @inlined
 def _finish(b, deviation, key, worker, draw, out, scratch):
-    """out −= b, and add the same N(0, deviation²) noise to every lane."""
+    """out ← (out − b) + N(0, deviation²) noise, the same in every lane."""
     dim, n_lanes = out.shape
-    shift = scratch[:dim]
+    stream = np.int64(mix(np.int64(mix(key, worker)), draw))
+    work = scratch[dim:]
     if n_lanes == 1:  # one contiguous run: LLVM vectorises over the coordinates
-        shift = out.reshape(dim)
-    else:
-        set_zero(shift)
-    for i in range(dim):
-        shift[i] -= b[i]
-    if deviation > 0:
-        stream = np.int64(mix(np.int64(mix(key, worker)), draw))
-        add_normals(stream, deviation, shift, scratch[dim:])
-    if n_lanes > 1:
+        flat = out.reshape(dim)
         for i in range(dim):
-            for lane in range(n_lanes):
-                out[i, lane] += shift[i]
+            flat[i] -= b[i]
+        if deviation > 0:
+            add_normals(stream, deviation, flat, work)
+        return
+    noise = scratch[:dim]
+    set_zero(noise)
+    if deviation > 0:
+        add_normals(stream, deviation, noise, work)
+    for i in range(dim):
+        for lane in range(n_lanes):
+            out[i, lane] = (out[i, lane] - b[i]) + noise[i]
 
 
 @inlined
