@@ -12,14 +12,13 @@ from typing import Any
 
 import numpy as np
 
+from asgrad.engines.blocks import Blocks, keep_lanes, new_blocks
 from asgrad.engines.plan import Plan, count_gradients, model_times, plan_replay
 from asgrad.engines.walk import (
     EVALUATION,
     N_CURSORS,
-    REPEATS,
     STEP,
     TAKEN,
-    Blocks,
     Rules,
     compiled_walk,
     walk,
@@ -34,8 +33,6 @@ from asgrad.transforms import Identity, Transform
 
 __all__ = ["Interrupted", "Result", "Status", "replay"]
 
-_COLUMNS = 64  # models evaluated together
-_SNAPSHOT_BYTES = 1 << 26
 _LANES_A_BLOCK = 32
 _BLOW_UP = 1e8
 
@@ -252,7 +249,10 @@ def _run_block(
     alive = np.arange(n_lanes)
     limits = np.full(n_lanes, np.inf)
     key = stream_key(seed, Purpose.GRADIENT)
-    blocks = _new_blocks(job, stepsizes)
+    blocks = new_blocks(
+        job.problem, job.transform, job.optimizer, stepsizes, job.dtype, job.n_slots, job.n_entries
+    )
+    blocks.models[job.plan.slot[0]] = job.x0[:, None]
     gradient, evaluate = job.problem.kernels()
     kernels = job.step_kernels()
     go_on = compiled_walk(job.dtype) if isinstance(job.problem, CompiledProblem) else walk
@@ -280,7 +280,7 @@ def _run_block(
             evaluated += len(values)
             cursor[TAKEN] = 0
             if not good[-1].all():
-                blocks = _keep(blocks, good[-1])
+                blocks = keep_lanes(blocks, good[-1])
                 alive = alive[good[-1]]
     done = set(alive.tolist())
     status = [Status.FINISHED if lane in done else Status.DIVERGED for lane in range(n_lanes)]
@@ -293,48 +293,6 @@ def _evaluate(job: _Job, evaluate: Callable, blocks: Blocks, taken: int) -> np.n
     metrics = np.empty((4, taken))
     evaluate(*job.packed, x, metrics, np.empty_like(x), blocks.scratch, blocks.picks)
     return metrics[:3]
-
-
-def _new_blocks(job: _Job, stepsizes: np.ndarray) -> Blocks:
-    """Allocate the numbers of some lanes; every lane starts at x_0."""
-    dim, lanes, dtype = job.problem.dim, stepsizes.size, job.dtype
-    room = max(1, _SNAPSHOT_BYTES // (8 * dim * lanes))
-    columns = lanes * min(max(1, _COLUMNS // lanes), room)
-    n_floats, n_picks = job.problem.workspace(columns)
-    blocks = Blocks(
-        stepsizes=stepsizes.astype(dtype),
-        runs=np.tile(stepsizes.astype(dtype), REPEATS),
-        scales=np.zeros(lanes, dtype),
-        models=np.empty((job.n_slots, dim, lanes), dtype),
-        gradient=np.zeros((dim, lanes), dtype),
-        direction=np.zeros((dim, lanes), dtype),
-        table=np.zeros((job.n_entries, dim, lanes), dtype),
-        table_sum=np.zeros((dim if job.n_entries else 1, lanes), dtype),
-        transform_memory=np.zeros(
-            (job.transform.n_blocks(job.problem.n_workers), dim, lanes), dtype
-        ),
-        optimizer_memory=np.zeros((job.optimizer.n_blocks(), dim, lanes), dtype),
-        table_weights=np.zeros(job.n_entries),
-        snapshots=np.empty((dim, columns), dtype),
-        scratch=np.empty(n_floats, dtype),
-        picks=np.arange(n_picks),
-    )
-    blocks.models[job.plan.slot[0]] = job.x0[:, None]
-    return blocks
-
-
-def _keep(blocks: Blocks, lanes: np.ndarray) -> Blocks:
-    """Return the blocks without the lanes that have diverged."""
-    n_lanes = int(lanes.sum())
-    kept = {
-        name: np.ascontiguousarray(array[..., lanes])
-        for name, array in blocks._asdict().items()
-        if name not in ("runs", "table_weights", "snapshots", "scratch", "picks")
-    }
-    kept["runs"] = np.tile(kept["stepsizes"], REPEATS)
-    columns = blocks.snapshots.shape[1] // lanes.size * n_lanes
-    snapshots = np.empty((blocks.snapshots.shape[0], columns), blocks.snapshots.dtype)
-    return blocks._replace(snapshots=snapshots, **kept)
 
 
 def _rules(

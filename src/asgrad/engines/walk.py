@@ -13,17 +13,17 @@ import numba
 import numpy as np
 from numba import typeof, types
 
+from asgrad.engines.blocks import Blocks
 from asgrad.engines.plan import Plan
-from asgrad.kernels import add_scaled, compiled, copy_columns, set_scaled, set_zero
+from asgrad.kernels import add_scaled, compiled, copy_columns, inlined, set_scaled, set_zero
 from asgrad.optimizers.base import optimizer_type
 from asgrad.problems.base import Packed, gradient_type
 from asgrad.stepsizes.base import FACTOR
 from asgrad.transforms.base import transform_type
 
-__all__ = ["Blocks", "Rules", "compiled_walk", "walk"]
+__all__ = ["Rules", "compiled_walk", "delivered", "walk"]
 
 STEP, EVALUATION, TAKEN, N_CURSORS = 0, 1, 2, 3
-REPEATS = 64
 
 
 class Rules(NamedTuple):
@@ -32,37 +32,6 @@ class Rules(NamedTuple):
     stepsize: np.ndarray
     transform: np.ndarray
     optimizer: np.ndarray
-
-
-class Blocks(NamedTuple):
-    """The numbers of a replay; most arrays end with the axis of the lanes."""
-
-    stepsizes: np.ndarray
-    """float of shape (n_lanes,)."""
-    runs: np.ndarray
-    """The stepsizes over and over, float of shape (REPEATS · n_lanes,)."""
-    scales: np.ndarray
-    """Working space, one number a lane."""
-    models: np.ndarray
-    """Model versions, float of shape (n_slots, dim, n_lanes)."""
-    gradient: np.ndarray
-    """One job's gradient, (dim, n_lanes)."""
-    direction: np.ndarray
-    """d_s, (dim, n_lanes)."""
-    table: np.ndarray
-    """Sums of the gradients held in each entry, (n_entries, dim, n_lanes)."""
-    table_sum: np.ndarray
-    """Σ weight · entry, (dim, n_lanes); one row suffices when there is no table."""
-    transform_memory: np.ndarray
-    """(n_blocks, dim, n_lanes)."""
-    optimizer_memory: np.ndarray
-    """(n_blocks, dim, n_lanes)."""
-    table_weights: np.ndarray
-    """float64 of shape (n_entries,)."""
-    snapshots: np.ndarray
-    """Models that wait to be evaluated, (dim, n_columns)."""
-    scratch: np.ndarray
-    picks: np.ndarray
 
 
 def walk(gradient, factor, transform, optimizer, data, key, plan, rules, blocks, cursor):
@@ -140,6 +109,15 @@ def walk(gradient, factor, transform, optimizer, data, key, plan, rules, blocks,
         x_new = blocks.models[plan.slot[step + 1]]
         optimizer(rules.optimizer, blocks.runs, step, direction, blocks.optimizer_memory, x, x_new)
         cursor[STEP] = step + 1
+
+
+@inlined
+def delivered(values, indices, layout, x, worker, draw, key, out, scratch, picks):
+    """A gradient that a worker has computed: number `draw` of those that stand in `values`."""
+    flat = out.reshape(out.size)
+    given = values[draw * out.size :]
+    for i in range(flat.size):
+        flat[i] = given[i]
 
 
 @cache

@@ -1,0 +1,94 @@
+"""The numbers of a replay: models, directions, tables, for some lanes."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from asgrad.optimizers import Optimizer
+from asgrad.problems.base import Problem
+from asgrad.transforms import Transform
+
+__all__ = ["Blocks", "keep_lanes", "new_blocks"]
+
+_REPEATS = 64
+_COLUMNS = 64  # models evaluated together
+_SNAPSHOT_BYTES = 1 << 26
+
+
+class Blocks(NamedTuple):
+    """The numbers of a replay; most arrays end with the axis of the lanes."""
+
+    stepsizes: np.ndarray
+    """float of shape (n_lanes,)."""
+    runs: np.ndarray
+    """The stepsizes over and over, float of shape (64 · n_lanes,)."""
+    scales: np.ndarray
+    """Working space, one number a lane."""
+    models: np.ndarray
+    """Model versions, float of shape (n_slots, dim, n_lanes)."""
+    gradient: np.ndarray
+    """One job's gradient, (dim, n_lanes)."""
+    direction: np.ndarray
+    """d_s, (dim, n_lanes)."""
+    table: np.ndarray
+    """Sums of the gradients held in each entry, (n_entries, dim, n_lanes)."""
+    table_sum: np.ndarray
+    """Σ weight · entry, (dim, n_lanes); one row suffices when there is no table."""
+    transform_memory: np.ndarray
+    """(n_blocks, dim, n_lanes)."""
+    optimizer_memory: np.ndarray
+    """(n_blocks, dim, n_lanes)."""
+    table_weights: np.ndarray
+    """float64 of shape (n_entries,)."""
+    snapshots: np.ndarray
+    """Models that wait to be evaluated, (dim, n_columns)."""
+    scratch: np.ndarray
+    picks: np.ndarray
+
+
+def new_blocks(
+    problem: Problem,
+    transform: Transform,
+    optimizer: Optimizer,
+    stepsizes: np.ndarray,
+    dtype: Any,
+    n_slots: int,
+    n_entries: int,
+) -> Blocks:
+    """Allocate the numbers of some lanes; the models are left to be filled in."""
+    dim, lanes = problem.dim, stepsizes.size
+    room = max(1, _SNAPSHOT_BYTES // (8 * dim * lanes))
+    columns = lanes * min(max(1, _COLUMNS // lanes), room)
+    n_floats, n_picks = problem.workspace(columns)
+    return Blocks(
+        stepsizes=stepsizes.astype(dtype),
+        runs=np.tile(stepsizes.astype(dtype), _REPEATS),
+        scales=np.zeros(lanes, dtype),
+        models=np.empty((n_slots, dim, lanes), dtype),
+        gradient=np.zeros((dim, lanes), dtype),
+        direction=np.zeros((dim, lanes), dtype),
+        table=np.zeros((n_entries, dim, lanes), dtype),
+        table_sum=np.zeros((dim if n_entries else 1, lanes), dtype),
+        transform_memory=np.zeros((transform.n_blocks(problem.n_workers), dim, lanes), dtype),
+        optimizer_memory=np.zeros((optimizer.n_blocks(), dim, lanes), dtype),
+        table_weights=np.zeros(n_entries),
+        snapshots=np.empty((dim, columns), dtype),
+        scratch=np.empty(n_floats, dtype),
+        picks=np.arange(n_picks),
+    )
+
+
+def keep_lanes(blocks: Blocks, lanes: np.ndarray) -> Blocks:
+    """Return the blocks of the lanes that are marked; those that have diverged are left out."""
+    n_lanes = int(lanes.sum())
+    kept = {
+        name: np.ascontiguousarray(array[..., lanes])
+        for name, array in blocks._asdict().items()
+        if name not in ("runs", "table_weights", "snapshots", "scratch", "picks")
+    }
+    kept["runs"] = np.tile(kept["stepsizes"], _REPEATS)
+    columns = blocks.snapshots.shape[1] // lanes.size * n_lanes
+    snapshots = np.empty((blocks.snapshots.shape[0], columns), blocks.snapshots.dtype)
+    return blocks._replace(snapshots=snapshots, **kept)
