@@ -13,9 +13,12 @@ __all__ = [
     "KindError",
     "TraceError",
     "UnknownNameError",
+    "as_number",
+    "check_choice",
     "check_fraction",
     "check_integer",
     "check_positive",
+    "shown",
     "unknown_name",
 ]
 
@@ -39,7 +42,7 @@ class UnknownNameError(AsgradError):
 def check_integer(owner: str, name: str, value: Any, *, minimum: int, maximum: int = 2**62) -> int:
     """Return `value` as an int if minimum <= value <= maximum, else raise."""
     if isinstance(value, bool) or not isinstance(value, Integral):
-        raise KindError(f"{owner}: {name} must be an integer, got {value!r}.")
+        raise KindError(f"{owner}: {name} must be an integer, got {shown(value)}.")
     number = int(value)
     if not number >= minimum:
         raise AsgradError(f"{owner}: {name} must be an integer >= {minimum}, got {number}.")
@@ -50,7 +53,7 @@ def check_integer(owner: str, name: str, value: Any, *, minimum: int, maximum: i
 
 def check_positive(owner: str, name: str, value: Any, *, zero: bool = False) -> float:
     """Return `value` as a float if it is finite and > 0 (>= 0 with `zero`), else raise."""
-    number = _number(owner, name, value)
+    number = as_number(owner, name, value)
     if not (math.isfinite(number) and (number > 0 or (zero and number == 0))):
         rule = "finite and >= 0" if zero else "finite and > 0"
         raise AsgradError(f"{owner}: {name} must be {rule}, got {number:g}.")
@@ -59,22 +62,41 @@ def check_positive(owner: str, name: str, value: Any, *, zero: bool = False) -> 
 
 def check_fraction(owner: str, name: str, value: Any) -> float:
     """Return `value` as a float if 0 <= value <= 1, else raise."""
-    number = _number(owner, name, value)
+    number = as_number(owner, name, value)
     if not 0 <= number <= 1:
         raise AsgradError(f"{owner}: {name} must lie in [0, 1], got {number:g}.")
     return number
 
 
-def unknown_name(kind: str, name: str, choices: Iterable[str]) -> UnknownNameError:
+def check_choice(kind: str, name: Any, choices: Iterable[str]) -> str:
+    """Return `name` if it is one of `choices`, else raise."""
+    valid = list(choices)
+    if not (isinstance(name, str) and name in valid):
+        raise unknown_name(kind, name, valid)
+    return name
+
+
+def unknown_name(kind: str, name: Any, choices: Iterable[str]) -> UnknownNameError:
     """Build the error for a misspelt name: it names the closest valid one."""
     valid = sorted(choices)
-    near = difflib.get_close_matches(name, valid, n=1, cutoff=0.5)
+    near = difflib.get_close_matches(str(name), valid, n=1, cutoff=0.5)
     hint = f" Did you mean {near[0]!r}?" if near else ""
-    return UnknownNameError(f"unknown {kind} {name!r}.{hint} Valid: {', '.join(valid)}.")
+    return UnknownNameError(f"unknown {kind} {shown(name)}.{hint} Valid: {', '.join(valid)}.")
 
 
-def _number(owner: str, name: str, value: Any) -> float:
+def shown(value: Any) -> str:
+    """Return a value as one short line for an error message."""
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def as_number(owner: str, name: str, value: Any) -> float:
     """Return `value` as a float, refusing what is no real number."""
-    if isinstance(value, bool | str) or not hasattr(value, "__float__"):
-        raise KindError(f"{owner}: {name} must be a number, got {value!r}.")
-    return float(value)
+    try:
+        if isinstance(value, bool | str | bytes):
+            raise TypeError
+        return float(value)
+    except OverflowError:
+        return math.inf
+    except (TypeError, ValueError):
+        raise KindError(f"{owner}: {name} must be a number, got {shown(value)}.") from None

@@ -80,10 +80,10 @@ def exp_nonpositive(x):
 @inlined
 def _is_uniform(scale):
     """Say whether all lanes have the same scale."""
+    same = True
     for lane in range(1, scale.size):
-        if scale[lane] != scale[0]:
-            return False
-    return True
+        same = same and scale[lane] == scale[0]
+    return same
 
 
 @inlined

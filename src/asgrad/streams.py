@@ -17,7 +17,17 @@ from numba import types
 from asgrad.errors import check_integer
 from asgrad.kernels import compiled, inlined
 
-__all__ = ["Purpose", "add_normals", "below", "mix", "normal", "shuffle", "stream_key", "uniform"]
+__all__ = [
+    "Purpose",
+    "add_normals",
+    "below",
+    "job_stream",
+    "mix",
+    "normal",
+    "shuffle",
+    "stream_key",
+    "uniform",
+]
 
 
 class Purpose(IntEnum):
@@ -33,7 +43,7 @@ class Purpose(IntEnum):
 
 def stream_key(seed: int, purpose: Purpose) -> int:
     """Return the 64-bit key of the stream for `purpose` under `seed`, as a signed integer."""
-    seed = check_integer("seed", "seed", seed, minimum=0)
+    seed = check_integer("asgrad", "seed", seed, minimum=0)
     words = np.random.SeedSequence(seed, spawn_key=(int(purpose),)).generate_state(1, np.uint64)
     return int(words.view(np.int64)[0])
 
@@ -58,6 +68,12 @@ def normal(key, index):
     """Return a standard normal number from numbers 2 index and 2 index + 1 of the stream."""
     radius = math.sqrt(-2.0 * math.log(uniform(key, 2 * index)))
     return radius * math.cos(2.0 * math.pi * uniform(key, 2 * index + 1))
+
+
+@inlined
+def job_stream(key, worker, draw):
+    """Return the stream of one job: what it samples follows from (key, worker, draw) alone."""
+    return np.int64(mix(np.int64(mix(key, worker)), draw))
 
 
 @inlined
@@ -126,7 +142,7 @@ def add_normals(key, scale, out, work):
     """out += scale · standard normal numbers of stream `key`; `work` must hold out.size + 1.
 
     Box and Muller's pairs: 32 bits of a hash make the radius, the others the angle, so that no
-    number is larger than 6.7. Three loops, because one would need more registers than there are.
+    number is larger than 6.8. Three loops, because one would need more registers than there are.
     """
     half = (out.size + 1) // 2
     n_pairs = out.size - half

@@ -42,7 +42,7 @@ NAN, INF = float("nan"), float("inf")
         ([[1, INF]], [1], ["finite", "inf", "row 0", "column 1"]),
         ([[1, -INF]], [1], ["finite", "-inf"]),
         (sparse.csr_matrix([[0, 0], [0, NAN]]), [1, -1], ["finite", "row 1", "column 1"]),
-        (ROWS, [1, -1], ["one target a row", "2 targets", "4 rows"]),
+        (ROWS, [1, -1], ["one target a row", "(2,)", "4 rows"]),
         (ROWS, SIGNS[:, None], ["one target a row", "(4, 1)"]),
         (ROWS, [1, -1, NAN, 1], ["targets", "finite", "nan", "row 2"]),
         (ROWS, [1, -1, 1, INF], ["targets", "finite", "inf", "row 3"]),

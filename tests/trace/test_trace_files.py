@@ -198,11 +198,12 @@ def test_a_folder_that_is_no_trace_is_left_untouched(refused, tmp_path):
     assert os.listdir(tmp_path) == ["thesis"]
 
 
-def test_an_empty_folder_that_is_no_trace_stays(refused, tmp_path):
+def test_an_empty_folder_is_taken(tmp_path):
     folder = tmp_path / "empty"
     folder.mkdir()
-    refused(lambda: ringmaster().save(folder), TraceError)
-    assert os.listdir(folder) == []
+    trace = ringmaster()
+    trace.save(folder)
+    assert Trace.load(folder).equals(trace)
     assert os.listdir(tmp_path) == ["empty"]
 
 

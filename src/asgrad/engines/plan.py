@@ -74,10 +74,12 @@ def plan_replay(trace: Trace, evaluated: np.ndarray) -> tuple[Plan, int, int]:
     """Return the plan of a replay, the number of model versions it keeps, and of table entries."""
     rows, jobs, n_steps = trace.contributions, trace.jobs, trace.n_steps
     computes = rows.first_step == trace.first_steps[rows.job]
-    n_entries = int(rows.entry.max(initial=-1)) + 1
+    entries = np.unique(rows.entry[rows.entry >= 0])
+    n_entries = entries.size
+    entry = np.where(rows.entry >= 0, np.searchsorted(entries, rows.entry), -1)
     columns = {
         "first": rows.first_step,
-        "entry": rows.entry.astype(np.int64),
+        "entry": entry.astype(np.int64),
         "weight": rows.weight,
         "computes": computes.astype(np.int64),
         "keeps": np.zeros(computes.size, np.int64),

@@ -23,7 +23,7 @@ from asgrad.engines.walk import (
     compiled_walk,
     walk,
 )
-from asgrad.errors import AsgradError, TraceError, check_integer, check_positive, unknown_name
+from asgrad.errors import AsgradError, TraceError, check_choice, check_integer, check_positive
 from asgrad.optimizers import SGD, Optimizer
 from asgrad.problems.base import CompiledProblem, Packed, Problem
 from asgrad.stepsizes import Constant, Stepsize
@@ -185,8 +185,7 @@ def replay(
             f"replay: the trace has {trace.n_workers} workers and the problem "
             f"{problem.n_workers}; they must agree."
         )
-    if dtype not in ("float64", "float32"):
-        raise unknown_name("dtype", str(dtype), ("float64", "float32"))
+    check_choice("dtype", dtype, ("float64", "float32"))
     check_integer("replay", "evaluations", evaluations, minimum=1)
     threads = check_integer("replay", "threads", threads or os.cpu_count() or 1, minimum=1)
     lanes = [check_positive("replay", "stepsize", s) for s in np.ravel(stepsizes).tolist()]

@@ -24,6 +24,7 @@ from asgrad.transforms.base import transform_type
 __all__ = ["Rules", "compiled_walk", "delivered", "walk"]
 
 STEP, EVALUATION, TAKEN, N_CURSORS = 0, 1, 2, 3
+REFRESH = 256
 
 
 class Rules(NamedTuple):
@@ -99,7 +100,7 @@ def walk(gradient, factor, transform, optimizer, data, key, plan, rules, blocks,
         if empty:
             set_zero(direction)
         if n_entries > 0:
-            if step % n_entries == 0:  # afresh now and then, so that rounding does not pile up
+            if step % REFRESH == 0:  # afresh now and then, so that rounding does not pile up
                 set_zero(blocks.table_sum)
                 for entry in range(n_entries):
                     blocks.scales[:] = blocks.table_weights[entry]

@@ -7,17 +7,15 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import re
-import shutil
 from pathlib import Path
-from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from asgrad.errors import AsgradError
 from asgrad.experiments.grid import RULE, Cell, Line, columns, summarize_method
+from asgrad.files import check_target, new_folder, write_table, write_text
 
 if TYPE_CHECKING:
     from asgrad.experiments.comparison import Comparison
@@ -39,34 +37,20 @@ class StoredRun:
 
 def check_writable(path: str | Path) -> None:
     """Refuse, before any work is done, a folder that could not be written at the end."""
-    target = Path(path)
-    if target.exists() and not _is_run(target) and not _is_empty(target):
-        raise AsgradError(
-            f"{target} exists and is no run of asgrad; it is left as it is. Choose another --out."
-        )
-    try:
-        nearest = next(folder for folder in target.absolute().parents if folder.exists())
-        with TemporaryFile(dir=nearest) as probe:
-            probe.write(b"x")
-    except OSError as error:
-        raise AsgradError(f"cannot write to {target}: {error.strerror or error}.") from error
+    check_target(path, "run", _is_run)
 
 
 def save(comparison: Comparison, path: str | Path, config: dict[str, Any]) -> Path:
     """Write the run to a temporary name, then rename it; a run of that name is replaced."""
     from asgrad.report import write_figures
 
-    target = Path(path)
-    check_writable(target)
-    temporary = _temporary(target)
-    try:
-        temporary.mkdir(parents=True)
-        _write_text(temporary / "config.toml", to_toml(config))
-        _write_table(temporary / _RESULTS, columns(comparison.cells, Cell))
-        _write_table(temporary / "metrics.parquet", _metrics(comparison))
+    with new_folder(path, "run", _is_run) as folder:
+        write_text(folder / "config.toml", to_toml(config))
+        write_table(folder / _RESULTS, columns(comparison.cells, Cell))
+        write_table(folder / "metrics.parquet", _metrics(comparison))
         for (method, seed), trace in comparison.traces.items():
-            trace.save(temporary / "traces" / f"{slug(method)}-seed{seed}")
-        write_figures(comparison, temporary / "figures")
+            trace.save(folder / "traces" / f"{slug(method)}-seed{seed}")
+        write_figures(comparison, folder / "figures")
         facts = {
             "kind": "asgrad comparison",
             "rule": RULE,
@@ -74,17 +58,8 @@ def save(comparison: Comparison, path: str | Path, config: dict[str, Any]) -> Pa
             "smoothness": comparison.smoothness,
             "complete": comparison.complete,
         }
-        _write_text(temporary / _FACTS, json.dumps(facts, indent=1))
-        if target.exists():
-            shutil.rmtree(target)
-        os.replace(temporary, target)
-    except OSError as error:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise AsgradError(f"cannot write {target}: {error.strerror or error}.") from error
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
-    return target
+        write_text(folder / _FACTS, json.dumps(facts, indent=1))
+    return Path(path)
 
 
 def load(path: str | Path) -> StoredRun:
@@ -151,32 +126,3 @@ def _metrics(comparison: Comparison) -> dict[str, np.ndarray]:
 def _is_run(folder: Path) -> bool:
     """Say whether a folder holds a finished run."""
     return (folder / _FACTS).is_file() and (folder / _RESULTS).is_file()
-
-
-def _is_empty(folder: Path) -> bool:
-    """Say whether a path is an empty folder."""
-    return folder.is_dir() and not any(folder.iterdir())
-
-
-def _temporary(target: Path) -> Path:
-    """Return the name under which a run is written."""
-    return target.with_name(f".{target.name}.writing-{os.getpid()}")
-
-
-def _write_text(path: Path, text: str) -> None:
-    """Write a text file and flush it to the disk."""
-    with open(path, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _write_table(path: Path, content: dict[str, Any]) -> None:
-    """Write a Parquet file and flush it to the disk."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    with open(path, "wb") as file:
-        pq.write_table(pa.table(content), file, compression="zstd")
-        file.flush()
-        os.fsync(file.fileno())

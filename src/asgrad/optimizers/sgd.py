@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from asgrad.errors import AsgradError
+from asgrad.errors import AsgradError, as_number
 from asgrad.kernels import inlined
 from asgrad.optimizers.base import Optimizer
 
@@ -74,7 +74,7 @@ class HeavyBall(Optimizer):
     kernel: ClassVar = _heavy_ball
 
     def __post_init__(self) -> None:
-        if not 0 <= self.momentum < 1:
+        if not 0 <= as_number("HeavyBall", "momentum", self.momentum) < 1:
             raise AsgradError(f"HeavyBall: momentum must lie in [0, 1), got {self.momentum:g}.")
 
     def parameters(self) -> np.ndarray:

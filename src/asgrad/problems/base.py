@@ -9,7 +9,8 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 from numba import types
 
-from asgrad.streams import mix
+from asgrad.errors import AsgradError, check_integer
+from asgrad.streams import job_stream
 
 __all__ = ["CompiledProblem", "Packed", "Problem", "Values", "evaluate_type", "gradient_type"]
 
@@ -128,7 +129,7 @@ class Problem(ABC):
         out: Any, scratch: Any, picks: Any,
     ) -> None:  # fmt: skip
         """Compute the gradient lane by lane."""
-        stream = int(mix(int(mix(key, worker)), draw))
+        stream = job_stream(key, worker, draw) & (2**63 - 1)
         for lane in range(x.shape[1]):
             rng = np.random.default_rng(stream)
             out[:, lane] = self.gradient(x[:, lane], int(worker), int(draw), rng)
@@ -156,6 +157,9 @@ class CompiledProblem(Problem):
         self, x: np.ndarray, worker: int, draw: int = 0, rng: Any = None, *, key: int = 0
     ) -> np.ndarray:
         """Return the stochastic gradient of f_worker at x for stream `key`, of shape (dim,)."""
+        owner = type(self).__name__
+        check_integer(owner, "worker", worker, minimum=0, maximum=self.n_workers - 1)
+        check_integer(owner, "draw", draw, minimum=0)
         out = np.empty((self.dim, 1))
         scratch, picks = self.buffers(1, np.float64)
         packed = self.pack(np.float64)
@@ -190,4 +194,9 @@ class CompiledProblem(Problem):
 
     def _column(self, x: np.ndarray) -> np.ndarray:
         """Return a model as a block of one lane."""
-        return np.ascontiguousarray(x, np.float64).reshape(self.dim, 1)
+        model = np.ascontiguousarray(x, np.float64)
+        if model.shape != (self.dim,):
+            raise AsgradError(
+                f"{type(self).__name__}: a model must have shape ({self.dim},), got {model.shape}."
+            )
+        return model.reshape(self.dim, 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,14 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
-from asgrad.errors import AsgradError, KindError, check_integer, check_positive, unknown_name
+from asgrad.errors import (
+    AsgradError,
+    KindError,
+    check_integer,
+    check_positive,
+    shown,
+    unknown_name,
+)
 from asgrad.streams import Purpose, stream_key
 
 __all__ = ["Dataset", "load", "synthetic"]
@@ -54,8 +62,8 @@ class Dataset:
             )
         if self.targets.shape != (n_rows,):
             raise AsgradError(
-                f"{self.name}: there must be one target a row, got {self.targets.size} targets "
-                f"for {n_rows} rows."
+                f"{self.name}: there must be one target a row, got targets of shape "
+                f"{self.targets.shape} for {n_rows} rows."
             )
         return self
 
@@ -80,7 +88,7 @@ def load(source: Any) -> Dataset:
     if isinstance(source, tuple) and len(source) == 2:
         return Dataset.of(*source)
     if not isinstance(source, str | Path):
-        raise KindError(f"data: give a name, a path or (features, targets), got {source!r}.")
+        raise KindError(f"data: give a name, a path or (features, targets), got {shown(source)}.")
     if str(source) in _BUNDLED:
         return _BUNDLED[str(source)]()
     path = Path(source)
@@ -146,14 +154,15 @@ def _features(features: Any, name: str) -> sparse.csr_matrix:
             features = np.asarray(features, dtype=np.float64)
         except (ValueError, TypeError) as error:
             raise AsgradError(
-                f"{name}: the features must be a table of numbers with rows of one length; {error}."
+                f"{name}: the features must be a table of numbers with rows of one length: "
+                f"{shown(str(error))}."
             ) from error
         if features.ndim != 2:
             raise AsgradError(
                 f"{name}: the features must have two axes (rows, columns), got shape "
                 f"{features.shape}."
             )
-    rows = sparse.csr_matrix(features, dtype=np.float64)
+    rows = sparse.csr_matrix(features, dtype=np.float64, copy=True)
     rows.sum_duplicates()
     bad = ~np.isfinite(rows.data)
     if bad.any():
@@ -188,7 +197,7 @@ def _libsvm(path: Path) -> Dataset:
 
     try:
         features, targets = load_svmlight_file(str(path))
-    except (OSError, EOFError, ValueError) as error:
+    except (OSError, EOFError, ValueError, OverflowError, zlib.error) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise AsgradError(f"data: {path} is not a readable LIBSVM file: {reason}.") from error
     return Dataset.of(features, targets, path.name.split(".")[0])

@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 
 from asgrad.kernels import exp_nonpositive, inlined
-from asgrad.streams import mix
+from asgrad.streams import job_stream, mix
 
 __all__ = ["HEAD", "TILE", "evaluate", "gradient"]
 
@@ -197,7 +197,7 @@ def gradient(values, indices, layout, x, worker, draw, key, out, scratch, picks)
     table, sums = x.reshape(n_features, width), out.reshape(n_features, width)
     size = layout[HEAD + worker + 1] - layout[HEAD + worker]
     count = size if layout[BATCH] == 0 else min(size, layout[BATCH])
-    stream = np.int64(mix(np.int64(mix(key, worker)), draw))
+    stream = job_stream(key, worker, draw)
     for i in range(out.shape[0]):
         for lane in range(out.shape[1]):
             out[i, lane] = 0

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 from scipy import sparse
 
-from asgrad.errors import AsgradError, check_integer, check_positive, unknown_name
+from asgrad.errors import AsgradError, check_choice, check_integer, check_positive
 from asgrad.problems import linear
 from asgrad.problems.base import CompiledProblem, Packed
 from asgrad.problems.data import Dataset, load
@@ -69,9 +69,7 @@ class LinearModel(CompiledProblem):
         self.n_workers = check_integer(owner, "n_workers", n_workers, minimum=1)
         self.batch = 0 if batch is None else check_integer(owner, "batch", batch, minimum=1)
         self.strength = check_positive(owner, "strength", strength, zero=True)
-        if regularizer not in _REGULARIZERS:
-            raise unknown_name("regularizer", regularizer, _REGULARIZERS)
-        self.regularizer = regularizer
+        self.regularizer = check_choice("regularizer", regularizer, _REGULARIZERS)
         dataset = load(data)
         self.n_outputs, targets = self._encode(dataset)
         self.shards = _split(

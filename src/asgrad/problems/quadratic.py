@@ -9,10 +9,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from asgrad.errors import AsgradError, check_integer, check_positive
+from asgrad.errors import AsgradError, check_integer, check_positive, shown
 from asgrad.kernels import inlined, set_zero
 from asgrad.problems.base import CompiledProblem, Packed
-from asgrad.streams import Purpose, add_normals, mix, stream_key
+from asgrad.streams import Purpose, add_normals, job_stream, stream_key
 
 __all__ = ["Quadratic", "Tridiagonal"]
 
@@ -26,7 +26,7 @@ _NOISE, _MATRIX = 0, 1
 def _finish(b, deviation, key, worker, draw, out, scratch):
     """out ← (out − b) + N(0, deviation²) noise, the same in every lane."""
     dim, n_lanes = out.shape
-    stream = np.int64(mix(np.int64(mix(key, worker)), draw))
+    stream = job_stream(key, worker, draw)
     work = scratch[dim:]
     if n_lanes == 1:  # one contiguous run: LLVM vectorises over the coordinates
         flat = out.reshape(dim)
@@ -234,7 +234,12 @@ class Quadratic(_Quadratic):
         noise: float = 0.0,
         seed: int = 0,
     ):
-        eigenvalues = np.asarray(spectrum, np.float64)
+        try:
+            eigenvalues = np.asarray(spectrum, np.float64)
+        except (TypeError, ValueError):
+            raise AsgradError(
+                f"Quadratic: spectrum must be a list of numbers, got {shown(spectrum)}."
+            ) from None
         if eigenvalues.ndim != 1 or eigenvalues.size < 1:
             raise AsgradError("Quadratic: spectrum must be a list of at least one eigenvalue.")
         if not (np.isfinite(eigenvalues) & (eigenvalues >= 0)).all():

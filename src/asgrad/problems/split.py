@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from asgrad.errors import AsgradError, check_positive, unknown_name
+from asgrad.errors import AsgradError, check_choice, check_integer, check_positive
 from asgrad.problems.data import Dataset
 from asgrad.streams import Purpose, stream_key
 
@@ -54,6 +54,8 @@ def split(
     AsgradError
         If there are more workers than rows, or a worker would have none.
     """
+    check_choice("split", how, SPLITS)
+    check_integer("split", "n_workers", n_workers, minimum=1)
     n_rows = data.targets.size
     if not n_workers <= n_rows:
         raise AsgradError(
@@ -67,10 +69,8 @@ def split(
         order = np.arange(n_rows)
     elif how == "shuffled":
         order = rng.permutation(n_rows)
-    elif how == "label":
-        order = np.argsort(data.targets, kind="stable")
     else:
-        raise unknown_name("split", how, SPLITS)
+        order = np.argsort(data.targets, kind="stable")
     sizes = [part.size for part in np.array_split(order, n_workers)]
     return Shards(order, np.concatenate([[0], np.cumsum(sizes)]))
 

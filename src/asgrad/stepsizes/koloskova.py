@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from asgrad.errors import unknown_name
+from asgrad.errors import check_choice
 from asgrad.kernels import compiled
 from asgrad.stepsizes.base import (
     FACTOR,
@@ -62,8 +62,7 @@ class Koloskova(Stepsize):
     kernel: ClassVar = _factor
 
     def __post_init__(self) -> None:
-        if self.stale not in ("shrink", "drop"):
-            raise unknown_name("treatment of stale gradients", self.stale, ("shrink", "drop"))
+        check_choice("treatment of stale gradients", self.stale, ("shrink", "drop"))
         check_concurrency("Koloskova", self.concurrency)
         check_smoothness("Koloskova", self.smoothness)
 

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from asgrad.errors import AsgradError, check_positive, unknown_name
+from asgrad.errors import AsgradError, check_choice, check_positive
 from asgrad.kernels import compiled
 from asgrad.stepsizes.base import FACTOR, Stepsize, check_smoothness, known_smoothness
 
@@ -66,8 +66,7 @@ class Mishchenko(Stepsize):
     kernel: ClassVar = _factor
 
     def __post_init__(self) -> None:
-        if self.setting not in _SETTINGS:
-            raise unknown_name("setting", self.setting, _SETTINGS)
+        check_choice("setting", self.setting, _SETTINGS)
         check_smoothness("Mishchenko", self.smoothness)
         if self.setting == "strongly-convex":
             if self.strong_convexity is None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from numba import types
 
-from asgrad.errors import AsgradError
+from asgrad.errors import AsgradError, KindError, as_number, shown
 from asgrad.kernels import inlined
 from asgrad.registry import label
 from asgrad.streams import Purpose, mix, stream_key
@@ -74,13 +74,7 @@ class ScaledTimes(Times):
     kernel: ClassVar[Callable]
 
     def __post_init__(self) -> None:
-        if not isinstance(self.scale, str | float | int):
-            object.__setattr__(self, "scale", tuple(float(s) for s in self.scale))
-        if isinstance(self.scale, str) and self.scale not in ("linear", "sqrt"):
-            raise AsgradError(
-                f"{type(self).__name__}: scale must be a number, a number for every worker, "
-                f"'linear' or 'sqrt', got {self.scale!r}."
-            )
+        object.__setattr__(self, "scale", _checked_scale(type(self).__name__, self.scale))
 
     @property
     def shape(self) -> float:
@@ -119,6 +113,22 @@ class ScaledTimes(Times):
     def seconds(self, worker: int, draw: int, start: float) -> float:
         """Not used: the kernel draws the times."""
         raise TypeError(f"{type(self).__name__}: call begin() and use the clock's kernel.")
+
+
+def _checked_scale(owner: str, scale: Any) -> Scale:
+    """Return a scale as a word, a number, or a tuple of numbers."""
+    if isinstance(scale, str):
+        if scale not in ("linear", "sqrt"):
+            raise AsgradError(
+                f"{owner}: scale must be a number, a number for every worker, 'linear' or 'sqrt', "
+                f"got {scale!r}."
+            )
+        return scale
+    if np.ndim(scale) == 0:
+        return as_number(owner, "scale", scale)
+    if np.ndim(scale) > 1:
+        raise KindError(f"{owner}: scale must hold one number a worker, got {shown(scale)}.")
+    return tuple(as_number(owner, "scale", number) for number in scale)
 
 
 @inlined

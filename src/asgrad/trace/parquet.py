@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
-import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
 
-from asgrad.errors import TraceError
+from asgrad.errors import AsgradError, TraceError
+from asgrad.files import new_folder, write_table, write_text
 from asgrad.trace.tables import COLUMNS, Contributions, Fate, Jobs
 from asgrad.trace.trace import SCHEMA_VERSION, Header, Trace
 
@@ -24,34 +24,26 @@ _HEADER = "header.json"
 
 def write(trace: Trace, path: str | Path) -> Path:
     """Write `trace` to folder `path`: to a temporary name, flushed, then renamed."""
-    target = Path(path)
-    temporary = target.with_name(f".{target.name}.writing")
-    tables = {
-        "jobs": trace.jobs._asdict(),
-        "contributions": trace.contributions._asdict(),
-        "steps": {"time": trace.step_times},
-    }
     try:
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
-        for name, columns in tables.items():
-            _write_table(columns, temporary / f"{name}.parquet")
-        header = json.dumps(dataclasses.asdict(trace.header), indent=1)
-        _flush(temporary / _HEADER, header.encode())
-        if target.exists():
-            _check_is_trace(target)
-            shutil.rmtree(target)
-        os.replace(temporary, target)
-    except OSError as error:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise TraceError(f"cannot write trace {target}: {error.strerror or error}.") from error
-    return target
+        with new_folder(path, "trace", _is_trace) as folder:
+            write_table(folder / "jobs.parquet", trace.jobs._asdict())
+            write_table(folder / "contributions.parquet", trace.contributions._asdict())
+            write_table(folder / "steps.parquet", {"time": trace.step_times})
+            write_text(folder / _HEADER, json.dumps(dataclasses.asdict(trace.header), indent=1))
+    except TraceError:
+        raise
+    except AsgradError as error:
+        raise TraceError(str(error)) from error
+    return Path(path)
 
 
 def read(path: str | Path) -> Trace:
     """Read the trace in folder `path` and check that it is whole and consistent."""
     folder = Path(path)
-    _check_is_trace(folder)
+    if not folder.exists():
+        raise TraceError(f"no trace at {folder}.")
+    if not _is_trace(folder):
+        raise TraceError(f"{folder} is not a trace: a trace is a folder that holds {_HEADER}.")
     header = _read_header(folder)
     tables = {name: _read_table(folder, name) for name in COLUMNS}
     trace = Trace(
@@ -64,31 +56,9 @@ def read(path: str | Path) -> Trace:
     return trace
 
 
-def _write_table(columns: dict[str, np.ndarray], path: Path) -> None:
-    """Write one table and flush it to the disk."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    with open(path, "wb") as file:
-        pq.write_table(pa.table(columns), file, compression="zstd")
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _flush(path: Path, content: bytes) -> None:
-    """Write a small file and flush it to the disk."""
-    with open(path, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _check_is_trace(folder: Path) -> None:
-    """Refuse a path that holds no trace."""
-    if not folder.exists():
-        raise TraceError(f"no trace at {folder}.")
-    if not (folder.is_dir() and (folder / _HEADER).is_file()):
-        raise TraceError(f"{folder} is not a trace: a trace is a folder that holds {_HEADER}.")
+def _is_trace(folder: Path) -> bool:
+    """Say whether a path holds a trace."""
+    return folder.is_dir() and (folder / _HEADER).is_file()
 
 
 def _read_header(folder: Path) -> Header:
@@ -96,20 +66,42 @@ def _read_header(folder: Path) -> Header:
     try:
         said = json.loads((folder / _HEADER).read_text(encoding="utf-8"))
         version = said["schema_version"]
-        if version != SCHEMA_VERSION:
+        if isinstance(version, bool) or version != SCHEMA_VERSION:
             raise TraceError(
-                f"trace {folder} has schema version {version}; "
+                f"trace {folder} has schema version {version!r}; "
                 f"this asgrad reads version {SCHEMA_VERSION}."
             )
         header = Header(**said)
-        whole = all(isinstance(n, int) for n in (header.n_workers, header.seed))
-        if not (whole and header.n_workers >= 1 and float(header.end_time) >= 0):
-            raise ValueError("a value is out of range")
     except TraceError:
         raise
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise TraceError(f"trace {folder} is damaged: {_HEADER}: {error}.") from error
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise TraceError(f"trace {folder} is damaged: {_HEADER}: {reason}.") from error
+    _check_header(header, folder)
     return header
+
+
+def _check_header(header: Header, folder: Path) -> None:
+    """Refuse a header with a value of the wrong kind or out of range."""
+    texts = (header.method, header.times, header.stopped_by)
+    rules = {
+        "n_workers must be an integer >= 1": _is_whole(header.n_workers, 1),
+        "seed must be an integer >= 0": _is_whole(header.seed, 0),
+        "end_time must be finite and >= 0": isinstance(header.end_time, int | float)
+        and not isinstance(header.end_time, bool)
+        and 0 <= header.end_time <= sys.float_info.max,
+        "method, times and stopped_by must be texts": all(isinstance(t, str) for t in texts),
+        "versions must be a table of texts": isinstance(header.versions, dict)
+        and all(isinstance(text, str) for text in header.versions.values()),
+    }
+    for rule, holds in rules.items():
+        if not holds:
+            raise TraceError(f"trace {folder} is damaged: {_HEADER}: {rule}.")
+
+
+def _is_whole(value: object, minimum: int) -> bool:
+    """Say whether a value is an integer in [minimum, 2^62]."""
+    return isinstance(value, int) and not isinstance(value, bool) and minimum <= value <= 2**62
 
 
 def _read_table(folder: Path, name: str) -> dict[str, np.ndarray]:
@@ -118,13 +110,15 @@ def _read_table(folder: Path, name: str) -> dict[str, np.ndarray]:
     import pyarrow.parquet as pq
 
     file = f"{name}.parquet"
-    try:
-        table = pq.read_table(folder / file)
-    except (OSError, pa.ArrowException) as error:
-        reason = str(error).splitlines()[0]
-        raise TraceError(f"trace {folder} is damaged: {file}: {reason}") from error
+    if not (folder / file).is_file():
+        raise TraceError(f"trace {folder} is damaged: {file} is missing.")
     wanted = COLUMNS[name]
-    found = {column.name: str(column.type).replace("double", "float64") for column in table.schema}
+    try:
+        table = pq.read_table(folder / file, page_checksum_verification=True)
+        found = {c.name: str(c.type).replace("double", "float64") for c in table.schema}
+    except (OSError, ValueError, OverflowError, pa.ArrowException) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise TraceError(f"trace {folder} is damaged: {file}: {reason}") from error
     if found != wanted:
         raise TraceError(f"trace {folder}: {file} has columns {found}, expected {wanted}.")
     if any(column.null_count for column in table.columns):
@@ -135,10 +129,11 @@ def _read_table(folder: Path, name: str) -> dict[str, np.ndarray]:
 def _check(trace: Trace, folder: Path) -> None:
     """Refuse a trace whose tables contradict each other."""
     jobs, rows = trace.jobs, trace.contributions
-    last_first = np.full(trace.n_jobs, -1, np.int64)
-    job_in_range = (rows.job >= 0) & (rows.job < trace.n_jobs)
-    if job_in_range.all():
-        last_first[rows.job] = rows.first_step
+    known = (rows.job >= 0) & (rows.job < trace.n_jobs)
+    _require(folder, "contributions: job must lie in [0, n_jobs)", known)
+    contributes = np.bincount(rows.job, minlength=trace.n_jobs) > 0
+    arrived = np.isin(jobs.fate, (Fate.APPLIED, Fate.DROPPED))
+    order = np.diff(rows.first_step)
     rules = {
         "jobs: worker must lie in [0, n_workers)": (jobs.worker >= 0)
         & (jobs.worker < trace.n_workers),
@@ -146,29 +141,33 @@ def _check(trace: Trace, folder: Path) -> None:
         "jobs: read_step must lie in [0, n_steps]": (jobs.read_step >= 0)
         & (jobs.read_step <= trace.n_steps),
         "jobs: draw must be >= 0": jobs.draw >= 0,
-        "jobs: only an applied job has contributions": (last_first >= 0)
+        "jobs: assign_time must be finite": np.isfinite(jobs.assign_time),
+        "jobs: start_time must be NaN or not before assign_time": np.isnan(jobs.start_time)
+        | (jobs.start_time >= jobs.assign_time) & np.isfinite(jobs.start_time),
+        "jobs: arrival_time must be NaN or not before start_time": np.isnan(jobs.arrival_time)
+        | ~(jobs.arrival_time < jobs.start_time) & np.isfinite(jobs.arrival_time),
+        "jobs: an applied or dropped job has a start_time and an arrival_time": ~arrived
+        | ~np.isnan(jobs.arrival_time) & ~np.isnan(jobs.start_time),
+        "jobs: the applied jobs, and no others, have contributions": contributes
         == (jobs.fate == Fate.APPLIED),
-        "contributions: job must lie in [0, n_jobs)": job_in_range,
         "contributions: entry must be >= -1": rows.entry >= -1,
         "contributions: first_step < end_step <= n_steps": (rows.first_step < rows.end_step)
         & (rows.end_step <= trace.n_steps),
         "contributions: rows must be sorted by first_step, then entry": np.append(
-            True,
-            (np.diff(rows.first_step) > 0)
-            | ((np.diff(rows.first_step) == 0) & (np.diff(rows.entry) >= 0)),
+            True, (order > 0) | (order == 0) & (np.diff(rows.entry) >= 0)
         ),
+        "contributions: a job cannot enter a step before the one it read": rows.first_step
+        >= jobs.read_step[rows.job],
         "contributions: weight must be finite": np.isfinite(rows.weight),
         "steps: time must be finite and never fall": np.isfinite(trace.step_times)
         & (np.diff(trace.step_times, prepend=0.0) >= 0),
     }
     for rule, holds in rules.items():
-        if not holds.all():
-            row = int(np.argmin(holds))
-            raise TraceError(f"trace {folder} is damaged: {rule}; row {row} breaks this.")
-    early = rows.first_step < jobs.read_step[rows.job]
-    if early.any():
-        row = int(np.argmax(early))
-        raise TraceError(
-            f"trace {folder} is damaged: contributions: a job cannot enter a step before the one "
-            f"it read; row {row} breaks this."
-        )
+        _require(folder, rule, holds)
+
+
+def _require(folder: Path, rule: str, holds: np.ndarray) -> None:
+    """Refuse a trace of which a row breaks a rule."""
+    if not holds.all():
+        row = int(np.argmin(holds))
+        raise TraceError(f"trace {folder} is damaged: {rule}; row {row} breaks this.")

@@ -19,10 +19,15 @@ __all__ = ["Clip"]
 def _clip(parameters, g, x_read, x_now, worker, memory):
     """g · min(1, c/‖g‖), lane by lane."""
     for lane in range(g.shape[1]):
+        largest = 0.0  # divided by, so that the squares do not overflow
+        for i in range(g.shape[0]):
+            largest = max(largest, abs(np.float64(g[i, lane])))
+        if not 0.0 < largest < np.inf:
+            continue
         square = 0.0
         for i in range(g.shape[0]):
-            square += np.float64(g[i, lane]) ** 2
-        norm = math.sqrt(square)
+            square += (np.float64(g[i, lane]) / largest) ** 2
+        norm = largest * math.sqrt(square)
         if norm > parameters[0]:
             shrink = parameters[0] / norm
             for i in range(g.shape[0]):

@@ -1,0 +1,91 @@
+"""Writing files so that nothing half-written is ever left looking whole."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import Any
+
+from asgrad.errors import AsgradError
+
+__all__ = ["check_target", "new_folder", "write_table", "write_text"]
+
+
+def check_target(path: str | Path, what: str, is_ours: Callable[[Path], bool]) -> Path:
+    """Return `path` if a folder can be written there; what is not ours is left as it is.
+
+    Parameters
+    ----------
+    path : path
+    what : str
+        What is to be written, for error messages: "trace", "run".
+    is_ours : callable
+        Says of an existing path whether it is such a thing and may be replaced.
+
+    Raises
+    ------
+    AsgradError
+    """
+    target = Path(path)
+    if target.name in ("", ".", "..") or "\0" in str(path):
+        raise AsgradError(f"cannot write a {what} to {str(path)!r}: give the name of a folder.")
+    try:
+        empty = target.is_dir() and not any(target.iterdir())
+        if (target.exists() or target.is_symlink()) and not empty and not is_ours(target):
+            raise AsgradError(
+                f"{target} exists and is no {what} of asgrad; it is left as it is. Choose another "
+                "name."
+            )
+        nearest = next(folder for folder in target.absolute().parents if folder.exists())
+        with TemporaryFile(dir=nearest) as probe:
+            probe.write(b"x")
+    except OSError as error:
+        raise AsgradError(f"cannot write {what} {target}: {error.strerror or error}.") from error
+    return target
+
+
+@contextmanager
+def new_folder(path: str | Path, what: str, is_ours: Callable[[Path], bool]) -> Iterator[Path]:
+    """Give a temporary folder to fill; at the end it takes the place of `path`, or vanishes.
+
+    Raises
+    ------
+    AsgradError
+        If it cannot be written, for instance on a full disk.
+    """
+    target = check_target(path, what, is_ours)
+    temporary = target.with_name(f".{target.name}.writing")
+    try:
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        yield temporary
+        if target.exists():
+            shutil.rmtree(target)
+        os.replace(temporary, target)
+    except OSError as error:
+        raise AsgradError(f"cannot write {what} {target}: {error.strerror or error}.") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file and flush it to the disk."""
+    with open(path, "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def write_table(path: Path, columns: dict[str, Any]) -> None:
+    """Write columns as a Parquet file with checksums, and flush it to the disk."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    with open(path, "wb") as file:
+        pq.write_table(pa.table(columns), file, compression="zstd", write_page_checksum=True)
+        file.flush()
+        os.fsync(file.fileno())
