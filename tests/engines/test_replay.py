@@ -157,54 +157,66 @@ def test_trace_and_problem_must_agree_on_the_workers():
         ag.replay(trace_of(ag.methods.Pure(), 5), ag.problems.Tridiagonal(5, n_workers=3), 0.1)
 
 
-def test_a_direction_is_the_weighted_sum_of_its_live_contributions():
-    """The trace's statement d_s = Σ weight · g, for a method that uses its table in odd ways."""
+class Odd(ag.Method):
+    """Holds, re-weighs, clears, applies, takes no, one or two steps an arrival."""
 
-    class Odd(ag.Method):
-        """Holds, re-weighs, clears, applies, takes no, one or two steps an arrival."""
+    def n_entries(self, n_workers):
+        """Three entries."""
+        return 3
 
-        def n_entries(self, n_workers):
-            """Three entries."""
-            return 3
-
-        def start(self, server):
-            """Every worker twice."""
-            for worker in [*range(server.n_workers)] * 2:
-                server.assign(worker)
-
-        def arrive(self, server, worker, read_step):
-            """A random mixture of what a server may do."""
-            choice = server.rng.integers(6)
-            entry = int(server.rng.integers(3))
-            if choice == 0:
-                server.apply(0.5)
-            elif choice == 1:
-                server.drop()
-            else:
-                if choice == 2:
-                    server.clear(entry)
-                server.hold(entry)
-            if choice >= 3:
-                server.weigh(entry, float(server.rng.choice([0.0, 0.25, -0.5])))
-            if choice == 5:
-                server.clear((entry + 1) % 3)
-                server.cancel((worker + 1) % server.n_workers)
-                server.assign((worker + 1) % server.n_workers)
-            for _ in range(int(server.rng.integers(3))):
-                server.take_step()
+    def start(self, server):
+        """Every worker twice."""
+        for worker in [*range(server.n_workers)] * 2:
             server.assign(worker)
 
+    def arrive(self, server, worker, read_step):
+        """A random mixture of what a server may do."""
+        choice = server.rng.integers(6)
+        entry = int(server.rng.integers(3))
+        if choice == 0:
+            server.apply(0.5)
+        elif choice == 1:
+            server.drop()
+        else:
+            if choice == 2:
+                server.clear(entry)
+            server.hold(entry)
+        if choice >= 3:
+            server.weigh(entry, float(server.rng.choice([0.0, 0.25, -0.5])))
+        if choice == 5:
+            server.clear((entry + 1) % 3)
+            server.cancel((worker + 1) % server.n_workers)
+            server.assign((worker + 1) % server.n_workers)
+        for _ in range(int(server.rng.integers(3))):
+            server.take_step()
+        server.assign(worker)
+
+
+def check_odd_run(seed: int) -> None:
+    """Compare replay with d_s = Σ weight · g, read straight off the contributions table."""
     problem = ag.problems.Quadratic(np.linspace(0.1, 1.0, 5), n_workers=4, heterogeneity=1.0)
-    for seed in range(20):
-        trace = ag.simulate(Odd(), ag.times.Normal(), n_workers=4, steps=60, seed=seed)
-        x = [problem.x0]
-        rows = list(zip(*(column.tolist() for column in trace.contributions), strict=True))
-        for step in range(trace.n_steps):
-            direction = np.zeros(5)
-            for job, _, first, end, weight in rows:
-                if first <= step < end:
-                    read = x[trace.jobs.read_step[job]]
-                    direction += weight * problem.gradient(read, trace.jobs.worker[job])
-            x.append(x[-1] - 0.05 * direction)
-        result = ag.replay(trace, problem, [0.05, 0.01])
-        np.testing.assert_allclose(result.models[:, 0], x[-1], rtol=1e-10, atol=1e-12)
+    trace = ag.simulate(Odd(), ag.times.Normal(), n_workers=4, steps=60, seed=seed)
+    x = [problem.x0]
+    rows = list(zip(*(column.tolist() for column in trace.contributions), strict=True))
+    for step in range(trace.n_steps):
+        direction = np.zeros(5)
+        for job, _, first, end, weight in rows:
+            if first <= step < end:
+                read = x[trace.jobs.read_step[job]]
+                direction += weight * problem.gradient(read, int(trace.jobs.worker[job]))
+        x.append(x[-1] - 0.05 * direction)
+    result = ag.replay(trace, problem, [0.05, 0.01])
+    np.testing.assert_allclose(result.models[:, 0], x[-1], rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_direction_is_the_weighted_sum_of_its_live_contributions(seed):
+    """It holds for a method that uses its table in the oddest ways."""
+    check_odd_run(seed)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("seed", range(1000, 3000))
+def test_odd_methods_for_long(seed):
+    """The same for two thousand more runs."""
+    check_odd_run(seed)

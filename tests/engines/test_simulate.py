@@ -1,0 +1,163 @@
+"""simulate: limits, refusals, and that the compiled and the plain Python loop are one."""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+import pytest
+
+import asgrad as ag
+from asgrad.registry import catalogue
+from asgrad.times import Clock
+
+METHODS = [cls() for cls in catalogue(ag.methods).values()] + [
+    ag.methods.Pure(wait=3),
+    ag.methods.Random(concurrency=7, wait=2),
+    ag.methods.Shuffled(once=True, concurrency=2),
+    ag.methods.Ringmaster(max_delay=2, stop_stale=True),
+    ag.methods.Rennala(batch=9, stop_stale=True),
+]
+
+
+class InPython(ag.Times):
+    """Worker times whose kernel is called from Python: they force the plain Python loop."""
+
+    def __init__(self, times: ag.Times):
+        self.times = times
+
+    def seconds(self, worker, draw, start):
+        """Not used."""
+        raise AssertionError
+
+    @property
+    def label(self):
+        """The label of the times inside, so that headers are equal."""
+        return self.times.label
+
+    def begin(self, n_workers, seed) -> Clock:
+        """The same clock with a Python function around its kernel."""
+        clock = self.times.begin(n_workers, seed)
+        return clock._replace(seconds=lambda *arguments: clock.seconds(*arguments))
+
+
+@pytest.mark.parametrize("method", METHODS, ids=lambda method: method.label)
+@pytest.mark.parametrize("times", [ag.times.Linear(), ag.times.Poisson()], ids=lambda t: t.label)
+def test_compiled_and_python_loop_write_equal_traces(method, times):
+    """The event loop's source, compiled and as plain Python, gives the same bits."""
+    options = {"n_workers": 5, "steps": 40, "seed": 3}
+    compiled = ag.simulate(method, times, **options)
+    assert compiled.equals(ag.simulate(method, InPython(times), **options))
+
+
+def test_limits_stop_at_the_first_that_is_reached():
+    """Two workers of 1 and 2 seconds: arrivals at 1, 2, 2, 3, 4, 4, ..."""
+    times = ag.times.Linear()
+    by_time = ag.simulate(ag.methods.Pure(), times, n_workers=2, until_time=3.5)
+    assert by_time.step_times.tolist() == [1, 2, 2, 3]
+    assert (by_time.header.stopped_by, by_time.header.end_time) == ("time", 3.5)
+    at_the_moment = ag.simulate(ag.methods.Pure(), times, n_workers=2, until_time=4)
+    assert at_the_moment.step_times.tolist() == [1, 2, 2, 3, 4, 4]
+    by_jobs = ag.simulate(ag.methods.Sync(), times, n_workers=2, jobs=3)
+    assert (by_jobs.n_steps, by_jobs.header.stopped_by, by_jobs.header.end_time) == (1, "jobs", 3)
+    both = ag.simulate(ag.methods.Pure(), times, n_workers=2, steps=2, until_time=100)
+    assert (both.n_steps, both.header.stopped_by) == (2, "steps")
+
+
+def test_a_long_run_grows_its_tables_without_a_seam(monkeypatch):
+    """Growing from nothing and pausing often changes no bit of the trace."""
+    module = sys.modules["asgrad.engines.simulate"]
+    whole = ag.simulate(ag.methods.Ringleader(), ag.times.Normal(), n_workers=7, steps=3000)
+    monkeypatch.setattr(module, "_RESERVED", 1)
+    monkeypatch.setattr(module, "_ARRIVALS_A_CALL", 17)
+    pieces = ag.simulate(ag.methods.Ringleader(), ag.times.Normal(), n_workers=7, steps=3000)
+    assert whole.equals(pieces)
+
+
+class Forgetful(ag.Method):
+    """Assigns nothing after the start."""
+
+    def start(self, server):
+        """One job a worker."""
+        for worker in range(server.n_workers):
+            server.assign(worker)
+
+    def arrive(self, server, worker, read_step):
+        """A step and no job."""
+        server.apply()
+        server.take_step()
+
+
+class Undecided(Forgetful):
+    """Says nothing of the gradient."""
+
+    def arrive(self, server, worker, read_step):
+        """Only a job."""
+        server.assign(worker)
+
+
+class Greedy(Forgetful):
+    """Assigns to a worker that is not there."""
+
+    def arrive(self, server, worker, read_step):
+        """Worker n does not exist."""
+        server.drop()
+        server.assign(server.n_workers)
+
+
+class Endless(Forgetful):
+    """Drops everything for ever."""
+
+    def arrive(self, server, worker, read_step):
+        """Again."""
+        server.drop()
+        server.assign(worker)
+
+
+class Wordy(Forgetful):
+    """Says more than fits."""
+
+    def arrive(self, server, worker, read_step):
+        """A thousand steps at once."""
+        server.apply()
+        for _ in range(1000):
+            server.take_step()
+
+
+class Holder(Forgetful):
+    """Holds a gradient without a table."""
+
+    def arrive(self, server, worker, read_step):
+        """There is no entry 0."""
+        server.hold(0)
+
+
+@pytest.mark.parametrize(
+    ("method", "times", "said"),
+    [
+        (Forgetful(), ag.times.Linear(), "Forgetful: every worker is idle after 3 steps"),
+        (Undecided(), ag.times.Linear(), "exactly one of server.apply, server.hold"),
+        (Greedy(), ag.times.Linear(), "worker must be an integer <= 2, got 3"),
+        (Endless(), ag.times.Fixed(0.0), "time stands still at 0 s"),
+        (Wordy(), ag.times.Linear(), "decisions fit one arrival"),
+        (Holder(), ag.times.Linear(), r"let n_entries\(\) return > 0"),
+    ],
+)
+def test_a_method_that_goes_wrong_is_named(method, times, said):
+    """One line that says what the method did and what to do."""
+    with pytest.raises(ag.AsgradError, match=said) as caught:
+        ag.simulate(method, times, n_workers=3, steps=100)
+    assert "\n" not in str(caught.value)
+
+
+def test_zero_times_are_fine_while_steps_are_taken():
+    """All jobs take no time: every step happens at 0."""
+    trace = ag.simulate(ag.methods.Pure(), ag.times.Fixed(0.0), n_workers=3, steps=500)
+    assert trace.n_steps == 500
+    np.testing.assert_array_equal(trace.step_times, 0.0)
+
+
+def test_a_limit_is_needed():
+    """Without one the run would never end."""
+    with pytest.raises(ag.AsgradError, match="give a limit"):
+        ag.simulate(ag.methods.Pure(), ag.times.Fixed(), n_workers=2)
