@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from asgrad import methods, optimizers, problems, stepsizes, times, transforms
-    from asgrad.engines import Result, replay, simulate
+    from asgrad.engines import Result, Threads, Training, replay, simulate, train
     from asgrad.errors import AsgradError, TraceError
     from asgrad.experiments import Comparison, compare
     from asgrad.methods import Method
@@ -33,12 +33,15 @@ _HOMES = {
     "Problem": "asgrad.problems",
     "Result": "asgrad.engines",
     "Summary": "asgrad.trace",
+    "Threads": "asgrad.engines",
     "Times": "asgrad.times",
     "Trace": "asgrad.trace",
     "TraceError": "asgrad.errors",
+    "Training": "asgrad.engines",
     "compare": "asgrad.experiments",
     "replay": "asgrad.engines",
     "simulate": "asgrad.engines",
+    "train": "asgrad.engines",
 }
 _ROOMS = ("methods", "optimizers", "problems", "stepsizes", "times", "transforms")
 
@@ -49,9 +52,11 @@ __all__ = [
     "Problem",
     "Result",
     "Summary",
+    "Threads",
     "Times",
     "Trace",
     "TraceError",
+    "Training",
     "compare",
     "methods",
     "optimizers",
@@ -60,6 +65,7 @@ __all__ = [
     "simulate",
     "stepsizes",
     "times",
+    "train",
     "transforms",
 ]
 

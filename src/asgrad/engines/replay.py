@@ -31,7 +31,7 @@ from asgrad.streams import Purpose, stream_key
 from asgrad.trace import Trace
 from asgrad.transforms import Identity, Transform
 
-__all__ = ["Interrupted", "Result", "Status", "replay"]
+__all__ = ["Interrupted", "Result", "Status", "checked_start", "replay", "rules_of"]
 
 _LANES_A_BLOCK = 32
 _BLOW_UP = 1e8
@@ -203,8 +203,10 @@ def replay(
         n_slots=n_slots,
         n_entries=n_entries,
         dtype=dtype,
-        x0=_checked_start(problem, x0),
-        rules=_rules(trace, problem, method_stepsize, transform, optimizer),
+        x0=checked_start(problem, x0),
+        rules=rules_of(
+            problem, method_stepsize, transform, optimizer, concurrency=trace.summary.tau_c
+        ),
         stepsize=method_stepsize,
         transform=transform,
         optimizer=optimizer,
@@ -294,14 +296,18 @@ def _evaluate(job: _Job, evaluate: Callable, blocks: Blocks, taken: int) -> np.n
     return metrics[:3]
 
 
-def _rules(
-    trace: Trace, problem: Problem, stepsize: Stepsize, transform: Transform, optimizer: Optimizer
+def rules_of(
+    problem: Problem,
+    stepsize: Stepsize,
+    transform: Transform,
+    optimizer: Optimizer,
+    concurrency: int,
 ) -> Rules:
     """Return the parameters of the kernels; L is computed only for a rule that needs it."""
     if isinstance(stepsize, Constant):
         factors = np.zeros(1)
     else:
-        factors = stepsize.parameters(problem.smoothness, trace.summary.tau_c, trace.n_workers)
+        factors = stepsize.parameters(problem.smoothness, concurrency, problem.n_workers)
     return Rules(factors, transform.parameters(), optimizer.parameters())
 
 
@@ -312,7 +318,7 @@ def _evaluated_steps(n_steps: int, evaluations: int) -> np.ndarray:
     )
 
 
-def _checked_start(problem: Problem, x0: np.ndarray | None) -> np.ndarray:
+def checked_start(problem: Problem, x0: np.ndarray | None) -> np.ndarray:
     """Return x_0, checked."""
     start: Any = problem.x0 if x0 is None else np.asarray(x0, np.float64)
     if start.shape != (problem.dim,):

@@ -16,7 +16,7 @@ from asgrad.times.base import Clock, Times
 from asgrad.trace import Contributions, Header, Jobs, Summary, Trace
 from asgrad.trace.tables import empty_table
 
-__all__ = ["simulate"]
+__all__ = ["simulate", "versions"]
 
 _UNLIMITED = 2**62
 _RESERVED = 1 << 25  # the most jobs that memory is reserved for before they come up
@@ -245,7 +245,7 @@ class _Run:
             seed=int(self.seed),
             end_time=float(self.clock[0]),
             stopped_by=stopped_by,
-            versions=_versions(),
+            versions=versions(),
         )
         return Trace(
             Jobs(*(column[:n_jobs] for column in self.jobs)),
@@ -329,7 +329,7 @@ def _larger(array: np.ndarray, size: int) -> np.ndarray:
     return grown
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
     """Return the versions that a trace depends on."""
     from importlib.metadata import version
 

@@ -1,0 +1,401 @@
+"""The server of a live run: it carries out a method's decisions, steps, and writes the trace.
+
+It knows no clock and no workers: an engine tells it what arrived and when, and gives out the jobs
+that it names. Its step is the walk of `replay`, compiled once for both, over a plan that grows with
+the run: so the trace that it writes gives back its model bit for bit.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from asgrad.engines.blocks import Blocks, new_blocks
+from asgrad.engines.plan import Plan
+from asgrad.engines.walk import N_CURSORS, STEP, Rules, compiled_walk, delivered
+from asgrad.methods import decisions
+from asgrad.methods.base import Method
+from asgrad.optimizers import Optimizer
+from asgrad.problems.base import Packed, Problem
+from asgrad.stepsizes import Stepsize
+from asgrad.trace import Contributions, Fate, Jobs
+from asgrad.transforms import Transform
+
+__all__ = ["Job", "Orders", "Server"]
+
+
+@dataclass(slots=True, eq=False)
+class Job:
+    """One row of the trace's jobs, and what the server still needs of it."""
+
+    row: int
+    worker: int
+    read_step: int
+    draw: int
+    assign_time: float
+    start_time: float = math.nan
+    arrival_time: float = math.nan
+    fate: Fate = Fate.IN_FLIGHT
+    gradient: np.ndarray | None = None
+    """Between its arrival and the first step that uses it."""
+    weight: float = 0.0
+    """In the batch of the coming step."""
+    since: int = -1
+    """Held: the step from which the present weight of its entry counts; −1 while it has none."""
+
+
+@dataclass(slots=True)
+class _Entry:
+    """An entry of the table of held gradients."""
+
+    jobs: list[Job] = field(default_factory=list)
+    weight: float = 0.0
+    shown: float = 0.0
+    """The weight with which it entered the last step."""
+
+
+@dataclass(slots=True)
+class Orders:
+    """What an engine has to do after an arrival, in this order."""
+
+    cancelled: list[Job] = field(default_factory=list)
+    assigned: list[Job] = field(default_factory=list)
+    n_steps: int = 0
+
+
+class Server:
+    """The state of a live run.
+
+    Parameters
+    ----------
+    problem, method, stepsize, rules, transform, optimizer
+        As in `replay`; `rules` holds the kernels' parameters.
+    x0 : numpy.ndarray, shape (dim,)
+    gamma : float
+        The stepsize γ.
+    dtype : str
+    seed : int
+    """
+
+    def __init__(
+        self,
+        problem: Problem,
+        method: Method,
+        stepsize: Stepsize,
+        rules: Rules,
+        transform: Transform,
+        optimizer: Optimizer,
+        x0: np.ndarray,
+        gamma: float,
+        dtype: str,
+        seed: int,
+    ):
+        self.method = method
+        self.opening = method.begin(problem.n_workers, seed)
+        self.n_workers = problem.n_workers
+        self.n_steps = 0
+        self.jobs: list[Job] = []
+        self.step_times: list[float] = []
+        self.n_in_flight = 0
+        self._rows: list[tuple[int, int, int, int, float]] = []
+        self._draws = [0] * problem.n_workers
+        self._unfinished: list[list[Job]] = [[] for _ in range(problem.n_workers)]
+        self._batch: list[Job] = []
+        self._entries = [_Entry() for _ in range(self.opening.n_entries)]
+        self._touched: set[int] = set()
+        self._out = self.opening.decision_table(problem.n_workers)
+        self._kernels = (type(stepsize).kernel, type(transform).kernel, type(optimizer).kernel)
+        self._rules, self._dtype, self._dim = rules, np.dtype(dtype), problem.dim
+        self._walk = compiled_walk(dtype)
+        self._blocks = self._new_blocks(problem, transform, optimizer, gamma)
+        self._plan = _growing_plan(1024, 64)
+        self._free = list(range(self._blocks.models.shape[0]))
+        self._readers: dict[int, int] = {0: 1}
+        slot = self._free.pop()
+        self._plan.slot[0] = slot
+        self._blocks.models[slot, :, 0] = x0
+        self._cursor = np.zeros(N_CURSORS, np.int64)
+
+    def start(self, now: float) -> Orders:
+        """Assign the first jobs."""
+        orders = Orders()
+        for worker in self.opening.workers.tolist():
+            self._assign(worker, now, orders)
+        return orders
+
+    def model(self, step: int) -> np.ndarray:
+        """Return x_step, of shape (dim, 1); a view that stays valid while a job reads it."""
+        block: np.ndarray = self._blocks.models[self._plan.slot[step]]
+        return block
+
+    @property
+    def x(self) -> np.ndarray:
+        """The model now, of shape (dim, 1)."""
+        return self.model(self.n_steps)
+
+    def arrive(self, job: Job, gradient: np.ndarray, now: float) -> Orders:
+        """Put an arrived gradient, of shape (dim, 1), to the method and carry out what it says."""
+        job.arrival_time, job.gradient = now, gradient
+        self._unfinished[job.worker].remove(job)
+        self.n_in_flight -= 1
+        self._out[0, 0] = 0
+        self.opening.rule(self.opening.state, job.worker, job.read_step, self.n_steps, self._out)
+        orders = Orders()
+        for code, target, weight in self._decisions():
+            if code == decisions.APPLY:
+                job.weight = weight
+                self._batch.append(job)
+            elif code == decisions.STEP:
+                self._take_step(now)
+                orders.n_steps += 1
+            elif code == decisions.ASSIGN:
+                self._assign(target, now, orders)
+            elif code == decisions.DROP:
+                self._finish(job, Fate.DROPPED)
+            elif code == decisions.CANCEL:
+                for unfinished in self._unfinished[target]:
+                    unfinished.arrival_time = now
+                    self._finish(unfinished, Fate.CANCELLED)
+                    orders.cancelled.append(unfinished)
+                    self.n_in_flight -= 1
+                self._unfinished[target].clear()
+            elif code == decisions.HOLD:
+                entry = self._entries[target]
+                job.since = self.n_steps if entry.weight != 0 else -1
+                entry.jobs.append(job)
+                self._touched.add(target)
+            elif code == decisions.WEIGH:
+                self._weigh(target, weight)
+            elif code == decisions.CLEAR:
+                self._clear(target)
+        called_off = {id(job) for job in orders.cancelled}
+        orders.assigned = [job for job in orders.assigned if id(job) not in called_off]
+        return orders
+
+    def expects(self, job: Job) -> bool:
+        """Say whether a job is still to arrive: not cancelled, given up, or arrived before."""
+        return job.fate == Fate.IN_FLIGHT and math.isnan(job.arrival_time)
+
+    def lose(self, job: Job, now: float, again: bool) -> Orders:
+        """Give a job up whose worker failed; `again`: assign the worker another in its place."""
+        job.arrival_time = now
+        self._unfinished[job.worker].remove(job)
+        self.n_in_flight -= 1
+        self._finish(job, Fate.LOST)
+        orders = Orders()
+        if again:
+            self._assign(job.worker, now, orders)
+        return orders
+
+    def tables(self) -> tuple[Jobs, Contributions, np.ndarray]:
+        """Return the trace's tables up to now; the run may go on."""
+        rows = list(self._rows)
+        for index, entry in enumerate(self._entries):
+            rows += self._open_rows(index, entry)
+        rows.sort(key=lambda row: (row[2], row[1]))  # stable: by arrival within a step and entry
+        names = Jobs._fields
+        kinds = (np.int32, np.int64, np.int64, np.float64, np.float64, np.float64, np.int8)
+        jobs = Jobs(
+            *(
+                np.array([getattr(job, name) for job in self.jobs], kind)
+                for name, kind in zip(names, kinds, strict=True)
+            )
+        )
+        columns = list(zip(*rows, strict=True)) or [()] * 5
+        types = (np.int64, np.int32, np.int64, np.int64, np.float64)
+        contributions = Contributions(
+            *(np.array(column, kind) for column, kind in zip(columns, types, strict=True))
+        )
+        # A worker may have begun just when its job was called off; for the server it never did.
+        jobs.start_time[jobs.arrival_time < jobs.start_time] = np.nan
+        # A gradient that is held and has entered a step counts as applied already.
+        jobs.fate[contributions.job] = Fate.APPLIED
+        return jobs, contributions, np.array(self.step_times)
+
+    def _decisions(self) -> Iterator[tuple[int, int, float]]:
+        """Yield code, target and weight of every decision."""
+        for i in range(1, int(self._out[0, 0]) + 1):
+            code, target, weight = self._out[i].tolist()
+            yield int(code), int(target), weight
+
+    def _assign(self, worker: int, now: float, orders: Orders) -> None:
+        """Give a worker a job at the current model."""
+        job = Job(len(self.jobs), worker, self.n_steps, self._draws[worker], now)
+        self._draws[worker] += 1
+        self._readers[self.n_steps] += 1
+        self.jobs.append(job)
+        self._unfinished[worker].append(job)
+        self.n_in_flight += 1
+        orders.assigned.append(job)
+
+    def _finish(self, job: Job, fate: Fate) -> None:
+        """Settle a job's fate and let go of the model that it read."""
+        job.fate, job.gradient = fate, None
+        self._release(job.read_step)
+
+    def _release(self, step: int) -> None:
+        """Note that one reader less needs x_step."""
+        self._readers[step] -= 1
+        if self._readers[step] == 0:
+            del self._readers[step]
+            self._free.append(int(self._plan.slot[step]))
+
+    def _take_step(self, now: float) -> None:
+        """Write the step's rows into the plan and let the walk take it."""
+        step = self.n_steps
+        gradients: list[np.ndarray] = []
+        used: list[Job] = []
+        n_rows = 0
+        for job in self._batch:
+            self._rows.append((job.row, -1, step, step + 1, job.weight))
+            self._write_row(n_rows, -1, job.weight, job, len(gradients), keeps=0)
+            gradients.append(job.gradient)  # type: ignore[arg-type]
+            used.append(job)
+            n_rows += 1
+        self._batch.clear()
+        for index in sorted(self._touched):
+            n_rows = self._write_entry(n_rows, index, gradients, used)
+        self._touched.clear()
+
+        plan = self._grown_plan(step)
+        if not self._free:
+            self._grow_models()
+        # Last readers may leave with this step: their slots are free only after it.
+        plan.slot[step + 1] = self._free.pop()
+        plan.first_row[step], plan.first_row[step + 1] = 0, n_rows
+        values = (
+            gradients[0].reshape(-1)
+            if len(gradients) == 1
+            else np.concatenate([np.zeros((0, 1), self._dtype), *gradients]).reshape(-1)
+        )
+        data = Packed(values, _NO_INDICES, _NO_LAYOUT)
+        self._cursor[STEP] = step
+        self._walk(
+            delivered,
+            *self._kernels,
+            data,
+            0,
+            plan._replace(first_row=plan.first_row[: step + 2]),
+            self._rules,
+            self._blocks,
+            self._cursor,
+        )
+        self.n_steps += 1
+        self.step_times.append(now)
+        self._readers[step + 1] = 1
+        for job in used:
+            self._finish(job, Fate.APPLIED)
+        self._release(step)
+
+    def _write_entry(
+        self, n_rows: int, index: int, gradients: list[np.ndarray], used: list[Job]
+    ) -> int:
+        """Write the rows with which a touched entry enters the step, as `plan_replay` would."""
+        entry, step = self._entries[index], self.n_steps
+        starting = [job for job in entry.jobs if entry.weight != 0 and job.since == step]
+        if starting:
+            carried = any(job.fate == Fate.APPLIED for job in entry.jobs if job.since <= step)
+            for job in starting:
+                fresh = job.fate != Fate.APPLIED
+                self._write_row(
+                    n_rows, index, entry.weight, job, len(gradients) if fresh else -1, keeps=carried
+                )
+                if fresh:
+                    gradients.append(job.gradient)  # type: ignore[arg-type]
+                    used.append(job)
+                n_rows += 1
+        elif entry.shown != 0 and (entry.weight == 0 or not entry.jobs):
+            self._write_row(n_rows, index, 0.0, None, -1, keeps=1)
+            n_rows += 1
+        entry.shown = entry.weight if entry.jobs else 0.0
+        return n_rows
+
+    def _write_row(
+        self, row: int, entry: int, weight: float, job: Job | None, place: int, keeps: int
+    ) -> None:
+        """Write one row of the plan; `place` is that of its gradient among the delivered ones."""
+        if row >= self._plan.entry.size:
+            self._plan = _resized(self._plan, self._plan.slot.size, 2 * row + 64)
+        plan = self._plan
+        plan.entry[row], plan.weight[row], plan.keeps[row] = entry, weight, keeps
+        plan.computes[row] = place >= 0
+        plan.draw[row] = max(place, 0)
+        plan.worker[row] = job.worker if job else 0
+        plan.read_step[row] = job.read_step if job else 0
+
+    def _weigh(self, index: int, weight: float) -> None:
+        """Change an entry's weight from the coming step on; rows with the old one are closed."""
+        entry = self._entries[index]
+        self._rows += self._open_rows(index, entry)
+        for job in entry.jobs:
+            job.since = self.n_steps if weight != 0 else -1
+        entry.weight = weight
+        self._touched.add(index)
+
+    def _clear(self, index: int) -> None:
+        """Empty an entry; a gradient that never entered a step is dropped."""
+        self._weigh(index, 0.0)
+        entry = self._entries[index]
+        for job in entry.jobs:
+            if job.fate != Fate.APPLIED:
+                self._finish(job, Fate.DROPPED)
+        entry.jobs.clear()
+
+    def _open_rows(self, index: int, entry: _Entry) -> list[tuple[int, int, int, int, float]]:
+        """Return the rows that the entry's present weight has earned so far."""
+        if entry.weight == 0:
+            return []
+        return [
+            (job.row, index, job.since, self.n_steps, entry.weight)
+            for job in entry.jobs
+            if job.since < self.n_steps
+        ]
+
+    def _new_blocks(
+        self, problem: Problem, transform: Transform, optimizer: Optimizer, gamma: float
+    ) -> Blocks:
+        """Allocate the numbers of one lane."""
+        lane = np.array([gamma])
+        n_entries = self.opening.n_entries
+        n_slots = self.opening.workers.size + 2
+        return new_blocks(problem, transform, optimizer, lane, self._dtype, n_slots, n_entries)
+
+    def _grow_models(self) -> None:
+        """Make room for more model versions; views that workers hold stay valid."""
+        old = self._blocks.models
+        grown = np.empty((2 * old.shape[0], *old.shape[1:]), old.dtype)
+        grown[: old.shape[0]] = old
+        self._free += range(old.shape[0], grown.shape[0])
+        self._blocks = self._blocks._replace(models=grown)
+
+    def _grown_plan(self, step: int) -> Plan:
+        """Return the plan with room for this step."""
+        if step + 2 > self._plan.slot.size:
+            self._plan = _resized(self._plan, 2 * self._plan.slot.size, self._plan.entry.size)
+        return self._plan
+
+
+_NO_INDICES = np.zeros(1, np.int32)
+_NO_LAYOUT = np.zeros(1, np.int64)
+
+
+def _growing_plan(n_steps: int, n_rows: int) -> Plan:
+    """Return an empty plan with room for so many steps, and rows within one step."""
+    row: dict[str, np.ndarray] = {name: np.zeros(n_rows, np.int64) for name in Plan._fields}
+    row["weight"] = np.zeros(n_rows)
+    row["first_row"], row["slot"] = np.zeros(n_steps, np.int64), np.zeros(n_steps, np.int64)
+    row["evaluated"] = np.zeros(0, np.int64)
+    return Plan(**row)
+
+
+def _resized(plan: Plan, n_steps: int, n_rows: int) -> Plan:
+    """Return a copy of the plan with more room."""
+    grown: Any = _growing_plan(n_steps, n_rows)
+    for name in Plan._fields:
+        old = getattr(plan, name)
+        getattr(grown, name)[: old.size] = old
+    return grown  # type: ignore[no-any-return]

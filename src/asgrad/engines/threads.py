@@ -1,0 +1,226 @@
+"""Workers as threads of one process: the kernels, and torch, release the GIL."""
+
+from __future__ import annotations
+
+import queue
+import statistics
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from asgrad.engines.server import Job
+from asgrad.errors import AsgradError, check_integer, check_positive
+from asgrad.problems.base import Problem
+from asgrad.times import Clock, Times
+from asgrad.trace import Fate
+
+__all__ = ["Arrival", "Threads"]
+
+_REMEMBERED = 31  # job times a worker's median is taken over
+
+
+class Arrival(NamedTuple):
+    """What an engine reports: a gradient, or why there is none."""
+
+    job: Job
+    gradient: np.ndarray | None
+    """float of shape (dim, 1)."""
+    failure: str = ""
+    gone: bool = False
+    """The worker has failed too often and takes no more jobs."""
+
+
+@dataclass
+class Threads:
+    """An engine whose workers are threads of this process.
+
+    Parameters
+    ----------
+    slowdown : sequence of float >= 1, optional
+        Each worker's factor: after a gradient it sleeps until the job has taken that many times as
+        long. Stages unequal machines.
+    sleep : Times, optional
+        Seconds that a worker sleeps in every job, on top of computing.
+    deadline : float > 0
+        A job that takes longer than this many times its worker's median is given up and its thread
+        left behind. It counts from the sixth job on.
+    least_deadline : float > 0
+        Seconds below which no job is given up.
+    restarts : int >= 0
+        How often a worker may fail before it gets no more jobs.
+    """
+
+    slowdown: Sequence[float] | None = None
+    sleep: Times | None = None
+    deadline: float = 50.0
+    least_deadline: float = 10.0
+    restarts: int = 3
+
+    _workers: list[_Worker] = field(default_factory=list, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        check_positive("Threads", "deadline", self.deadline)
+        check_positive("Threads", "least_deadline", self.least_deadline)
+        check_integer("Threads", "restarts", self.restarts, minimum=0)
+        for factor in self.slowdown or ():
+            if not factor >= 1:
+                raise AsgradError(f"Threads: a slowdown must be >= 1, got {factor:g}.")
+
+    def open(
+        self, problem: Problem, key: int, dtype: str, seed: int, now: Callable[[], float]
+    ) -> None:
+        """Start the workers; `now` is the run's clock."""
+        n = problem.n_workers
+        if self.slowdown is not None and len(self.slowdown) != n:
+            raise AsgradError(
+                f"Threads: slowdown must hold one number for each of the {n} workers, "
+                f"got {len(self.slowdown)}."
+            )
+        _warm_up(problem, key, dtype)
+        self._now = now
+        self._arrivals: queue.SimpleQueue[Arrival] = queue.SimpleQueue()
+        clock = self.sleep.begin(n, seed) if self.sleep else None
+        self._workers = [
+            _Worker(
+                problem, key, dtype, clock, 1.0 if self.slowdown is None else self.slowdown[i],
+                self._arrivals, now, i,
+            )
+            for i in range(n)
+        ]  # fmt: skip
+
+    def submit(self, job: Job, x: np.ndarray) -> bool:
+        """Queue a job for its worker; False if the worker takes no more."""
+        worker = self._workers[job.worker]
+        if worker.gone:
+            return False
+        worker.inbox.put((job, x))
+        return True
+
+    def wait(self, seconds: float) -> Arrival | None:
+        """Return the next arrival, in order of arrival; None if there is none within `seconds`."""
+        end = time.monotonic() + seconds
+        while True:
+            try:
+                arrival = self._arrivals.get(timeout=max(min(end - time.monotonic(), 0.5), 0.0))
+            except queue.Empty:
+                late = self._late()
+                if late is not None:
+                    return late
+                if time.monotonic() >= end:
+                    return None
+                continue
+            return self._counted(arrival) if arrival.failure else arrival
+
+    def close(self) -> None:
+        """Tell the workers to stop after the job they are at; do not wait for one that hangs."""
+        for worker in self._workers:
+            worker.stop()
+        for worker in self._workers:
+            worker.thread.join(timeout=0.5)
+
+    def _counted(self, arrival: Arrival) -> Arrival:
+        """Count a failure of a worker; beyond the limit it is gone."""
+        worker = self._workers[arrival.job.worker]
+        worker.failures += 1
+        worker.gone = worker.failures > self.restarts
+        return arrival._replace(gone=worker.gone)
+
+    def _late(self) -> Arrival | None:
+        """Return a job past its deadline as failed; a new thread takes its worker's place."""
+        for index, worker in enumerate(self._workers):
+            job = worker.running
+            if job is None or job.fate != Fate.IN_FLIGHT or len(worker.took) < 5:
+                continue
+            limit = max(self.least_deadline, self.deadline * statistics.median(worker.took))
+            if self._now() - job.start_time > limit:
+                self._workers[index] = worker.replaced()
+                return self._counted(Arrival(job, None, f"no answer within {limit:.3g} s"))
+        return None
+
+
+def _warm_up(problem: Problem, key: int, dtype: str) -> None:
+    """Compute one gradient before the clock starts: kernels are compiled or loaded by it."""
+    n_floats, n_picks = problem.workspace(1)
+    x, out = (np.zeros((problem.dim, 1), dtype) for _ in range(2))
+    x[:, 0] = problem.x0
+    buffers = np.empty(n_floats, dtype), np.arange(n_picks)
+    problem.kernels()[0](*problem.pack(np.dtype(dtype)), x, 0, 0, key, out, *buffers)
+
+
+class _Worker:
+    """One worker: a thread, its inbox, and how it has done."""
+
+    def __init__(
+        self,
+        problem: Problem,
+        key: int,
+        dtype: str,
+        clock: Clock | None,
+        slowdown: float,
+        arrivals: queue.SimpleQueue[Arrival],
+        now: Callable[[], float],
+        index: int,
+    ):
+        self._settings = (problem, key, dtype, clock, slowdown, arrivals, now, index)
+        self.inbox: queue.SimpleQueue[tuple[Job, np.ndarray] | None] = queue.SimpleQueue()
+        self.running: Job | None = None
+        self.took: deque[float] = deque(maxlen=_REMEMBERED)
+        self.failures = 0
+        self.gone = False
+        self._stopped = False
+        self.thread = threading.Thread(target=self._work, daemon=True, name=f"asgrad-{index}")
+        self.thread.start()
+
+    def stop(self) -> None:
+        """Take no further job."""
+        self._stopped = True
+        self.inbox.put(None)
+
+    def replaced(self) -> _Worker:
+        """Return a fresh worker with the jobs that wait; this thread is left to itself."""
+        self._stopped = True
+        fresh = _Worker(*self._settings)
+        fresh.failures, fresh.took = self.failures, self.took
+        while not self.inbox.empty():
+            fresh.inbox.put(self.inbox.get())
+        return fresh
+
+    def _work(self) -> None:
+        """Compute one job after the other."""
+        problem, key, dtype, clock, slowdown, arrivals, now, index = self._settings
+        compute = problem.kernels()[0]
+        packed = problem.pack(np.dtype(dtype))
+        n_floats, n_picks = problem.workspace(1)
+        scratch, picks = np.empty(n_floats, dtype), np.arange(n_picks)
+        while not self._stopped:
+            item = self.inbox.get()
+            if item is None or self._stopped:
+                return
+            job, x = item
+            if job.fate != Fate.IN_FLIGHT:
+                continue  # called off while it waited
+            job.start_time = now()
+            self.running = job
+            gradient: Any = np.empty((problem.dim, 1), dtype)
+            failure = ""
+            try:
+                compute(*packed, x, index, job.draw, key, gradient, scratch, picks)
+            except Exception as error:  # whatever a user's problem raises is the job's failure
+                gradient, failure = None, f"{type(error).__name__}: {error}"
+            pause = (slowdown - 1.0) * (now() - job.start_time)
+            if clock is not None:
+                drawn = clock.seconds(
+                    clock.scales, clock.shape, clock.key, index, job.draw, job.start_time
+                )
+                pause += drawn
+            if pause > 0:
+                time.sleep(pause)
+            self.took.append(now() - job.start_time)
+            self.running = None
+            if not self._stopped:
+                arrivals.put(Arrival(job, gradient, failure))
