@@ -10,6 +10,7 @@ import time
 import tomllib
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -83,6 +84,34 @@ def test_simulate_then_replay(tmp_path):
         assert done.stdout.count("finished") == 2
 
 
+def test_train_then_verify_then_ask_what_if(tmp_path):
+    """A live run is stored, verified bit for bit, and answers what-if questions."""
+    folder = tmp_path / "run"
+    done = asgrad("train", "--method", "ringmaster:max_delay=3+mishchenko", "--workers", "3",
+                  "--steps", "60", "--stepsize", "0.2", "--slowdown", "1,1,2", "--out", str(folder))  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    assert "stopped by steps" in done.stdout
+    verified = asgrad("replay", str(folder), "--verify")
+    assert verified.returncode == 0, verified.stderr
+    assert "bit for bit" in verified.stdout
+    what_if = asgrad(
+        "replay", str(folder), "--stepsizes", "0.1,0.3", "--method-stepsize", "koloskova"
+    )
+    assert what_if.stdout.count("finished") == 2
+    assert "names its own problem" in refused("replay", str(folder), "--data", "digits")
+
+    from safetensors.numpy import load_file, save_file
+
+    model = load_file(folder / "model.safetensors")["model"]
+    model[7] = np.nextafter(model[7], 1.0)
+    save_file({"model": model}, folder / "model.safetensors")
+    assert "1 of 640 numbers of the model differ" in refused("replay", str(folder), "--verify")
+    (folder / "model.safetensors").write_bytes(b"\x00" * 100)
+    assert "is damaged" in refused("replay", str(folder), "--verify")
+    assert "no run that train wrote" in refused("replay", str(folder / "trace"), "--verify")
+
+
 def test_methods_lists_all_with_references():
     """Every method and its arXiv number."""
     listed = asgrad("methods", env={**os.environ, "COLUMNS": "200"})
@@ -129,6 +158,10 @@ def test_libsvm_file_is_compared(tmp_path):
         (["compare", "--workers", "5000"], "at least one row a worker"),
         (["compare", "--stepsizes", "-1"], "stepsize must be finite and > 0"),
         (["compare", "--stepsizes", "a"], "numbers joined by commas"),
+        (["train", "--slowdown", "1,2"], "one number for each of the 10 workers"),
+        (["train", "--slowdown", "0.5"], "slowdown"),
+        (["train", "--method", "pur"], "Did you mean 'pure'"),
+        (["train", "--out", "/proc/nothing"], "cannot write"),
         (["compare", "--target", "nan"], "target"),
         (["compare", "--out", "/proc/nothing"], "cannot write"),
         (["compare", "nowhere.toml"], "cannot read nowhere.toml"),

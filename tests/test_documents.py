@@ -11,7 +11,7 @@ import asgrad as ag
 from asgrad.registry import catalogue
 
 ROOT = Path(__file__).parents[1]
-DOCUMENTS = ["README.md", "docs/methods.md", "docs/architecture.md"]
+DOCUMENTS = ["README.md", "docs/methods.md", "docs/training.md", "docs/architecture.md"]
 
 
 def _blocks(document: str) -> list[str]:
@@ -19,7 +19,7 @@ def _blocks(document: str) -> list[str]:
     return re.findall(r"```python\n(.*?)```", (ROOT / document).read_text(), re.DOTALL)
 
 
-@pytest.mark.parametrize("document", DOCUMENTS[:2])
+@pytest.mark.parametrize("document", DOCUMENTS[:3])
 def test_python_blocks_run(document, tmp_path, monkeypatch, capsys):
     """Every Python block runs from an empty folder and prints something."""
     monkeypatch.chdir(tmp_path)

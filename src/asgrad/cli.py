@@ -1,4 +1,4 @@
-"""The command line: asgrad compare, simulate, replay, show, methods."""
+"""The command line: asgrad compare, train, simulate, replay, show, methods."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def compare(
         "workers": workers,
         "times": times,
         "methods": None if methods is None else methods.split(),
-        "stepsizes": _numbers(stepsizes),
+        "stepsizes": _numbers("stepsizes", stepsizes),
         "steps": steps,
         "until_time": until_time,
         "seeds": seeds,
@@ -131,7 +131,7 @@ def compare(
     limit = (
         f"{settings.steps} steps" if settings.until_time is None else f"{settings.until_time:g} s"
     )
-    print(f"{getattr(built, 'label', built.name)}, times {settings.times}, {limit}, "
+    print(f"{_label(built)}, times {settings.times}, {limit}, "
           f"{settings.seeds} seeds")  # fmt: skip
     _print_table(comparison.lines, comparison.target, comparison.smoothness)
     print(f"Run: {folder}   Figures: {folder / 'figures'}")
@@ -174,54 +174,114 @@ def simulate(
 
 
 @app.command()
+def train(
+    config: Annotated[Path | None, typer.Argument(help="CONFIG.toml; options override it.")] = None,
+    method: Annotated[str | None, typer.Option(help="METHOD[:PARAMETERS][+STEPSIZE].")] = None,
+    stepsize: Annotated[float | None, typer.Option(help="γ; by default 1/(4L).")] = None,
+    data: DataText = None,
+    problem: ProblemText = None,
+    split: SplitText = None,
+    batch: Batch = None,
+    workers: Workers = None,
+    steps: Steps = None,
+    until_time: UntilTime = None,
+    target: Annotated[float | None, typer.Option(help="Stop at this gradient norm.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed.")] = None,
+    slowdown: Annotated[
+        str | None, typer.Option(help="A factor >= 1 for every worker, e.g. 1,1,5.")
+    ] = None,
+    out: Out = None,
+) -> None:
+    """Run a method on real threads of this machine; the run can be replayed bit for bit."""
+    from asgrad.experiments import TrainConfig
+    from asgrad.experiments.training import check_training_target, run_training, save_training
+
+    said = {
+        "method": method,
+        "stepsize": stepsize,
+        "data": data,
+        "problem": problem,
+        "split": split,
+        "batch": batch,
+        "workers": workers,
+        "steps": steps,
+        "until_time": until_time,
+        "target": target,
+        "seed": seed,
+        "slowdown": _numbers("slowdown", slowdown),
+        "out": out,
+    }
+    settings = TrainConfig.read(config, {k: v for k, v in said.items() if v is not None})
+    check_training_target(settings.out)
+    built = settings.build_problem()
+    with _live(settings) as (on_step, on_evaluation):
+        done = run_training(settings, built, on_step=on_step, on_evaluation=on_evaluation)
+    folder = save_training(done, settings, settings.out)
+    print(f"{_label(built)}: stopped by {done.status}")
+    _print_summary(done.trace)
+    print(f"‖∇f‖ {done.gradient_norm[0]:.3e} → {done.gradient_norm[-1]:.3e}, "
+          f"loss {done.loss[-1]:.5g}, accuracy {done.accuracy[-1]:.1%}")  # fmt: skip
+    if done.failures:
+        print(f"{len(done.failures)} jobs failed, first: {done.failures[0]}")
+    print(f"Run: {folder}   Check it: asgrad replay {folder} --verify")
+
+
+@app.command()
 def replay(
-    trace: Annotated[Path, typer.Argument(help="A trace, as simulate and compare write them.")],
+    trace: Annotated[Path, typer.Argument(help="A trace, or a run that train wrote.")],
     data: DataText = None,
     problem: ProblemText = None,
     split: SplitText = None,
     batch: Batch = None,
     stepsizes: Stepsizes = None,
     method_stepsize: Annotated[
-        str, typer.Option(help="How the stepsize depends on the delay, e.g. koloskova.")
-    ] = "constant",
+        str | None,
+        typer.Option(help="How the stepsize depends on the delay, e.g. koloskova."),
+    ] = None,
+    verify: Annotated[
+        bool, typer.Option(help="Recompute a run that train wrote and compare the model's bits.")
+    ] = False,
 ) -> None:
     """Compute the run that a trace describes, for every stepsize."""
-    from rich.console import Console
-    from rich.table import Table
-
     from asgrad import stepsizes as stepsize_room
     from asgrad.engines import replay as run
     from asgrad.experiments import CompareConfig
     from asgrad.experiments.comparison import default_stepsizes
+    from asgrad.experiments.training import StoredTraining, is_training
     from asgrad.registry import build
     from asgrad.trace import Trace
 
-    read = Trace.load(trace)
+    rule = build("stepsize", stepsize_room, method_stepsize) if method_stepsize else None
+    numbers = _numbers("stepsizes", stepsizes)
     said = {"data": data, "problem": problem, "split": split, "batch": batch}
     said = {key: value for key, value in said.items() if value is not None}
-    built = CompareConfig.read(None, {**said, "workers": read.n_workers}).build_problem()
-    with _progress("replaying") as tell:
-        result = run(
-            read,
-            built,
-            _numbers(stepsizes) or default_stepsizes(built.smoothness),
-            method_stepsize=build("stepsize", stepsize_room, method_stepsize),
-            progress=tell,
+    if is_training(trace):
+        if said:
+            raise AsgradError(
+                "replay: a training run names its own problem; leave the options out."
+            )
+        stored = StoredTraining.load(trace)
+        read, built = stored.trace, stored.config.build_problem()
+        if verify:
+            stored.verify(built)
+            print(f"{trace}: the replay gives back the model bit for bit.")
+            return
+        with _progress("replaying") as tell:
+            result = stored.replay(built, numbers, rule, progress=tell)
+    elif verify:
+        raise AsgradError(
+            f"replay: {trace} is no run that train wrote; there is no model to verify."
         )
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for title in ("stepsize", "status", "final ‖∇f‖", "loss", "accuracy"):
-        table.add_column(title, justify="right")
-    for lane, stepsize in enumerate(result.stepsizes):
-        table.add_row(
-            f"{stepsize:.4g}",
-            result.status[lane],
-            f"{result.gradient_norm[-1, lane]:.3e}",
-            f"{result.loss[-1, lane]:.5g}",
-            f"{result.accuracy[-1, lane]:.1%}",
-        )
-    print(f"{read.header.method}, {read.n_steps} steps, {read.header.end_time:g} s; "
-          f"{getattr(built, 'label', built.name)}")  # fmt: skip
-    Console().print(table)
+    else:
+        read = Trace.load(trace)
+        built = CompareConfig.read(None, {**said, "workers": read.n_workers}).build_problem()
+        with _progress("replaying") as tell:
+            grid = numbers or default_stepsizes(built.smoothness)
+            result = run(read, built, grid, method_stepsize=rule, progress=tell)
+    print(
+        f"{read.header.method}, {read.n_steps} steps, {read.header.end_time:g} s; {_label(built)}"
+    )
+    _print_lanes(result)
 
 
 @app.command()
@@ -255,14 +315,38 @@ def methods() -> None:
         print()
 
 
-def _numbers(text: str | None) -> list[float] | None:
+def _numbers(name: str, text: str | None) -> list[float] | None:
     """Return the numbers of a list joined by commas."""
     if text is None:
         return None
     try:
         return [float(piece) for piece in text.split(",")]
     except ValueError:
-        raise AsgradError(f"stepsizes: write numbers joined by commas, got {text!r}.") from None
+        raise AsgradError(f"{name}: write numbers joined by commas, got {text!r}.") from None
+
+
+def _label(problem: Any) -> str:
+    """Return a problem in a few words."""
+    return str(getattr(problem, "label", problem.name))
+
+
+def _print_lanes(result: Any) -> None:
+    """Print how every lane of a replay ended."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for title in ("stepsize", "status", "final ‖∇f‖", "loss", "accuracy"):
+        table.add_column(title, justify="right")
+    for lane, stepsize in enumerate(result.stepsizes):
+        table.add_row(
+            f"{stepsize:.4g}",
+            result.status[lane],
+            f"{result.gradient_norm[-1, lane]:.3e}",
+            f"{result.loss[-1, lane]:.5g}",
+            f"{result.accuracy[-1, lane]:.1%}",
+        )
+    Console().print(table)
 
 
 def _print_table(lines: Any, target: float, smoothness: float) -> None:
@@ -303,6 +387,31 @@ def _progress(what: str) -> Iterator[Callable[[float], None] | None]:
     with Progress(console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(what, total=1.0)
         yield lambda share: bar.advance(task, share)
+
+
+@contextmanager
+def _live(settings: Any) -> Iterator[tuple[Any, Any]]:
+    """Show steps, speed and gradient norm of a live run on a terminal; stay quiet elsewhere."""
+    if not sys.stderr.isatty():
+        yield None, None
+        return
+    from rich.console import Console
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(settings.method)
+        seen = ["", ""]
+
+        def on_step(step: int, now: float) -> None:
+            if step % 64 == 0:
+                seen[0] = f"step {step}, {step / max(now, 1e-9):.0f} a second"
+                bar.update(task, description=f"{settings.method}: {seen[0]}{seen[1]}")
+
+        def on_evaluation(step: int, now: float, loss: float, norm: float) -> None:
+            seen[1] = f", ‖∇f‖ {norm:.2e}, loss {loss:.4g}"
+
+        yield on_step, on_evaluation
 
 
 if __name__ == "__main__":

@@ -117,8 +117,8 @@ def train(
     """Run `method` over real workers until the first limit that is reached.
 
     The server's step is the compiled code of `replay`. A gradient enters at most once: what arrives
-    for a job that was cancelled or given up is ignored. A job whose worker failed, or whose gradient
-    holds NaN or infinity, is marked lost, and its worker given another at the current model.
+    for a job that was cancelled or given up is ignored. If a worker fails, or its gradient holds
+    NaN or infinity, the job is marked lost and the worker given another at the current model.
 
     Parameters
     ----------

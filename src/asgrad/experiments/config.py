@@ -1,10 +1,10 @@
-"""The configuration of a comparison: what a TOML file and the command line may say."""
+"""The configuration of a comparison or a training: what a TOML file and options may say."""
 
 from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -13,7 +13,7 @@ from asgrad.errors import AsgradError, unknown_name
 from asgrad.problems import Problem
 from asgrad.problems.split import SPLITS
 
-__all__ = ["CompareConfig"]
+__all__ = ["CompareConfig", "ProblemConfig", "TrainConfig"]
 
 _MODELS = {
     "least-squares": problems.LeastSquares,
@@ -23,8 +23,8 @@ _MODELS = {
 _PROBLEMS = ("auto", *_MODELS, "tridiagonal")
 
 
-class CompareConfig(BaseModel):
-    """A comparison, as `asgrad compare` takes it; every field is a key of CONFIG.toml."""
+class ProblemConfig(BaseModel):
+    """A problem and its workers; every field is a key of CONFIG.toml."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -42,6 +42,69 @@ class CompareConfig(BaseModel):
     dim: int = Field(1000, ge=2, description="dimension of the tridiagonal problem")
     noise: float = Field(0.01, ge=0, description="gradient noise of the tridiagonal problem")
     workers: int = Field(10, ge=1, description="number of workers")
+
+    @classmethod
+    def read(cls, path: Path | None, said: dict[str, Any]) -> Self:
+        """Read a TOML file, if any, and let `said` override it.
+
+        Raises
+        ------
+        AsgradError
+            If the file cannot be read, a key is unknown, or a value is refused.
+        """
+        values: dict[str, Any] = {}
+        if path is not None:
+            try:
+                values = tomllib.loads(path.read_text(encoding="utf-8"))
+            except OSError as error:
+                raise AsgradError(f"cannot read {path}: {error.strerror}.") from error
+            except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+                raise AsgradError(f"{path} is not valid TOML: {error}.") from error
+        where = f"key of {path}" if path else "option"
+        for key in values:
+            if key not in cls.model_fields:
+                raise unknown_name(where, key, cls.model_fields)
+        values.update(said)
+        cls._complete(values)
+        try:
+            return cls(**values)
+        except ValidationError as error:
+            first = error.errors()[0]
+            key = ".".join(str(part) for part in first["loc"])
+            raise AsgradError(f"{key}: {first['msg']}, got {first['input']!r}.") from error
+
+    @classmethod
+    def _complete(cls, values: dict[str, Any]) -> None:
+        """Add what follows from what was said."""
+
+    def build_problem(self) -> Problem:
+        """Return the problem that this configuration describes."""
+        if self.problem not in _PROBLEMS:
+            raise unknown_name("problem", self.problem, _PROBLEMS)
+        if self.problem == "tridiagonal":
+            return problems.Tridiagonal(self.dim, n_workers=self.workers, noise=self.noise)
+        if self.split not in SPLITS:
+            raise unknown_name("split", self.split, SPLITS)
+        data = problems.load(self.data)
+        kind = self.problem
+        if kind == "auto":
+            labels = set(data.targets.tolist())
+            binary = labels <= {-1.0, 1.0} or labels <= {0.0, 1.0}
+            kind = "logistic" if binary else "softmax"
+        return _MODELS[kind](
+            data,
+            n_workers=self.workers,
+            split=self.split,
+            alpha=self.alpha,
+            batch=self.batch or None,
+            regularizer=self.regularizer,
+            strength=self.strength,
+        )
+
+
+class CompareConfig(ProblemConfig):
+    """A comparison, as `asgrad compare` takes it; every field is a key of CONFIG.toml."""
+
     times: str = Field("linear", description="worker times, for instance normal:scale=sqrt")
     methods: list[str] = Field(
         [
@@ -68,56 +131,29 @@ class CompareConfig(BaseModel):
     out: str = Field("runs/compare", description="folder of the run")
 
     @classmethod
-    def read(cls, path: Path | None, said: dict[str, Any]) -> CompareConfig:
-        """Read a TOML file, if any, and let `said` override it.
-
-        Raises
-        ------
-        AsgradError
-            If the file cannot be read, a key is unknown, or a value is refused.
-        """
-        values: dict[str, Any] = {}
-        if path is not None:
-            try:
-                values = tomllib.loads(path.read_text(encoding="utf-8"))
-            except OSError as error:
-                raise AsgradError(f"cannot read {path}: {error.strerror}.") from error
-            except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-                raise AsgradError(f"{path} is not valid TOML: {error}.") from error
-        where = f"key of {path}" if path else "option"
-        for key in values:
-            if key not in cls.model_fields:
-                raise unknown_name(where, key, cls.model_fields)
-        values.update(said)
+    def _complete(cls, values: dict[str, Any]) -> None:
+        """Without a limit, compare at 2000 seconds."""
         if values.get("steps") is None and values.get("until_time") is None:
             values["until_time"] = 2000.0
-        try:
-            return cls(**values)
-        except ValidationError as error:
-            first = error.errors()[0]
-            key = ".".join(str(part) for part in first["loc"])
-            raise AsgradError(f"{key}: {first['msg']}, got {first['input']!r}.") from error
 
-    def build_problem(self) -> Problem:
-        """Return the problem that this configuration describes."""
-        if self.problem not in _PROBLEMS:
-            raise unknown_name("problem", self.problem, _PROBLEMS)
-        if self.problem == "tridiagonal":
-            return problems.Tridiagonal(self.dim, n_workers=self.workers, noise=self.noise)
-        if self.split not in SPLITS:
-            raise unknown_name("split", self.split, SPLITS)
-        data = problems.load(self.data)
-        kind = self.problem
-        if kind == "auto":
-            labels = set(data.targets.tolist())
-            binary = labels <= {-1.0, 1.0} or labels <= {0.0, 1.0}
-            kind = "logistic" if binary else "softmax"
-        return _MODELS[kind](
-            data,
-            n_workers=self.workers,
-            split=self.split,
-            alpha=self.alpha,
-            batch=self.batch or None,
-            regularizer=self.regularizer,
-            strength=self.strength,
-        )
+
+class TrainConfig(ProblemConfig):
+    """A live run, as `asgrad train` takes it; every field is a key of CONFIG.toml."""
+
+    method: str = Field("pure", description="METHOD[+STEPSIZE]")
+    stepsize: float | None = Field(None, gt=0, description="γ; by default 1/(4L)")
+    optimizer: str = Field("sgd", description="sgd or heavy-ball")
+    steps: int | None = Field(None, ge=0, description="stop after this many server steps")
+    until_time: float | None = Field(None, gt=0, description="stop after this many seconds")
+    target: float | None = Field(None, gt=0, description="stop at this gradient norm")
+    seed: int = Field(0, ge=0, description="fixes rows, noise and the method's choices")
+    dtype: Literal["float64", "float32"] = Field("float64", description="float64 or float32")
+    slowdown: list[float] | None = Field(None, description="a factor >= 1 for every worker")
+    evaluate_every: float = Field(0.5, gt=0, description="seconds between evaluations")
+    out: str = Field("runs/train", description="folder of the run")
+
+    @classmethod
+    def _complete(cls, values: dict[str, Any]) -> None:
+        """Without a limit, train for ten seconds."""
+        if all(values.get(name) is None for name in ("steps", "until_time", "target")):
+            values["until_time"] = 10.0

@@ -1,0 +1,228 @@
+"""train: what a live run records, that it replays bit for bit, and that failures lose nothing."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import numpy as np
+import pytest
+
+import asgrad as ag
+from asgrad.engines import Ending
+from asgrad.registry import catalogue
+from asgrad.trace import Fate
+
+METHODS = [cls() for cls in catalogue(ag.methods).values()] + [
+    ag.methods.Pure(wait=2),
+    ag.methods.Shuffled(once=True, wait=2),
+    ag.methods.Ringmaster(max_delay=2, stop_stale=True),
+    ag.methods.Rennala(batch=5, stop_stale=True),
+]
+
+
+def quadratic(noise: float = 0.1) -> ag.Problem:
+    """A small problem for three workers."""
+    return ag.problems.Quadratic(
+        np.linspace(0.1, 1.0, 20), n_workers=3, heterogeneity=1.0, noise=noise
+    )
+
+
+def check_books(trace: ag.Trace) -> None:
+    """Every job ended once: assigned = applied + dropped + cancelled + lost + in flight."""
+    jobs = trace.jobs
+    counts = [int((jobs.fate == fate).sum()) for fate in Fate]
+    assert sum(counts) == trace.n_jobs
+    keys = set(zip(jobs.worker.tolist(), jobs.draw.tolist(), strict=True))
+    assert len(keys) == trace.n_jobs
+    assert set(trace.contributions.job.tolist()) == set(
+        np.flatnonzero(jobs.fate == Fate.APPLIED).tolist()
+    )
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("method", METHODS, ids=lambda method: method.label)
+def test_a_run_on_threads_replays_bit_for_bit(method, dtype, tmp_path):
+    """The model and its evaluation come back from the trace, also through a file."""
+    problem = quadratic()
+    options = {"dtype": dtype, "optimizer": ag.optimizers.HeavyBall(0.5)}
+    run = ag.train(problem, method, 0.05, steps=150, seed=4, **options)
+    assert run.status == Ending.STEPS
+    assert run.trace.n_steps == 150
+    check_books(run.trace)
+    run.trace.save(tmp_path / "trace")
+    again = ag.replay(ag.Trace.load(tmp_path / "trace"), problem, 0.05, **options)
+    np.testing.assert_array_equal(again.models[:, 0], run.model)
+    assert again.gradient_norm[-1, 0] == run.gradient_norm[-1]
+    assert run.model.dtype == dtype
+
+
+@pytest.mark.parametrize(
+    "rule", [ag.stepsizes.Mishchenko(), ag.stepsizes.Koloskova(stale="drop", concurrency=2)]
+)
+def test_stepsize_rules_replay_bit_for_bit(rule):
+    """As do rules that depend on the delay, and clipping."""
+    problem = quadratic()
+    options = {"method_stepsize": rule, "transform": ag.transforms.Clip(0.5)}
+    engine = ag.Threads(slowdown=[1.0, 1.0, 6.0])
+    run = ag.train(problem, ag.methods.Pure(), 0.1, steps=200, engine=engine, **options)
+    again = ag.replay(run.trace, problem, 0.1, **options)
+    np.testing.assert_array_equal(again.models[:, 0], run.model)
+
+
+def test_softmax_replays_bit_for_bit():
+    """A finite sum with sampled rows too."""
+    problem = ag.problems.Softmax("digits", n_workers=3, split="label", batch=16, strength=0.01)
+    run = ag.train(problem, ag.methods.Random(), 0.05, steps=100, seed=1)
+    again = ag.replay(run.trace, problem, 0.05)
+    np.testing.assert_array_equal(again.models[:, 0], run.model)
+    assert run.accuracy[-1] == again.accuracy[-1, 0]
+
+
+def test_one_worker_is_sequential_sgd():
+    """One worker never has a delay: x ← x − γ g(x; draw), step by step."""
+    problem = ag.problems.Tridiagonal(6, n_workers=1, noise=0.1)
+    run = ag.train(problem, ag.methods.Pure(), 0.2, steps=50, seed=9)
+    from asgrad.streams import Purpose, stream_key
+
+    key = stream_key(9, Purpose.GRADIENT)
+    x = problem.x0
+    for draw in range(50):
+        x = x - 0.2 * problem.gradient(x, 0, draw, key=key)
+    np.testing.assert_allclose(run.model, x, rtol=1e-12)
+
+
+def test_limits_and_callbacks():
+    """Each limit ends the run; callbacks see every step and arrival."""
+    problem = quadratic()
+    seen: dict[str, list] = {"steps": [], "jobs": [], "evaluations": []}
+    run = ag.train(
+        problem, ag.methods.Sync(), 0.1, jobs=30,
+        on_step=lambda step, now: seen["steps"].append(step),
+        on_arrival=lambda job: seen["jobs"].append(job.row),
+        on_evaluation=lambda step, now, loss, norm: seen["evaluations"].append(step),
+    )  # fmt: skip
+    assert run.status == Ending.JOBS
+    assert seen["steps"] == list(range(run.trace.n_steps)) == list(range(10))
+    assert len(seen["jobs"]) == 30
+    assert seen["evaluations"] == run.steps.tolist()
+    assert run.steps[0] == 0
+    assert run.steps[-1] == 10
+    by_time = ag.train(problem, ag.methods.Pure(), 0.1, until_time=0.3)
+    assert by_time.status == Ending.TIME
+    assert by_time.trace.header.end_time == pytest.approx(0.3, abs=0.2)
+    reached = ag.train(
+        quadratic(noise=0.0), ag.methods.Sync(), 1.0, target=0.5, evaluate_every=0.01,
+        until_time=20,
+    )  # fmt: skip
+    assert reached.status == Ending.TARGET
+    assert reached.gradient_norm[-1] <= 0.5
+
+
+class Faulty(ag.Problem):
+    """f = ‖x‖²/2; what goes wrong is said by (worker, draw)."""
+
+    n_workers, dim = 3, 4
+
+    def __init__(self, faults):
+        self.faults = faults
+
+    def gradient(self, x, worker, draw=0, rng=None):
+        """x, unless a fault is due."""
+        fault = self.faults(worker, draw)
+        if fault == "raise":
+            raise RuntimeError("out of memory")
+        if fault == "nan":
+            return np.full(self.dim, np.nan)
+        if fault == "hang":
+            time.sleep(3.0)
+        time.sleep(0.001)
+        return x + 0.0
+
+    def loss(self, x):
+        """‖x‖²/2."""
+        return float(x @ x / 2)
+
+    def full_gradient(self, x):
+        """x."""
+        return x
+
+
+def test_a_worker_that_raises_loses_its_job_and_goes_on():
+    """Its jobs are marked lost, given out again, and the trace still replays bit for bit."""
+    faults = {(1, 3): "raise", (1, 5): "raise", (0, 7): "nan"}
+    problem = Faulty(lambda worker, draw: faults.get((worker, draw)))
+    run = ag.train(problem, ag.methods.Pure(), 0.1, steps=60, x0=np.ones(4))
+    assert run.status == Ending.STEPS
+    check_books(run.trace)
+    jobs = run.trace.jobs
+    lost = jobs.fate == Fate.LOST
+    pairs = zip(jobs.worker[lost].tolist(), jobs.draw[lost].tolist(), strict=True)
+    assert sorted(pairs) == sorted(faults)
+    assert run.n_refused == 1
+    assert any("out of memory" in failure for failure in run.failures)
+    healthy = Faulty(lambda worker, draw: None)
+    again = ag.replay(run.trace, healthy, 0.1, x0=np.ones(4))
+    np.testing.assert_array_equal(again.models[:, 0], run.model)
+
+
+def test_a_worker_that_fails_too_often_leaves():
+    """The others go on; a method that needs it ends with a clear status."""
+    problem = Faulty(lambda worker, draw: "raise" if worker == 2 else None)
+    engine = ag.Threads(restarts=2)
+    run = ag.train(problem, ag.methods.Pure(), 0.1, steps=40, engine=engine, x0=np.ones(4))
+    assert run.status == Ending.STEPS
+    assert (run.trace.jobs.fate[run.trace.jobs.worker == 2] == Fate.LOST).sum() == 3
+    stuck = ag.train(problem, ag.methods.Sync(), 0.1, steps=40, engine=ag.Threads(restarts=0))
+    assert stuck.status == Ending.TOO_FEW_WORKERS
+    check_books(stuck.trace)
+
+
+def test_a_worker_that_hangs_is_replaced():
+    """Past its deadline the job is lost and a fresh thread takes the worker's place."""
+    problem = Faulty(lambda worker, draw: "hang" if (worker, draw) == (0, 8) else None)
+    engine = ag.Threads(deadline=20.0, least_deadline=0.3)
+    started = time.monotonic()
+    run = ag.train(problem, ag.methods.Sync(), 0.1, steps=20, engine=engine, x0=np.ones(4))
+    assert run.status == Ending.STEPS
+    assert time.monotonic() - started < 2.8
+    assert (run.trace.jobs.fate == Fate.LOST).sum() == 1
+    assert "no answer within" in run.failures[0]
+
+
+def test_too_many_bad_gradients_end_the_run_as_diverged():
+    """Refused, counted, and the model stays finite."""
+    problem = Faulty(lambda worker, draw: "nan" if draw > 2 else None)
+    run = ag.train(problem, ag.methods.Pure(), 0.1, steps=1000, max_refused=5, x0=np.ones(4))
+    assert run.status == Ending.DIVERGED
+    assert run.n_refused == 6
+    assert np.isfinite(run.model).all()
+
+
+def test_threads_end_with_the_run():
+    """No worker thread is left once its last job is done."""
+    ag.train(quadratic(), ag.methods.Pure(), 0.1, steps=20)
+    end = time.monotonic() + 5
+    while any(t.name.startswith("asgrad-") for t in threading.enumerate()):
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({}, "give a limit"),
+        ({"steps": -1}, "steps must be an integer >= 0"),
+        ({"steps": 5, "stepsize": 0.0}, "stepsize must be finite and > 0"),
+        ({"steps": 5, "dtype": "int8"}, "unknown dtype 'int8'"),
+        ({"steps": 5, "engine": ag.Threads(slowdown=[1.0])}, "one number for each of the 3"),
+        ({"steps": 5, "method": ag.methods.Pure(wait=9)}, "wait must be at most 3"),
+    ],
+)
+def test_bad_arguments_are_one_clear_line(options, said):
+    """Each wrong argument is named with its rule."""
+    options = {"method": ag.methods.Pure(), "stepsize": 0.1, **options}
+    with pytest.raises(ag.AsgradError, match=said):
+        ag.train(quadratic(), options.pop("method"), options.pop("stepsize"), **options)
+    with pytest.raises(ag.AsgradError, match="slowdown must be >= 1"):
+        ag.Threads(slowdown=[0.5])
