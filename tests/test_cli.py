@@ -88,7 +88,8 @@ def test_train_then_verify_then_ask_what_if(tmp_path):
     """A live run is stored, verified bit for bit, and answers what-if questions."""
     folder = tmp_path / "run"
     done = asgrad("train", "--method", "ringmaster:max_delay=3+mishchenko", "--workers", "3",
-                  "--steps", "60", "--stepsize", "0.2", "--slowdown", "1,1,2", "--out", str(folder))  # fmt: skip
+                  "--steps", "60", "--stepsize", "0.2", "--slowdown", "1,1,2",
+                  "--out", str(folder))  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     assert "stopped by steps" in done.stdout

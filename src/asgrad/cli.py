@@ -49,6 +49,9 @@ def main() -> None:
     except AsgradError as error:
         print(f"asgrad: {error}", file=sys.stderr)
         sys.exit(2)
+    except OSError as error:
+        print(f"asgrad: {error.strerror or error}: {error.filename}.", file=sys.stderr)
+        sys.exit(2)
     except _UsageError as error:
         print(f"asgrad: {' '.join(error.format_message().split())}", file=sys.stderr)
         sys.exit(error.exit_code)
@@ -82,6 +85,10 @@ def compare(
     until_time: UntilTime = None,
     seeds: Annotated[int | None, typer.Option(help="How many seeds.")] = None,
     target: Annotated[float | None, typer.Option(help="Gradient norm to reach.")] = None,
+    evaluations: Annotated[int | None, typer.Option(help="Evaluations of each run.")] = None,
+    regularizer: Annotated[str | None, typer.Option(help="l2 or nonconvex.")] = None,
+    strength: Annotated[float | None, typer.Option(help="λ of the regularizer.")] = None,
+    alpha: Annotated[float | None, typer.Option(help="α of the Dirichlet split.")] = None,
     out: Out = None,
 ) -> None:
     """Compare methods on one problem, each with its best stepsize, by step and by time.
@@ -107,6 +114,10 @@ def compare(
         "until_time": until_time,
         "seeds": seeds,
         "target": target,
+        "evaluations": evaluations,
+        "regularizer": regularizer,
+        "strength": strength,
+        "alpha": alpha,
         "out": out,
     }
     settings = CompareConfig.read(config, {k: v for k, v in said.items() if v is not None})
@@ -162,7 +173,7 @@ def simulate(
     trace = run(
         build("method", method_room, method),
         build("worker times", times_room, times or "linear"),
-        n_workers=workers or 10,
+        n_workers=10 if workers is None else workers,
         steps=steps,
         until_time=until_time,
         jobs=jobs,
@@ -238,11 +249,17 @@ def replay(
         str | None,
         typer.Option(help="How the stepsize depends on the delay, e.g. koloskova."),
     ] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="The config.toml of a run, which names the problem.")
+    ] = None,
     verify: Annotated[
         bool, typer.Option(help="Recompute a run that train wrote and compare the model's bits.")
     ] = False,
 ) -> None:
-    """Compute the run that a trace describes, for every stepsize."""
+    """Compute the run that a trace describes, for every stepsize.
+
+    The problem is that of --config, else the default of compare with the options given here.
+    """
     from asgrad import stepsizes as stepsize_room
     from asgrad.engines import replay as run
     from asgrad.experiments import CompareConfig
@@ -274,7 +291,7 @@ def replay(
         )
     else:
         read = Trace.load(trace)
-        built = CompareConfig.read(None, {**said, "workers": read.n_workers}).build_problem()
+        built = CompareConfig.read(config, {**said, "workers": read.n_workers}).build_problem()
         with _progress("replaying") as tell:
             grid = numbers or default_stepsizes(built.smoothness)
             result = run(read, built, grid, method_stepsize=rule, progress=tell)

@@ -15,8 +15,10 @@ __all__ = [
     "UnknownNameError",
     "as_number",
     "check_choice",
+    "check_flag",
     "check_fraction",
     "check_integer",
+    "check_kind",
     "check_positive",
     "shown",
     "unknown_name",
@@ -58,6 +60,21 @@ def check_positive(owner: str, name: str, value: Any, *, zero: bool = False) -> 
         rule = "finite and >= 0" if zero else "finite and > 0"
         raise AsgradError(f"{owner}: {name} must be {rule}, got {number:g}.")
     return number
+
+
+def check_flag(owner: str, name: str, value: Any) -> bool:
+    """Return `value` if it is True or False, else raise."""
+    if not isinstance(value, bool):
+        raise KindError(f"{owner}: {name} must be true or false, got {shown(value)}.")
+    return value
+
+
+def check_kind(owner: str, name: str, value: Any, kind: type, remedy: str) -> None:
+    """Raise unless `value` is an instance of `kind`; `remedy` shows how to make one."""
+    if not isinstance(value, kind):
+        raise KindError(
+            f"{owner}: {name} must be a {kind.__name__}, for instance {remedy}, got {shown(value)}."
+        )
 
 
 def check_fraction(owner: str, name: str, value: Any) -> float:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -35,7 +37,7 @@ def check_target(path: str | Path, what: str, is_ours: Callable[[Path], bool]) -
         raise AsgradError(f"cannot write a {what} to {str(path)!r}: give the name of a folder.")
     try:
         empty = target.is_dir() and not any(target.iterdir())
-        if (target.exists() or target.is_symlink()) and not empty and not is_ours(target):
+        if target.is_symlink() or (target.exists() and not empty and not is_ours(target)):
             raise AsgradError(
                 f"{target} exists and is no {what} of asgrad; it is left as it is. Choose another "
                 "name."
@@ -59,17 +61,34 @@ def new_folder(path: str | Path, what: str, is_ours: Callable[[Path], bool]) -> 
     """
     target = check_target(path, what, is_ours)
     temporary = target.with_name(f".{target.name}.writing")
+    aside = target.with_name(f".{target.name}.old")
     try:
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
-        yield temporary
-        if target.exists():
-            shutil.rmtree(target)
-        os.replace(temporary, target)
+        with _uninterrupted():
+            shutil.rmtree(temporary, ignore_errors=True)
+            temporary.mkdir(parents=True)
+            yield temporary
+            if target.exists():  # the old one makes way only for one that is whole
+                shutil.rmtree(aside, ignore_errors=True)
+                os.replace(target, aside)
+            os.replace(temporary, target)
+            shutil.rmtree(aside, ignore_errors=True)
     except OSError as error:
         raise AsgradError(f"cannot write {what} {target}: {error.strerror or error}.") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Let Ctrl-C wait: what is being written is worth more than the second it takes."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -30,7 +30,7 @@ def build(kind: str, room: ModuleType, text: str) -> Any:
         The package that exports the classes.
     text : str
         "name" or "name:parameter=value,parameter=value"; a list of numbers is written 1/2/5. A
-        value that is itself such an object, with at most one parameter, comes last.
+        value that is itself such an object comes last, with its parameters.
 
     Raises
     ------
@@ -44,14 +44,20 @@ def build(kind: str, room: ModuleType, text: str) -> Any:
     cls = classes[name]
     fields = [field.name for field in dataclasses.fields(cls)]
     values: dict[str, Any] = {}
-    for part in filter(None, (piece.strip() for piece in said.split(","))):
+    parts = [piece.strip() for piece in said.split(",") if piece.strip()]
+    while parts:
+        part = parts.pop(0)
         key, equals, value = (piece.strip() for piece in part.partition("="))
         if not equals:
             raise AsgradError(f"{kind} {text!r}: write parameters as name=value, got {part!r}.")
         if key not in fields:
             raise unknown_name(f"parameter of {name}", key, fields)
-        nested = value.partition(":")[0] in classes
-        values[key] = build(kind, room, value) if nested else _value(value)
+        if value.partition(":")[0] in classes:  # what follows belongs to the object inside
+            value = ",".join([value, *parts])
+            parts = []
+            values[key] = build(kind, room, value)
+        else:
+            values[key] = _value(value)
     try:
         return cls(**values)
     except KindError as error:
@@ -92,7 +98,7 @@ def _text(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, tuple):
-        return "/".join(f"{number:g}" for number in value)
+        return "/".join(repr(number) for number in value)
     return label(value) if dataclasses.is_dataclass(value) else str(value)
 
 

@@ -38,7 +38,6 @@ class Purpose(IntEnum):
     GRADIENT = 3
     SPLIT = 4
     DATA = 5
-    START = 6
 
 
 def stream_key(seed: int, purpose: Purpose) -> int:

@@ -119,12 +119,15 @@ def test_a_trace_without_steps_is_evaluated_at_its_start():
     np.testing.assert_array_equal(result.models, np.column_stack([x0, x0]))
 
 
-def test_progress_adds_up_to_one_share_a_lane_and_stop_is_answered():
-    """The shares told over a replay sum to its lanes; once stop is set, it raises."""
+def test_progress_adds_up_to_one_and_stop_is_answered():
+    """Shares sum to 1, also if lanes diverge; once stop is set, it raises."""
     trace, problem = trace_of(ag.methods.Pure()), PROBLEMS["quadratic"]
     told: list[float] = []
     ag.replay(trace, problem, [0.1, 0.2, 0.3], progress=told.append)
-    assert sum(told) == pytest.approx(3.0)
+    assert sum(told) == pytest.approx(1.0)
+    told.clear()
+    ag.replay(trace, problem, [0.1, 1e9, 1e7], progress=told.append, threads=1)
+    assert sum(told) == pytest.approx(1.0)
     stop = threading.Event()
     stop.set()
     with pytest.raises(Interrupted):
@@ -141,6 +144,8 @@ def test_progress_adds_up_to_one_share_a_lane_and_stop_is_answered():
         ({"evaluations": 0}, "evaluations must be an integer >= 1"),
         ({"x0": np.zeros(3)}, r"x0 must have shape \(7,\)"),
         ({"x0": np.full(7, np.inf)}, "x0 must be finite"),
+        ({"seeds": []}, "one seed"),
+        ({"threads": 0}, "threads must be an integer >= 1"),
         ({"threads": -1}, "threads must be an integer >= 1"),
     ],
 )

@@ -150,6 +150,66 @@ def test_a_method_that_goes_wrong_is_named(method, times, said):
     assert "\n" not in str(caught.value)
 
 
+def test_time_that_never_passes_does_not_reach_a_limit_in_time():
+    """Steps at 0 s for ever, and only a limit in time: refused. An idle end is no end either."""
+    with pytest.raises(ag.AsgradError, match="time stands still"):
+        ag.simulate(ag.methods.Pure(), ag.times.Fixed(0.0), n_workers=2, until_time=1)
+    with pytest.raises(ag.AsgradError, match="every worker is idle"):
+        ag.simulate(Forgetful(), ag.times.Linear(), n_workers=3, until_time=100)
+
+
+class Reweighing(Forgetful):
+    """Holds three thousand gradients, then changes their weight twelve times at one arrival."""
+
+    def n_entries(self, n_workers):
+        """One."""
+        return 1
+
+    def start(self, server):
+        """Count from 0."""
+        self.count = 0
+        super().start(server)
+
+    def arrive(self, server, worker, read_step):
+        """Hold; at the last arrival weigh and step, again and again."""
+        server.hold(0)
+        self.count += 1
+        if self.count == 3000:
+            for i in range(12):
+                server.weigh(0, 1.0 / (i + 1))
+                server.take_step()
+        server.assign(worker)
+
+
+def test_many_steps_with_a_large_table_at_one_arrival_have_room():
+    """Twelve rows for each of 3000 gradients come up at once."""
+    trace = ag.simulate(Reweighing(), ag.times.Linear(), n_workers=10, jobs=3005)
+    assert trace.contributions.job.size == 12 * 3000
+    assert trace.n_steps == 12
+
+
+def test_jobs_start_in_the_order_of_their_assignment_after_a_cancel():
+    """cancel(1), cancel(2), then assign 0, 2, 1: at the next tie they arrive in that order."""
+
+    class Shuffle(Forgetful):
+        """At its first arrival calls off the others and assigns in another order."""
+
+        def arrive(self, server, worker, read_step):
+            """Record who arrives."""
+            server.apply()
+            server.take_step()
+            order.append(worker)
+            if len(order) == 1:
+                server.cancel(1)
+                server.cancel(2)
+                for chosen in (0, 2, 1):
+                    server.assign(chosen)
+
+    order: list[int] = []
+    ag.simulate(Shuffle(), ag.times.Fixed(1.0), n_workers=3, jobs=4)
+    assert order == [0, 0, 2, 1]
+
+
 def test_zero_times_are_fine_while_steps_are_taken():
     """All jobs take no time: every step happens at 0."""
     trace = ag.simulate(ag.methods.Pure(), ag.times.Fixed(0.0), n_workers=3, steps=500)

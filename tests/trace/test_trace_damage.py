@@ -360,3 +360,33 @@ def test_loading_changes_nothing(folder, trace):
     before = {name: (folder / name).read_bytes() for name in os.listdir(folder)}
     assert Trace.load(folder).equals(trace)
     assert {name: (folder / name).read_bytes() for name in os.listdir(folder)} == before
+
+
+TABLES = {
+    "a row outside the table that lasts two steps": [(0, -1, 0, 2, 1.0)],
+    "two weights in one entry at one step": [(0, 3, 0, 2, 1.0), (1, 3, 0, 2, 0.5)],
+    "one of two jobs leaves the entry": [(0, 3, 0, 1, 1.0), (1, 3, 0, 2, 1.0)],
+    "one of two jobs comes back": [(0, 3, 0, 1, 1.0), (1, 3, 0, 1, 1.0), (0, 3, 1, 2, 1.0)],
+    "a job moves between entries": [(0, 3, 0, 1, 1.0), (0, 4, 1, 2, 1.0)],
+    "a job enters twice at once": [(0, 3, 0, 2, 1.0), (0, 3, 1, 2, 1.0)],
+}
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_a_table_that_no_server_could_keep_is_refused(refused, tmp_path, name):
+    """What holding, weighing and clearing entries cannot give would replay wrongly."""
+    from asgrad.trace import Contributions, Header, Jobs
+
+    rows = TABLES[name]
+    used = sorted({row[0] for row in rows})
+    fate = np.array([1 if job in used else 0 for job in range(2)], np.int8)
+    jobs = Jobs(
+        np.zeros(2, np.int32), np.zeros(2, np.int64), np.arange(2), np.zeros(2), np.zeros(2),
+        np.ones(2), fate,
+    )  # fmt: skip
+    kinds = (np.int64, np.int32, np.int64, np.int64, np.float64)
+    columns = (np.array(c, kind) for c, kind in zip(zip(*rows, strict=True), kinds, strict=True))
+    header = Header("x", "y", 1, 0, 2.0, "steps")
+    trace = Trace(jobs, Contributions(*columns), np.array([1.0, 2.0]), header)
+    trace.save(tmp_path / "trace")
+    assert "contributions" in refused(lambda: Trace.load(tmp_path / "trace"), TraceError)

@@ -23,7 +23,8 @@ from asgrad.trace.tables import Contributions, Fate, Jobs, empty_table
 __all__ = ["COUNTS", "ENTRIES", "SLOTS", "TALLY", "TREE", "WORKERS", "close_entries", "run"]
 
 # What a call of the loop ends with.
-GROW, PAUSE, STEPS, JOBS, TIME, STALLED, BAD_TIME, STANDSTILL = range(8)
+GROW, PAUSE, STEPS, JOBS, TIME, STALLED, BAD_TIME, STANDSTILL, OVERFLOW = range(9)
+UNLIMITED = 2**62
 
 _IN_FLIGHT = int(Fate.IN_FLIGHT)
 _APPLIED = int(Fate.APPLIED)
@@ -75,6 +76,7 @@ COUNTS = np.dtype(
             *("max_flying", "max_delay"),
             "worker",  # whose time is bad
             "standing",  # arrivals since the last step or the last passing of time
+            "needed_rows",  # how many contributions there must be room for
         )
     ]
 )
@@ -218,7 +220,6 @@ def _take_step(counts, slots, jobs, rows, tally, record, step_times, now):
     if record:
         step_times[step] = now
     counts[0]["steps"] = step + 1
-    counts[0]["standing"] = 0
 
 
 @inlined
@@ -309,15 +310,18 @@ def _carry_out(
             _drop(counts, slots, jobs, record, slot)
         elif code == CANCEL:
             _cancel(counts, slots, jobs, workers, tally, record, target, now)
-            restart[n_restart] = target
-            n_restart += 1
         elif code == HOLD:
             _hold(counts, slots, entries, slot, target)
         elif code == WEIGH:
             _weigh(counts, slots, jobs, rows, entries, tally, record, target, out[i, 2])
         elif code == CLEAR:
             _clear(counts, slots, jobs, rows, entries, tally, record, target)
-    if arrived >= 0:  # it may be left without work
+    # Last those that may be left without work.
+    for i in range(1, int(out[0, 0]) + 1):
+        if int(out[i, 0]) == CANCEL:
+            restart[n_restart] = int(out[i, 1])
+            n_restart += 1
+    if arrived >= 0:
         restart[n_restart] = arrived
         n_restart += 1
     return n_restart
@@ -352,15 +356,23 @@ def _arrive(counts, slots, jobs, workers, tally, record, worker, now):
 
 
 @inlined
-def _lacks_room(counts, slots, jobs, rows, step_times, record, n_decisions):
-    """Say whether the arrays are too small for the coming decisions."""
+def _lacks_room(counts, slots, jobs, rows, step_times, record, out):
+    """Say whether the arrays are too small for the decisions in `out`."""
+    n_decisions = int(out[0, 0])
+    n_steps = 0
+    if counts[0]["kept"] > 0:
+        for i in range(1, n_decisions + 1):
+            n_steps += int(out[i, 0]) == STEP
+    # Between two steps each kept job's row can be closed at most once.
+    counts[0]["needed_rows"] = (
+        counts[0]["rows"] + (n_steps + 1) * (counts[0]["kept"] + 1) + n_decisions
+    )
     return counts[0]["n_free"] < n_decisions or (
         record
         and (
             counts[0]["assigned"] + n_decisions > jobs.worker.size
             or counts[0]["steps"] + n_decisions > step_times.size
-            # An arrival can close each kept job's row once before a step and once after it.
-            or counts[0]["rows"] + 2 * counts[0]["kept"] + n_decisions > rows.job.size
+            or counts[0]["needed_rows"] > rows.job.size
         )
     )
 
@@ -433,19 +445,19 @@ def run(
                 status = PAUSE
                 break
             time = tree[1]["finish"]
+            if time == _INFINITE:
+                status = STALLED
+                break
             if time > until_time:
                 now = until_time
                 status = TIME
-                break
-            if time == _INFINITE:
-                status = STALLED
                 break
             if time > now:
                 counts[0]["max_flying"] = max(counts[0]["max_flying"], counts[0]["flying"])
                 now = time
                 counts[0]["standing"] = 0
             counts[0]["standing"] += 1
-            if counts[0]["standing"] > 1000 * workers.size + 100_000:
+            if counts[0]["standing"] > 1000 * workers.size + 100_000 and max_jobs >= UNLIMITED:
                 status = STANDSTILL
                 break
             worker = tree[1]["winner"]
@@ -454,9 +466,13 @@ def run(
             out[0, 0] = 0
             rule(state, worker, slots[slot]["read_step"], counts[0]["steps"], out)
             counts[0]["pending"] = 1
-        if _lacks_room(counts, slots, jobs, rows, step_times, record, int(out[0, 0])):
+        if int(out[0, 0]) >= out.shape[0]:
+            status = OVERFLOW
+            break
+        if _lacks_room(counts, slots, jobs, rows, step_times, record, out):
             status = GROW
             break
+        steps_before = counts[0]["steps"]
         n_restart = _carry_out(
             counts,
             slots,
@@ -472,6 +488,8 @@ def run(
             now,
         )
         counts[0]["pending"] = 0
+        if counts[0]["steps"] > steps_before and max_steps < UNLIMITED:
+            counts[0]["standing"] = 0
         for i in range(n_restart):
             worker = restart[i]
             if workers[worker]["running"] >= 0:

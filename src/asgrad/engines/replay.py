@@ -23,7 +23,16 @@ from asgrad.engines.walk import (
     compiled_walk,
     walk,
 )
-from asgrad.errors import AsgradError, TraceError, check_choice, check_integer, check_positive
+from asgrad.errors import (
+    AsgradError,
+    KindError,
+    TraceError,
+    check_choice,
+    check_integer,
+    check_kind,
+    check_positive,
+    shown,
+)
 from asgrad.optimizers import SGD, Optimizer
 from asgrad.problems.base import CompiledProblem, Packed, Problem
 from asgrad.stepsizes import Constant, Stepsize
@@ -31,7 +40,15 @@ from asgrad.streams import Purpose, stream_key
 from asgrad.trace import Trace
 from asgrad.transforms import Identity, Transform
 
-__all__ = ["Interrupted", "Result", "Status", "checked_start", "replay", "rules_of"]
+__all__ = [
+    "Interrupted",
+    "Result",
+    "Status",
+    "checked_start",
+    "checked_threads",
+    "replay",
+    "rules_of",
+]
 
 _LANES_A_BLOCK = 32
 _BLOW_UP = 1e8
@@ -57,8 +74,8 @@ class Result:
     stepsizes, seeds : numpy.ndarray
         float64 and int64 of shape (n_lanes,).
     status : list of Status
-        "diverged": a number became infinite or NaN, or ‖∇f‖ passed 1e8 · max(1, ‖∇f(x_0)‖); the
-        lane was stopped and its later metrics are NaN.
+        "diverged": at an evaluation a number was infinite or NaN, or ‖∇f‖ above
+        1e8 · max(1, ‖∇f(x_0)‖); the lane was stopped and its metrics from there on are NaN.
     steps : numpy.ndarray
         int64 of shape (n_evaluations,): the evaluated models x_s.
     times : numpy.ndarray
@@ -69,7 +86,8 @@ class Result:
         float64 of shape (n_evaluations, n_lanes): f, ‖∇f‖, and the share of correct predictions
         on the training data (NaN where there are no labels).
     models : numpy.ndarray
-        float of shape (dim, n_lanes): the last models; for a diverged lane its last evaluated one.
+        float of shape (dim, n_lanes): the last models; for a diverged lane the one at which it was
+        stopped.
     """
 
     stepsizes: np.ndarray
@@ -99,8 +117,14 @@ class _Job:
     transform: Transform
     optimizer: Optimizer
     packed: Packed
+    n_lanes: int
     progress: Callable[[float], None] | None
     stop: threading.Event
+
+    def tell(self, lanes: float) -> None:
+        """Report progress, in lanes."""
+        if self.progress and lanes > 0:
+            self.progress(lanes / self.n_lanes)
 
     def step_kernels(self) -> tuple[Callable, Callable, Callable]:
         """Return what a step calls beside the gradient: factor, transform, optimizer."""
@@ -129,9 +153,9 @@ def replay(
     gradients that enter a step are computed. A lane's bits do not depend on what other lanes stand
     beside it, nor on the number of threads.
 
-    Memory: (V + E + 4 + M) · dim · lanes floats, V the most model versions alive at once (at most
-    τ_C + 1), E the entries of the method's table, M the blocks that transform and optimizer
-    remember, plus 128 · dim floats a thread for evaluation.
+    Memory: (V + E + 4 + M) · dim · lanes floats, V the most model versions that later steps
+    still read, E the entries of the method's table, M the blocks that transform and optimizer
+    remember; plus about 200 · dim floats a thread for evaluation, and the problem's data.
 
     Parameters
     ----------
@@ -141,8 +165,9 @@ def replay(
     stepsizes : float or sequence of float, > 0
         γ, a lane each.
     seeds : int or sequence of int, optional
-        Fix the sampled rows and the noise. By default the trace's seed. Several seeds on one trace
-        are independent runs only where the trace does not depend on its seed.
+        Fix the sampled rows and the noise; a number means that seed. By default the trace's.
+        Several seeds on one trace are independent runs only where the trace does not depend on its
+        seed.
     method_stepsize : Stepsize, optional
         How the stepsize depends on the delay; by default not at all.
     transform : Transform, optional
@@ -158,7 +183,7 @@ def replay(
     threads : int >= 1, optional
         By default one a core.
     progress : callable, optional
-        Called with the share of the work done since the last call; from any thread.
+        Called with the share of the work done since the last call, from any thread; they sum to 1.
     stop : threading.Event, optional
         Once set, the replay raises `Interrupted` at the next evaluation.
 
@@ -180,6 +205,9 @@ def replay(
     >>> bool(result.gradient_norm[-1, 1] < result.gradient_norm[0, 1])
     True
     """
+    check_kind("replay", "trace", trace, Trace, "ag.Trace.load(path)")
+    check_kind("replay", "problem", problem, Problem, "ag.problems.Softmax('digits')")
+    check_parts("replay", method_stepsize, transform, optimizer)
     if not trace.n_workers == problem.n_workers:
         raise TraceError(
             f"replay: the trace has {trace.n_workers} workers and the problem "
@@ -187,11 +215,13 @@ def replay(
         )
     check_choice("dtype", dtype, ("float64", "float32"))
     check_integer("replay", "evaluations", evaluations, minimum=1)
-    threads = check_integer("replay", "threads", threads or os.cpu_count() or 1, minimum=1)
-    lanes = [check_positive("replay", "stepsize", s) for s in np.ravel(stepsizes).tolist()]
-    if not lanes:
-        raise AsgradError("replay: give at least one stepsize.")
-    seed_list = [trace.header.seed] if seeds is None else np.ravel(seeds).tolist()
+    threads = checked_threads("replay", threads)
+    lanes = [check_positive("replay", "stepsize", s) for s in _listed(stepsizes)]
+
+    chosen: Any = trace.header.seed if seeds is None else seeds
+    if not lanes or np.size(chosen) == 0:
+        raise AsgradError("replay: give at least one stepsize and one seed.")
+    seed_list = [check_integer("replay", "seed", seed, minimum=0) for seed in _listed(chosen)]
 
     method_stepsize = method_stepsize or Constant()
     transform, optimizer = transform or Identity(), optimizer or SGD()
@@ -205,12 +235,13 @@ def replay(
         dtype=dtype,
         x0=checked_start(problem, x0),
         rules=rules_of(
-            problem, method_stepsize, transform, optimizer, concurrency=trace.summary.tau_c
+            problem, method_stepsize, transform, optimizer, concurrency=lambda: trace.summary.tau_c
         ),
         stepsize=method_stepsize,
         transform=transform,
         optimizer=optimizer,
         packed=problem.pack(np.dtype(dtype)),
+        n_lanes=len(lanes) * len(seed_list),
         progress=progress,
         stop=stop or threading.Event(),
     )
@@ -224,7 +255,12 @@ def replay(
         parts = [_run_block(job, seed, part) for seed, part in blocks]
     else:
         with ThreadPoolExecutor(threads) as pool:
-            parts = list(pool.map(lambda block: _run_block(job, *block), blocks))
+            futures = [pool.submit(_run_block, job, *block) for block in blocks]
+            try:
+                parts = [future.result() for future in futures]
+            except BaseException:  # Ctrl-C as well: the others are told to stop
+                job.stop.set()
+                raise
     metrics = np.concatenate([part[0] for part in parts], axis=2)
     return Result(
         stepsizes=np.tile(lanes, len(seed_list)),
@@ -263,10 +299,8 @@ def _run_block(
         while evaluated < n_evaluations and alive.size:
             if job.stop.is_set():
                 raise Interrupted
-            room = go_on(gradient, *kernels, job.packed, key, job.plan, job.rules, blocks, cursor)
-            if room and job.progress:
-                job.progress(n_lanes / n_evaluations)
-            if room and cursor[EVALUATION] < n_evaluations:
+            go_on(gradient, *kernels, job.packed, key, job.plan, job.rules, blocks, cursor)
+            if job.plan.evaluated.size > cursor[EVALUATION] and not _is_full(blocks, cursor):
                 continue
             values = _evaluate(job, evaluate, blocks, int(cursor[TAKEN]))
             values = values.reshape(3, -1, alive.size).swapaxes(0, 1)
@@ -279,13 +313,20 @@ def _run_block(
             metrics[evaluated : evaluated + len(values), :, alive] = shown
             models[:, alive] = blocks.models[job.plan.slot[cursor[STEP]]]
             evaluated += len(values)
+            job.tell(len(values) * n_lanes / n_evaluations)
             cursor[TAKEN] = 0
             if not good[-1].all():
                 blocks = keep_lanes(blocks, good[-1])
                 alive = alive[good[-1]]
+    job.tell((n_evaluations - evaluated) * n_lanes / n_evaluations)  # all lanes have diverged
     done = set(alive.tolist())
     status = [Status.FINISHED if lane in done else Status.DIVERGED for lane in range(n_lanes)]
     return metrics, models, status
+
+
+def _is_full(blocks: Blocks, cursor: np.ndarray) -> bool:
+    """Say whether no further snapshot fits."""
+    return bool(cursor[TAKEN] + blocks.stepsizes.size > blocks.snapshots.shape[1])
 
 
 def _evaluate(job: _Job, evaluate: Callable, blocks: Blocks, taken: int) -> np.ndarray:
@@ -301,14 +342,21 @@ def rules_of(
     stepsize: Stepsize,
     transform: Transform,
     optimizer: Optimizer,
-    concurrency: int,
+    concurrency: Callable[[], int],
 ) -> Rules:
     """Return the parameters of the kernels; L is computed only for a rule that needs it."""
     if isinstance(stepsize, Constant):
         factors = np.zeros(1)
     else:
-        factors = stepsize.parameters(problem.smoothness, concurrency, problem.n_workers)
+        factors = stepsize.parameters(problem.smoothness, concurrency(), problem.n_workers)
     return Rules(factors, transform.parameters(), optimizer.parameters())
+
+
+def _listed(values: Any) -> list[Any]:
+    """Return one value, or several, as a list."""
+    if isinstance(values, str) or np.ndim(values) == 0:
+        return [values]
+    return list(values.tolist() if isinstance(values, np.ndarray) else values)
 
 
 def _evaluated_steps(n_steps: int, evaluations: int) -> np.ndarray:
@@ -318,9 +366,36 @@ def _evaluated_steps(n_steps: int, evaluations: int) -> np.ndarray:
     )
 
 
+def check_parts(
+    owner: str,
+    stepsize: Stepsize | None,
+    transform: Transform | None,
+    optimizer: Optimizer | None,
+) -> None:
+    """Refuse parts of a run that are not of their kind; None stands for the default."""
+    parts: list[tuple[str, Any, type, str]] = [
+        ("method_stepsize", stepsize, Stepsize, "ag.stepsizes.Mishchenko()"),
+        ("transform", transform, Transform, "ag.transforms.Clip(1.0)"),
+        ("optimizer", optimizer, Optimizer, "ag.optimizers.HeavyBall(0.9)"),
+    ]
+    for name, part, kind, remedy in parts:
+        if part is not None:
+            check_kind(owner, name, part, kind, remedy)
+
+
+def checked_threads(owner: str, threads: int | None) -> int:
+    """Return the number of threads; by default one a core."""
+    if threads is None:
+        return os.cpu_count() or 1
+    return check_integer(owner, "threads", threads, minimum=1)
+
+
 def checked_start(problem: Problem, x0: np.ndarray | None) -> np.ndarray:
     """Return x_0, checked."""
-    start: Any = problem.x0 if x0 is None else np.asarray(x0, np.float64)
+    try:
+        start: Any = problem.x0 if x0 is None else np.asarray(x0, np.float64)
+    except (TypeError, ValueError):
+        raise KindError(f"replay: x0 must be an array of numbers, got {shown(x0)}.") from None
     if start.shape != (problem.dim,):
         raise AsgradError(f"replay: x0 must have shape ({problem.dim},), got {start.shape}.")
     if not np.isfinite(start).all():

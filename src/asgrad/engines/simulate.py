@@ -8,7 +8,7 @@ from typing import Any, Literal, overload
 import numpy as np
 
 from asgrad.engines import events
-from asgrad.errors import AsgradError, check_integer, check_positive
+from asgrad.errors import AsgradError, check_integer, check_kind, check_positive
 from asgrad.kernels import is_compiled
 from asgrad.methods.base import Method, Opening
 from asgrad.methods.decisions import ASSIGN
@@ -18,7 +18,6 @@ from asgrad.trace.tables import empty_table
 
 __all__ = ["simulate", "versions"]
 
-_UNLIMITED = 2**62
 _RESERVED = 1 << 25  # the most jobs that memory is reserved for before they come up
 _ARRIVALS_A_CALL = 2_000_000  # well under a second, so that Ctrl-C is answered
 
@@ -64,9 +63,12 @@ def simulate(
 ) -> Trace | Summary:
     """Play `method` on workers that take `times`, in virtual time; no gradient is computed.
 
-    The run ends at the first limit that is reached; at least one must be given. Arrivals at one
-    moment are taken in the order in which their jobs started; the worker that arrived goes on with
-    its queue first, then the jobs that are assigned start, in the order of assignment.
+    The run ends with the arrival that reaches the first limit; at least one must be given. A method
+    that takes several steps at one arrival may so pass `steps`.
+
+    Arrivals at one moment are taken in the order in which their jobs started; the worker that
+    arrived goes on with its queue first, then the jobs that are assigned start, in the order of
+    assignment.
 
     Parameters
     ----------
@@ -101,6 +103,8 @@ def simulate(
     >>> trace.delays.tolist()
     [0, 1, 2, 3, 3, 3, 3, 3]
     """
+    check_kind("simulate", "method", method, Method, "ag.methods.Pure()")
+    check_kind("simulate", "times", times, Times, "ag.times.Linear()")
     n_workers = check_integer("simulate", "n_workers", n_workers, minimum=1)
     if steps is None and jobs is None and until_time is None:
         raise AsgradError("simulate: give a limit: steps, jobs or until_time.")
@@ -111,7 +115,7 @@ def simulate(
         end = check_positive("simulate", "until_time", until_time, zero=True)
     run = _Run(method, times, n_workers, seed, record)
     expected = min(max_steps, max_jobs)
-    if record and expected < _UNLIMITED:
+    if record and expected < events.UNLIMITED:
         run.reserve(min(expected, _RESERVED))
     stopped_by = run.play(max_steps, max_jobs, end)
     return run.trace(stopped_by) if record else run.summary()
@@ -203,9 +207,14 @@ class _Run:
             )
         if status == events.STANDSTILL:
             raise AsgradError(
-                f"simulate: time stands still at {self.clock[0]:g} s and no step is taken: "
+                f"simulate: time stands still at {self.clock[0]:g} s: "
                 f"{self.count('standing') - 1} jobs took 0 seconds; give a worker times above 0, "
                 "or a limit on jobs."
+            )
+        if status == events.OVERFLOW:
+            raise AsgradError(
+                f"{type(self.method).__name__}: at most {self.out.shape[0] - 1} decisions fit one "
+                f"arrival, got {self.out[0, 0]:.0f}."
             )
         if status == events.BAD_TIME:
             worker = self.count("worker")
@@ -226,7 +235,7 @@ class _Run:
             self.counts["n_free"] += new.size
         if self.record:
             n_jobs = self.count("assigned") + coming
-            n_rows = self.count("rows") + 2 * self.count("kept") + coming
+            n_rows = max(self.count("needed_rows"), self.count("rows") + self.count("kept"))
             self.jobs = Jobs(*(_larger(column, n_jobs) for column in self.jobs))
             self.rows = Contributions(*(_larger(column, n_rows) for column in self.rows))
             self.step_times = _larger(self.step_times, self.count("steps") + coming)
@@ -274,10 +283,12 @@ class _Run:
             n_applied=n_applied,
             n_dropped=self.count("dropped"),
             n_cancelled=self.count("cancelled"),
+            n_lost=0,
             n_in_flight=waiting.size,
+            n_computed=self.count("arrived"),
             end_time=end,
             tau_max=int(max(self.count("max_delay"), ages.max(initial=0))),
-            tau_avg=float(sums.sum() / max(terms.sum(), 1)),
+            tau_avg=float(sums.sum() / max(self.count("assigned"), 1)),
             tau_c=self.count("max_flying"),
             worker_delays=sums / np.where(terms, terms, np.nan),
             work_shares=applied / max(n_applied, 1),
@@ -308,7 +319,7 @@ class _Run:
 
 def _limit(name: str, value: int | None) -> int:
     """Return a limit on a count; none means as good as none."""
-    return _UNLIMITED if value is None else check_integer("simulate", name, value, minimum=0)
+    return events.UNLIMITED if value is None else check_integer("simulate", name, value, minimum=0)
 
 
 def _new_tree(n_workers: int) -> np.ndarray:

@@ -13,11 +13,11 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from asgrad.engines.replay import checked_start, rules_of
+from asgrad.engines.replay import check_parts, checked_start, rules_of
 from asgrad.engines.server import Job, Orders, Server
 from asgrad.engines.simulate import versions
 from asgrad.engines.threads import Arrival, Threads
-from asgrad.errors import AsgradError, check_choice, check_integer, check_positive
+from asgrad.errors import AsgradError, check_choice, check_integer, check_kind, check_positive
 from asgrad.methods.base import Method
 from asgrad.optimizers import SGD, Optimizer
 from asgrad.problems.base import Problem
@@ -169,6 +169,9 @@ def train(
     >>> bool((again.models[:, 0] == run.model).all())
     True
     """
+    check_kind("train", "problem", problem, Problem, "ag.problems.Softmax('digits')")
+    check_kind("train", "method", method, Method, "ag.methods.Pure()")
+    check_parts("train", method_stepsize, transform, optimizer)
     if steps is None and jobs is None and until_time is None and target is None:
         raise AsgradError("train: give a limit: steps, jobs, until_time or target.")
     for name, count in (("steps", steps), ("jobs", jobs), ("max_refused", max_refused)):
@@ -187,7 +190,7 @@ def train(
         problem,
         method,
         method_stepsize,
-        rules_of(problem, method_stepsize, transform, optimizer, concurrency),
+        rules_of(problem, method_stepsize, transform, optimizer, lambda: concurrency),
         transform,
         optimizer,
         checked_start(problem, x0),

@@ -25,6 +25,7 @@ __all__ = ["Rules", "compiled_walk", "delivered", "walk"]
 
 STEP, EVALUATION, TAKEN, N_CURSORS = 0, 1, 2, 3
 REFRESH = 256
+PAUSE = 512  # steps after which control goes back, so that a request to stop is heard
 
 
 class Rules(NamedTuple):
@@ -36,7 +37,7 @@ class Rules(NamedTuple):
 
 
 def walk(gradient, factor, transform, optimizer, data, key, plan, rules, blocks, cursor):
-    """Go on to the next model that is to be evaluated, or to the end; False if snapshots are full.
+    """Go on until the snapshots are full, some steps later, or to the end.
 
     x_{s+1} = optimizer(x_s, Σ over the rows of step s of weight · factor(τ) · transform(g)), plus
     the table's weighted sum. A gradient is computed when a step first uses it.
@@ -44,6 +45,7 @@ def walk(gradient, factor, transform, optimizer, data, key, plan, rules, blocks,
     n_steps = plan.first_row.size - 1
     n_lanes = blocks.stepsizes.size
     n_entries = blocks.table_weights.size
+    pause_at = cursor[STEP] + PAUSE
     while True:
         step = cursor[STEP]
         x = blocks.models[plan.slot[step]]
@@ -51,13 +53,12 @@ def walk(gradient, factor, transform, optimizer, data, key, plan, rules, blocks,
         if due < plan.evaluated.size and plan.evaluated[due] == step:
             taken = cursor[TAKEN]
             if taken + n_lanes > blocks.snapshots.shape[1]:
-                return False
+                return
             copy_columns(blocks.snapshots, taken, x)
             cursor[TAKEN] += n_lanes
             cursor[EVALUATION] += 1
-            return True
-        if step == n_steps:
-            return True
+        if step == n_steps or step >= pause_at:
+            return
 
         direction = blocks.direction
         empty = True
@@ -72,27 +73,30 @@ def walk(gradient, factor, transform, optimizer, data, key, plan, rules, blocks,
                 if plan.keeps[row] == 0:
                     set_zero(blocks.table[entry])
             if plan.computes[row] == 1:
-                g = blocks.gradient
                 worker = plan.worker[row]
                 delay = step - plan.read_step[row]
-                x_read = blocks.models[plan.slot[plan.read_step[row]]]
-                gradient(
-                    data.values, data.indices, data.layout, x_read, worker, plan.draw[row], key, g,
-                    blocks.scratch, blocks.picks,
-                )  # fmt: skip
-                transform(rules.transform, g, x_read, x, worker, blocks.transform_memory)
                 weight = plan.weight[row] if entry < 0 else 1.0
+                needed = False
                 for lane in range(n_lanes):
                     blocks.scales[lane] = weight * factor(
                         rules.stepsize, blocks.stepsizes[lane], delay
                     )
-                if entry < 0 and empty:
-                    set_scaled(direction, blocks.scales, g)
-                    empty = False
-                elif entry < 0:
-                    add_scaled(direction, blocks.scales, g)
-                else:
-                    add_scaled(blocks.table[entry], blocks.scales, g)
+                    needed = needed or blocks.scales[lane] != 0
+                if needed:  # a rule may drop a gradient by the factor 0
+                    g = blocks.gradient
+                    x_read = blocks.models[plan.slot[plan.read_step[row]]]
+                    gradient(
+                        data.values, data.indices, data.layout, x_read, worker, plan.draw[row],
+                        key, g, blocks.scratch, blocks.picks,
+                    )  # fmt: skip
+                    transform(rules.transform, g, x_read, x, worker, blocks.transform_memory)
+                    if entry >= 0:
+                        add_scaled(blocks.table[entry], blocks.scales, g)
+                    elif empty:
+                        set_scaled(direction, blocks.scales, g)
+                        empty = False
+                    else:
+                        add_scaled(direction, blocks.scales, g)
             ends = row + 1 == plan.first_row[step + 1] or plan.entry[row + 1] != entry
             if entry >= 0 and ends:
                 blocks.scales[:] = blocks.table_weights[entry]
@@ -122,7 +126,7 @@ def delivered(values, indices, layout, x, worker, draw, key, out, scratch, picks
 
 
 @cache
-def compiled_walk(dtype: str) -> Callable[..., bool]:
+def compiled_walk(dtype: str) -> Callable[..., None]:
     """Return `walk` compiled for floats of `dtype`."""
     f = numba.from_dtype(np.dtype(dtype))
     i8 = np.zeros(1, np.int64)
@@ -130,7 +134,7 @@ def compiled_walk(dtype: str) -> Callable[..., bool]:
     one, two, three = (np.zeros((1,) * axes, dtype) for axes in (1, 2, 3))
     plan = Plan(i8, i8, f8, *(i8 for _ in range(7)))
     blocks = Blocks(one, one, one, three, two, two, three, two, three, three, f8, two, one, i8)
-    signature = types.boolean(
+    signature = types.void(
         types.FunctionType(gradient_type(f)),
         types.FunctionType(FACTOR),
         types.FunctionType(transform_type(f)),

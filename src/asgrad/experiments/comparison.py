@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -16,7 +15,8 @@ import numpy as np
 from asgrad import methods as method_room
 from asgrad import stepsizes as stepsize_room
 from asgrad.engines import Interrupted, Result, Status, replay, simulate
-from asgrad.errors import AsgradError, check_integer, check_positive
+from asgrad.engines.replay import checked_threads
+from asgrad.errors import AsgradError, KindError, check_integer, check_kind, check_positive, shown
 from asgrad.experiments.grid import Cell, Line, choose, summarize_method
 from asgrad.methods import Method
 from asgrad.problems import Problem
@@ -49,6 +49,11 @@ class Contender:
             return cls(said)
         if isinstance(said, tuple):
             return cls(*said)
+        if not isinstance(said, str):
+            raise KindError(
+                "compare: a method is a text such as 'pure', an object such as ag.methods.Pure(), "
+                f"or a pair of method and stepsize rule, got {shown(said)}."
+            )
         method, _, stepsize = said.partition("+")
         rule = build("stepsize", stepsize_room, stepsize) if stepsize else Constant()
         return cls(build("method", method_room, method), rule)
@@ -154,7 +159,8 @@ def compare(
         worst method where "sync" is not compared.
     evaluations : int >= 1
     out : path, optional
-        Write the run to this folder.
+        Write the run to this folder; its config.toml says what was compared, but is no input of the
+        command line.
     threads : int >= 1, optional
         By default one a core.
     progress : callable, optional
@@ -178,19 +184,25 @@ def compare(
     >>> [line.method for line in found.lines]
     ['sync', 'pure']
     """
-    contenders = [Contender.of(said) for said in methods]
+    check_kind("compare", "problem", problem, Problem, "ag.problems.Softmax('digits')")
+    check_kind("compare", "times", times, Times, "ag.times.Linear()")
+    several = [methods] if isinstance(methods, str | Method) else methods
+    contenders = [Contender.of(said) for said in several]
     if not contenders:
         raise AsgradError("compare: give at least one method.")
     labels = [contender.label for contender in contenders]
     if len(set(labels)) < len(labels):
         twice = next(label for label in labels if labels.count(label) > 1)
-        raise AsgradError(f"compare: method {twice!r} is given twice.")
+        raise AsgradError(
+            f"compare: method {twice!r} is given twice; a method of your own with parameters "
+            "needs a name of its own, or to be a dataclass."
+        )
     grid = _checked_grid(default_stepsizes(problem.smoothness) if stepsizes is None else stepsizes)
     seed_list = _checked_seeds(seeds)
     if target is not None:
         check_positive("compare", "target", target)
     check_integer("compare", "evaluations", evaluations, minimum=1)
-    threads = check_integer("compare", "threads", threads or os.cpu_count() or 1, minimum=1)
+    threads = checked_threads("compare", threads)
     if out is not None:
         from asgrad.experiments.run import check_writable
 
@@ -215,7 +227,17 @@ def compare(
         raise AsgradError("compare: interrupted before any method was finished.")
     comparison = _conclude(finished, seed_list, traces, results, target, problem, complete)
     if out is not None:
-        comparison.save(out)
+        said = {
+            "problem": str(getattr(problem, "label", problem.name)),
+            "times": times.label,
+            "methods": labels,
+            "stepsizes": grid.tolist(),
+            "seeds": seed_list,
+            "steps": steps,
+            "until_time": until_time,
+            "evaluations": evaluations,
+        }
+        comparison.save(out, said)
     return comparison
 
 
@@ -234,7 +256,7 @@ class _Work:
     ):
         self.problem, self.traces, self.evaluations = problem, traces, evaluations
         self.contenders = {contender.label: contender for contender in contenders}
-        self.threads, self.progress = threads, progress
+        self.threads, self.progress, self.n_lanes = threads, progress, grid.size
         self.stop = threading.Event()
         # Enough parts to keep all threads busy to the end.
         n_parts = min(grid.size, -(-4 * threads // len(traces)))
@@ -242,7 +264,7 @@ class _Work:
         load = {
             key: trace.contributions.job.size + 20 * evaluations for key, trace in traces.items()
         }
-        total = sum(load.values()) * grid.size
+        total = sum(load.values())
         self.share = {key: value / total for key, value in load.items()}
 
     def run(self) -> tuple[dict[tuple[str, int], Result], bool]:
@@ -279,7 +301,7 @@ class _Work:
 
         def tell(share: float) -> None:
             if self.progress:
-                self.progress(share * self.share[key])
+                self.progress(share * self.share[key] * stepsizes.size / self.n_lanes)
 
         if self.stop.is_set():
             raise Interrupted
@@ -364,8 +386,7 @@ def _cells(
                 n_steps=summary.n_steps,
                 end_time=summary.end_time,
                 n_computed=summary.n_computed,
-                n_dropped=summary.n_dropped,
-                n_cancelled=summary.n_cancelled,
+                wasted=summary.wasted_share,
                 tau_avg=summary.tau_avg,
                 tau_max=summary.tau_max,
                 tau_c=summary.tau_c,
@@ -388,6 +409,8 @@ def _joined(parts: list[Result]) -> Result:
 
 def _checked_grid(stepsizes: Sequence[float]) -> np.ndarray:
     """Return the stepsizes, checked and rising."""
+    if np.ndim(stepsizes) != 1:
+        raise KindError(f"compare: stepsizes must be a list of numbers, got {shown(stepsizes)}.")
     grid = sorted({check_positive("compare", "stepsize", s) for s in stepsizes})
     if not grid:
         raise AsgradError("compare: give at least one stepsize.")
@@ -396,8 +419,10 @@ def _checked_grid(stepsizes: Sequence[float]) -> np.ndarray:
 
 def _checked_seeds(seeds: int | Sequence[int]) -> list[int]:
     """Return the seeds as a list, checked."""
-    if isinstance(seeds, Sequence):
-        found = [check_integer("compare", "seed", seed, minimum=0) for seed in seeds]
+    if not isinstance(seeds, str) and np.ndim(seeds) == 1:
+        found = [
+            check_integer("compare", "seed", seed, minimum=0) for seed in np.asarray(seeds).tolist()
+        ]
         if not found or len(set(found)) < len(found):
             raise AsgradError("compare: give at least one seed, each only once.")
         return found

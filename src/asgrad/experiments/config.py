@@ -109,7 +109,7 @@ class CompareConfig(ProblemConfig):
     methods: list[str] = Field(
         [
             "sync",
-            "m-sync:m=8",
+            "m-sync",
             "pure",
             "pure+mishchenko",
             "random",

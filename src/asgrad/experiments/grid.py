@@ -35,8 +35,7 @@ class Cell:
     n_steps: int
     end_time: float
     n_computed: int
-    n_dropped: int
-    n_cancelled: int
+    wasted: float
     tau_avg: float
     tau_max: int
     tau_c: int
@@ -88,8 +87,6 @@ def summarize_method(cells: list[Cell]) -> Line:
     def median(name: str) -> float:
         return float(np.median([getattr(cell, name) for cell in shown]))
 
-    n_wasted = median("n_dropped") + median("n_cancelled")
-    n_judged = median("n_computed") + median("n_cancelled")
     nothing = float("nan")
     return Line(
         method=cells[0].method,
@@ -101,7 +98,7 @@ def summarize_method(cells: list[Cell]) -> Line:
         loss=median("loss") if chosen else nothing,
         accuracy=median("accuracy") if chosen else nothing,
         n_computed=median("n_computed"),
-        wasted=n_wasted / n_judged if n_judged else 0.0,
+        wasted=median("wasted"),
         tau_avg=median("tau_avg"),
         tau_max=median("tau_max"),
     )

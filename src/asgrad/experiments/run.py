@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -54,8 +55,8 @@ def save(comparison: Comparison, path: str | Path, config: dict[str, Any]) -> Pa
         facts = {
             "kind": "asgrad comparison",
             "rule": RULE,
-            "target": comparison.target,
-            "smoothness": comparison.smoothness,
+            "target": _or_null(comparison.target),
+            "smoothness": _or_null(comparison.smoothness),
             "complete": comparison.complete,
         }
         write_text(folder / _FACTS, json.dumps(facts, indent=1))
@@ -83,8 +84,8 @@ def load(path: str | Path) -> StoredRun:
         names = dict.fromkeys(cell.method for cell in cells)
         return StoredRun(
             [summarize_method([c for c in cells if c.method == name]) for name in names],
-            float(facts["target"]),
-            float(facts["smoothness"]),
+            _or_nan(facts["target"]),
+            _or_nan(facts["smoothness"]),
             bool(facts["complete"]),
         )
     except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
@@ -121,6 +122,16 @@ def _metrics(comparison: Comparison) -> dict[str, np.ndarray]:
             }
         )
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def _or_null(number: float) -> float | None:
+    """Return a number as JSON can hold it."""
+    return number if math.isfinite(number) else None
+
+
+def _or_nan(number: float | None) -> float:
+    """Return what `_or_null` wrote as a number."""
+    return float("nan") if number is None else float(number)
 
 
 def _is_run(folder: Path) -> bool:

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 from numba import types
 
-from asgrad.errors import AsgradError, check_integer
+from asgrad.errors import AsgradError, as_number, check_integer
 from asgrad.methods import decisions
 from asgrad.registry import label
 from asgrad.streams import Purpose, stream_key
@@ -116,7 +116,7 @@ class Server:
 
     def __init__(self, method: Method, n_workers: int, n_entries: int, seed: int):
         self.n_workers = n_workers
-        self.n_entries = n_entries
+        self.n_entries = check_integer(type(method).__name__, "n_entries", n_entries, minimum=0)
         self.step = 0
         self.rng = np.random.default_rng(stream_key(seed, Purpose.METHOD) & (2**63 - 1))
         self._method = method
@@ -125,9 +125,7 @@ class Server:
 
     def apply(self, weight: float = 1.0) -> None:
         """Let the arrived gradient enter the direction of the next step with this weight."""
-        if not np.isfinite(weight):
-            raise AsgradError(f"{self._name}: a weight must be finite, got {weight}.")
-        self._said.append((decisions.APPLY, 0, float(weight)))
+        self._said.append((decisions.APPLY, 0, self._weight(weight)))
 
     def drop(self) -> None:
         """Throw the arrived gradient away."""
@@ -152,7 +150,7 @@ class Server:
 
     def weigh(self, entry: int, weight: float) -> None:
         """Let the sum in `entry` enter every later direction with this weight."""
-        self._said.append((decisions.WEIGH, self._entry(entry), float(weight)))
+        self._said.append((decisions.WEIGH, self._entry(entry), self._weight(weight)))
 
     def clear(self, entry: int) -> None:
         """Empty `entry`."""
@@ -187,6 +185,13 @@ class Server:
             )
         out[0, 0] = len(self._said)
         out[1 : len(self._said) + 1] = self._said
+
+    def _weight(self, weight: Any) -> float:
+        """Check a weight."""
+        number = as_number(self._name, "weight", weight)
+        if not np.isfinite(number):
+            raise AsgradError(f"{self._name}: a weight must be finite, got {number}.")
+        return number
 
     def _worker(self, worker: Any) -> int:
         """Check a worker's index."""

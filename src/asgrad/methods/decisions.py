@@ -26,9 +26,10 @@ def _write(out, code, target, weight):
     """Append one decision."""
     row = int(out[0, 0]) + 1
     out[0, 0] = row
-    out[row, 0] = code
-    out[row, 1] = target
-    out[row, 2] = weight
+    if row < out.shape[0]:  # the engine refuses what does not fit
+        out[row, 0] = code
+        out[row, 1] = target
+        out[row, 2] = weight
 
 
 @inlined

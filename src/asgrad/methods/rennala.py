@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from asgrad.errors import check_integer
+from asgrad.errors import check_flag, check_integer
 from asgrad.kernels import compiled
 from asgrad.methods.base import RULE, CompiledMethod, Opening
 from asgrad.methods.decisions import apply, assign, cancel, drop, take_step
@@ -71,6 +71,7 @@ class Rennala(CompiledMethod):
     reference: ClassVar[str] = "Rennala SGD, arXiv 2305.12387"
 
     def __post_init__(self) -> None:
+        check_flag("Rennala", "stop_stale", self.stop_stale)
         if self.batch is not None:
             check_integer("Rennala", "batch", self.batch, minimum=1)
 

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from asgrad.errors import check_integer
+from asgrad.errors import check_flag, check_integer
 from asgrad.kernels import compiled, inlined
 from asgrad.methods.base import RULE, CompiledMethod, Opening
 from asgrad.methods.decisions import apply, assign, cancel, drop, take_step
@@ -92,6 +92,7 @@ class Ringmaster(CompiledMethod):
     reference: ClassVar[str] = "Ringmaster ASGD, arXiv 2501.16168"
 
     def __post_init__(self) -> None:
+        check_flag("Ringmaster", "stop_stale", self.stop_stale)
         if self.max_delay is not None:
             check_integer("Ringmaster", "max_delay", self.max_delay, minimum=1)
 

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from asgrad.errors import check_integer
+from asgrad.errors import check_flag, check_integer
 from asgrad.kernels import compiled, inlined
 from asgrad.methods.base import RULE, CompiledMethod, Opening, batch_size
 from asgrad.methods.decisions import apply, assign, take_step
@@ -83,6 +83,7 @@ class Shuffled(CompiledMethod):
     reference: ClassVar[str] = "AsGrad, arXiv 2310.20452, Alg. 6"
 
     def __post_init__(self) -> None:
+        check_flag("Shuffled", "once", self.once)
         check_integer("Shuffled", "wait", self.wait, minimum=1)
         if self.concurrency is not None:
             check_integer("Shuffled", "concurrency", self.concurrency, minimum=1)
@@ -124,6 +125,9 @@ class Reshuffling(CompiledMethod):
 
     name: ClassVar[str] = "reshuffling"
     reference: ClassVar[str] = "AsGrad, arXiv 2310.20452, Table 1"
+
+    def __post_init__(self) -> None:
+        check_flag("Reshuffling", "once", self.once)
 
     def begin(self, n_workers: int, seed: int) -> Opening:
         """Return the opening: `Shuffled` with a single job in flight."""

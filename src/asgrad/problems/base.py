@@ -12,7 +12,7 @@ from numba import types
 from asgrad.errors import AsgradError, check_integer
 from asgrad.streams import job_stream
 
-__all__ = ["CompiledProblem", "Packed", "Problem", "Values", "evaluate_type", "gradient_type"]
+__all__ = ["CompiledProblem", "Packed", "Problem", "evaluate_type", "gradient_type"]
 
 
 def gradient_type(f: Any) -> Any:
@@ -54,17 +54,6 @@ class Packed(NamedTuple):
     """int64: sizes and offsets."""
 
 
-class Values(NamedTuple):
-    """A problem evaluated at k models."""
-
-    loss: np.ndarray
-    """float64 of shape (k,): f."""
-    gradient_norm: np.ndarray
-    """float64 of shape (k,): ‖∇f‖."""
-    accuracy: np.ndarray
-    """float64 of shape (k,): share of correct predictions; NaN where there are no labels."""
-
-
 class Problem(ABC):
     """f = (1/n) Σ f_i. Subclass it to write a problem of your own in plain Python.
 
@@ -87,7 +76,8 @@ class Problem(ABC):
         """Return a stochastic gradient of f_worker at x, of shape (dim,).
 
         All randomness is to come from `rng`, which follows from the run's seed, the worker and the
-        draw; so a job's gradient is the same in every engine.
+        draw; so a job's gradient is the same in every engine. `train` calls it from the threads of
+        several workers at once.
         """
 
     @abstractmethod
@@ -132,7 +122,14 @@ class Problem(ABC):
         stream = job_stream(key, worker, draw) & (2**63 - 1)
         for lane in range(x.shape[1]):
             rng = np.random.default_rng(stream)
-            out[:, lane] = self.gradient(x[:, lane], int(worker), int(draw), rng)
+            model = np.array(x[:, lane])  # a copy: the stored model must not change
+            found = np.asarray(self.gradient(model, int(worker), int(draw), rng))
+            if found.shape != (self.dim,):
+                raise AsgradError(
+                    f"{type(self).__name__}: gradient must return shape ({self.dim},), "
+                    f"got {found.shape}."
+                )
+            out[:, lane] = found
 
     def _evaluate_columns(
         self, values: Any, indices: Any, layout: Any, x: Any, metrics: Any, out: Any, scratch: Any,

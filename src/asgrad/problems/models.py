@@ -191,8 +191,12 @@ def _split(data: Dataset, n_workers: int, how: str, alpha: float, seed: int) -> 
 
 def _largest_eigenvalue(rows: sparse.csr_matrix) -> float:
     """Return the largest eigenvalue of AᵀA, from the smaller of AᵀA and AAᵀ."""
-    small = rows @ rows.T if rows.shape[0] < rows.shape[1] else rows.T @ rows
-    if small.shape[0] <= 2000:
+    if min(rows.shape) <= 2000:
+        small = rows @ rows.T if rows.shape[0] < rows.shape[1] else rows.T @ rows
         return float(np.linalg.eigvalsh(small.toarray())[-1])
-    start = np.ones(small.shape[0])
-    return float(sparse.linalg.eigsh(small, k=1, v0=start, return_eigenvectors=False)[0])
+    product = sparse.linalg.LinearOperator(
+        (rows.shape[1], rows.shape[1]), matvec=lambda v: rows.T @ (rows @ v), dtype=np.float64
+    )
+    start = np.ones(rows.shape[1])
+    found = sparse.linalg.eigsh(product, k=1, v0=start, return_eigenvectors=False)
+    return float(found[0])

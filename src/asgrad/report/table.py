@@ -30,7 +30,7 @@ def comparison_table(lines: Sequence[Any], target: float, smoothness: float) -> 
     for title in (
         "stepsize·L" if known else "stepsize",
         "steps",
-        f"time to ‖∇f‖≤{target:.2g}",
+        "time to target" if math.isnan(target) else f"time to ‖∇f‖≤{target:.2g}",
         "final ‖∇f‖",
         "loss",
         "accuracy",

@@ -17,7 +17,10 @@ __all__ = ["Stragglers"]
 
 @dataclass(frozen=True)
 class Stragglers(Times):
-    """The last ⌈q n⌉ workers are k times slower than `times` says.
+    """The last ⌈q n⌉ workers have a scale s_i that is k times larger than `times` says.
+
+    So they are k times slower wherever the time is proportional to the scale: fixed, uniform,
+    exponential, log-normal, and in the mean Poisson.
 
     Parameters
     ----------

@@ -14,7 +14,8 @@ import numpy as np
 
 from asgrad.errors import AsgradError, TraceError
 from asgrad.files import new_folder, write_table, write_text
-from asgrad.trace.tables import COLUMNS, Contributions, Fate, Jobs
+from asgrad.trace.consistency import check
+from asgrad.trace.tables import COLUMNS, Contributions, Jobs
 from asgrad.trace.trace import SCHEMA_VERSION, Header, Trace
 
 __all__ = ["read", "write"]
@@ -52,7 +53,7 @@ def read(path: str | Path) -> Trace:
         step_times=tables["steps"]["time"],
         header=header,
     )
-    _check(trace, folder)
+    check(trace, f"trace {folder} is damaged")
     return trace
 
 
@@ -124,50 +125,3 @@ def _read_table(folder: Path, name: str) -> dict[str, np.ndarray]:
     if any(column.null_count for column in table.columns):
         raise TraceError(f"trace {folder} is damaged: {file} has empty cells.")
     return {column: table[column].to_numpy().astype(dtype) for column, dtype in wanted.items()}
-
-
-def _check(trace: Trace, folder: Path) -> None:
-    """Refuse a trace whose tables contradict each other."""
-    jobs, rows = trace.jobs, trace.contributions
-    known = (rows.job >= 0) & (rows.job < trace.n_jobs)
-    _require(folder, "contributions: job must lie in [0, n_jobs)", known)
-    contributes = np.bincount(rows.job, minlength=trace.n_jobs) > 0
-    arrived = np.isin(jobs.fate, (Fate.APPLIED, Fate.DROPPED))
-    order = np.diff(rows.first_step)
-    rules = {
-        "jobs: worker must lie in [0, n_workers)": (jobs.worker >= 0)
-        & (jobs.worker < trace.n_workers),
-        "jobs: fate must be a known one": np.isin(jobs.fate, list(Fate)),
-        "jobs: read_step must lie in [0, n_steps]": (jobs.read_step >= 0)
-        & (jobs.read_step <= trace.n_steps),
-        "jobs: draw must be >= 0": jobs.draw >= 0,
-        "jobs: assign_time must be finite": np.isfinite(jobs.assign_time),
-        "jobs: start_time must be NaN or not before assign_time": np.isnan(jobs.start_time)
-        | (jobs.start_time >= jobs.assign_time) & np.isfinite(jobs.start_time),
-        "jobs: arrival_time must be NaN or not before start_time": np.isnan(jobs.arrival_time)
-        | ~(jobs.arrival_time < jobs.start_time) & np.isfinite(jobs.arrival_time),
-        "jobs: an applied or dropped job has a start_time and an arrival_time": ~arrived
-        | ~np.isnan(jobs.arrival_time) & ~np.isnan(jobs.start_time),
-        "jobs: the applied jobs, and no others, have contributions": contributes
-        == (jobs.fate == Fate.APPLIED),
-        "contributions: entry must be >= -1": rows.entry >= -1,
-        "contributions: first_step < end_step <= n_steps": (rows.first_step < rows.end_step)
-        & (rows.end_step <= trace.n_steps),
-        "contributions: rows must be sorted by first_step, then entry": np.append(
-            True, (order > 0) | (order == 0) & (np.diff(rows.entry) >= 0)
-        ),
-        "contributions: a job cannot enter a step before the one it read": rows.first_step
-        >= jobs.read_step[rows.job],
-        "contributions: weight must be finite": np.isfinite(rows.weight),
-        "steps: time must be finite and never fall": np.isfinite(trace.step_times)
-        & (np.diff(trace.step_times, prepend=0.0) >= 0),
-    }
-    for rule, holds in rules.items():
-        _require(folder, rule, holds)
-
-
-def _require(folder: Path, rule: str, holds: np.ndarray) -> None:
-    """Refuse a trace of which a row breaks a rule."""
-    if not holds.all():
-        row = int(np.argmin(holds))
-        raise TraceError(f"trace {folder} is damaged: {rule}; row {row} breaks this.")

@@ -23,18 +23,22 @@ class Summary:
     ----------
     n_steps, n_jobs : int
         Server steps taken; jobs assigned.
-    n_applied, n_dropped, n_cancelled, n_in_flight : int
+    n_applied, n_dropped, n_cancelled, n_lost, n_in_flight : int
         Jobs by fate.
+    n_computed : int
+        Gradients that workers delivered: applied, dropped, or held when the run ended.
     end_time : float
         Seconds.
     tau_max, tau_avg : int, float
-        Maximum and mean over the delays of the applied jobs and the ages T − r of those in flight
-        at the end (AsGrad, Definitions 2 and 3); 0 where there is none.
+        Maximum and sum of the delays of the applied jobs and the ages T − r of those in flight at
+        the end, the sum divided by the number of all assigned jobs (AsGrad, Definitions 2 and 3).
     tau_c : int
         The maximal concurrency: jobs assigned and not yet arrived, after all that happens at one
-        moment has happened.
+        moment has happened. (AsGrad counts after every step; the two differ only where jobs take no
+        time.)
     worker_delays : numpy.ndarray
-        float64 of shape (n_workers,): τ_avg over each worker's own jobs; NaN for one without.
+        float64 of shape (n_workers,): mean of the same terms over each worker's
+        own jobs; NaN for one without.
     work_shares : numpy.ndarray
         float64 of shape (n_workers,): each worker's share of the applied jobs.
     idle_times : numpy.ndarray
@@ -46,7 +50,9 @@ class Summary:
     n_applied: int
     n_dropped: int
     n_cancelled: int
+    n_lost: int
     n_in_flight: int
+    n_computed: int
     end_time: float
     tau_max: int
     tau_avg: float
@@ -56,15 +62,11 @@ class Summary:
     idle_times: np.ndarray
 
     @property
-    def n_computed(self) -> int:
-        """Gradients computed to the end: applied, dropped, or held when the run ended."""
-        return self.n_applied + self.n_dropped
-
-    @property
     def wasted_share(self) -> float:
-        """The share of the jobs with a verdict that were dropped or cancelled."""
-        judged = self.n_applied + self.n_dropped + self.n_cancelled
-        return (self.n_dropped + self.n_cancelled) / judged if judged else 0.0
+        """The share of the jobs with a verdict that were dropped, cancelled or lost."""
+        wasted = self.n_dropped + self.n_cancelled + self.n_lost
+        judged = self.n_applied + wasted
+        return wasted / judged if judged else 0.0
 
 
 def summarize(trace: Trace) -> Summary:
@@ -73,6 +75,7 @@ def summarize(trace: Trace) -> Summary:
     n_workers = trace.n_workers
     applied = jobs.fate == Fate.APPLIED
     waiting = jobs.fate == Fate.IN_FLIGHT
+    given_up = np.isin(jobs.fate, (Fate.CANCELLED, Fate.LOST))
     age = np.where(applied, trace.first_steps, trace.n_steps) - jobs.read_step
     counted = applied | waiting
     terms = age[counted]
@@ -94,10 +97,12 @@ def summarize(trace: Trace) -> Summary:
         n_applied=int(fates[Fate.APPLIED]),
         n_dropped=int(fates[Fate.DROPPED]),
         n_cancelled=int(fates[Fate.CANCELLED]),
+        n_lost=int(fates[Fate.LOST]),
         n_in_flight=int(fates[Fate.IN_FLIGHT]),
+        n_computed=int((~np.isnan(jobs.arrival_time) & ~given_up).sum()),
         end_time=end,
         tau_max=int(terms.max(initial=0)),
-        tau_avg=float(terms.sum() / max(terms.size, 1)),
+        tau_avg=float(terms.sum() / max(trace.n_jobs, 1)),
         tau_c=_max_concurrency(jobs.assign_time, jobs.arrival_time),
         worker_delays=worker_delays,
         work_shares=shares / max(int(shares.sum()), 1),
