@@ -10,11 +10,15 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from bench import notebook, quadratic, simulation, startup
+from bench import notebook, quadratic, simulation, startup, threads
 
 SUITES = {
-    "notebook": notebook, "quadratic": quadratic, "simulation": simulation, "startup": startup,
-}  # fmt: skip
+    "notebook": notebook,
+    "quadratic": quadratic,
+    "simulation": simulation,
+    "startup": startup,
+    "threads": threads,
+}
 
 
 def main() -> None:

@@ -12,18 +12,23 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+import numba
 import numpy as np
 
 from asgrad.engines.blocks import Blocks, new_blocks
 from asgrad.engines.plan import Plan
 from asgrad.engines.walk import N_CURSORS, STEP, Rules, compiled_walk, delivered
+from asgrad.kernels import Bound
 from asgrad.methods import decisions
 from asgrad.methods.base import Method
 from asgrad.optimizers import Optimizer
-from asgrad.problems.base import Packed, Problem
+from asgrad.optimizers.base import optimizer_type
+from asgrad.problems.base import Packed, Problem, gradient_type
 from asgrad.stepsizes import Stepsize
+from asgrad.stepsizes.base import FACTOR
 from asgrad.trace import Contributions, Fate, Jobs
 from asgrad.transforms import Transform
+from asgrad.transforms.base import transform_type
 
 __all__ = ["Job", "Orders", "Server"]
 
@@ -108,7 +113,7 @@ class Server:
         self._entries = [_Entry() for _ in range(self.opening.n_entries)]
         self._touched: set[int] = set()
         self._out = self.opening.decision_table(problem.n_workers)
-        self._kernels = (type(stepsize).kernel, type(transform).kernel, type(optimizer).kernel)
+        self._kernels = _bound_kernels(dtype, stepsize, transform, optimizer)
         self._rules, self._dtype, self._dim = rules, np.dtype(dtype), problem.dim
         self._walk = compiled_walk(dtype)
         self._blocks = self._new_blocks(problem, transform, optimizer, gamma)
@@ -275,7 +280,6 @@ class Server:
         data = Packed(values, _NO_INDICES, _NO_LAYOUT)
         self._cursor[STEP] = step
         self._walk(
-            delivered,
             *self._kernels,
             data,
             0,
@@ -377,6 +381,19 @@ class Server:
         if step + 2 > self._plan.slot.size:
             self._plan = _resized(self._plan, 2 * self._plan.slot.size, self._plan.entry.size)
         return self._plan
+
+
+def _bound_kernels(
+    dtype: str, stepsize: Stepsize, transform: Transform, optimizer: Optimizer
+) -> tuple[Bound, ...]:
+    """Return what the walk calls, ready to be passed at every step."""
+    f = numba.from_dtype(np.dtype(dtype))
+    return (
+        Bound(delivered, gradient_type(f)),
+        Bound(type(stepsize).kernel, FACTOR),
+        Bound(type(transform).kernel, transform_type(f)),
+        Bound(type(optimizer).kernel, optimizer_type(f)),
+    )
 
 
 _NO_INDICES = np.zeros(1, np.int32)

@@ -127,7 +127,11 @@ def delivered(values, indices, layout, x, worker, draw, key, out, scratch, picks
 
 @cache
 def compiled_walk(dtype: str) -> Callable[..., None]:
-    """Return `walk` compiled for floats of `dtype`."""
+    """Return `walk` compiled for floats of `dtype`.
+
+    It is the bare entry point: without Numba's dispatch by type, which would take longer than a
+    step, its arguments must be of the very types that stand here.
+    """
     f = numba.from_dtype(np.dtype(dtype))
     i8 = np.zeros(1, np.int64)
     f8 = np.zeros(1)
@@ -147,4 +151,5 @@ def compiled_walk(dtype: str) -> Callable[..., None]:
         types.int64[::1],
     )
     function: Any = compiled(signature)(walk)
-    return function  # type: ignore[no-any-return]
+    entry: Callable[..., None] = function.get_compile_result(signature).entry_point
+    return entry
