@@ -40,7 +40,7 @@ def compiled(signature: Any) -> Callable[[Callable], Any]:
     return njit(signature, cache=True, **_OPTIONS)
 
 
-class Bound(types.WrapperAddressProtocol):
+class Bound(types.WrapperAddressProtocol):  # type: ignore[misc]
     """A compiled function with its address at hand: passed as an argument it costs little.
 
     Numba looks the address of a plain compiled function up at every call, which takes some 30 µs.

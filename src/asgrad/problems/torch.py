@@ -1,0 +1,282 @@
+"""PyTorch models as problems; needs the extra `torch`."""
+
+from __future__ import annotations
+
+import copy
+import threading
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from scipy import sparse
+from torch.func import functional_call, grad, vmap
+
+from asgrad.errors import AsgradError, KindError, check_integer, shown
+from asgrad.problems.base import Problem
+from asgrad.problems.data import Dataset
+from asgrad.problems.split import split as split_rows
+from asgrad.streams import job_stream
+
+__all__ = ["TorchProblem"]
+
+
+class TorchProblem(Problem):
+    """Any `nn.Module` with a loss and data: f_i(x) = loss(module(X_i), y_i) over worker i's rows.
+
+    x is the flat vector of the module's parameters, in the order of `module.parameters()`; a run
+    starts at the module's own. Buffers are no part of x: every call begins with those the module
+    had when it was given, and changes to them are thrown away; so BatchNorm in training mode
+    normalises with the batch at hand, in gradients and in evaluation alike.
+
+    A gradient's rows, and what `augment` draws, follow from (seed, worker, draw) alone. On the CPU
+    each thread computes with one torch thread, so that a job's bits do not depend on who computes
+    it. Layers that draw from torch's global generator (Dropout) are not reproducible and refused.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        Copied; its parameters must be of one floating type.
+    loss : callable
+        loss(outputs, targets) → scalar, a mean over the rows.
+    data : (inputs, targets) or torch.utils.data.Dataset
+        Tensors or arrays with one row a sample, or a data set of such pairs.
+    n_workers : int >= 1
+    split, alpha, seed
+        How the rows are dealt out, see `asgrad.problems.split`.
+    batch : int >= 1, optional
+        Rows of a stochastic gradient, drawn without replacement; by default all of the worker's.
+    augment : callable, optional
+        augment(inputs, rng) → inputs, `rng` a NumPy generator; for stochastic gradients only.
+    device : str
+        "cpu", "cuda", ...
+
+    Raises
+    ------
+    AsgradError
+        If the module or the data are refused.
+    """
+
+    name: ClassVar[str] = "torch"
+
+    def __init__(
+        self,
+        module: torch.nn.Module,
+        loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+        data: Any,
+        *,
+        n_workers: int = 10,
+        split: str = "shuffled",
+        alpha: float = 0.5,
+        batch: int | None = None,
+        augment: Callable[[torch.Tensor, np.random.Generator], torch.Tensor] | None = None,
+        device: str = "cpu",
+        seed: int = 0,
+    ):
+        if not isinstance(module, torch.nn.Module):
+            raise KindError(f"TorchProblem: module must be an nn.Module, got {shown(module)}.")
+        self.n_workers = check_integer("TorchProblem", "n_workers", n_workers, minimum=1)
+        self.batch = 0
+        if batch is not None:
+            self.batch = check_integer("TorchProblem", "batch", batch, minimum=1)
+        self.device = torch.device(device)
+        self._module = copy.deepcopy(module).to(self.device)
+        self._loss, self._augment = loss, augment
+        named = list(self._module.named_parameters())
+        if not named:
+            raise AsgradError("TorchProblem: the module has no parameters.")
+        for part in self._module.modules():
+            if isinstance(part, torch.nn.modules.dropout._DropoutNd) and part.p > 0:
+                raise AsgradError(
+                    "TorchProblem: Dropout draws from torch's global generator and cannot be "
+                    "replayed; set its p to 0, or augment the inputs instead."
+                )
+        self._names = [name for name, _ in named]
+        self._shapes = [parameter.shape for _, parameter in named]
+        self._sizes = [parameter.numel() for _, parameter in named]
+        self.dim = sum(self._sizes)
+        flat = torch.cat([parameter.detach().reshape(-1) for _, parameter in named])
+        self._x0 = flat.double().cpu().numpy()
+        inputs, targets = _tensors(data)
+        labels = targets.double().numpy() if targets.ndim == 1 else np.zeros(len(targets))
+        rows = Dataset(sparse.csr_matrix((len(labels), 1)), labels)
+        shards = split_rows(rows, self.n_workers, split, alpha=alpha, seed=seed)
+        order = torch.from_numpy(shards.order)
+        self._inputs = inputs[order].to(self.device)
+        self._targets = targets[order].to(self.device)
+        self._bounds = shards.bounds
+        self._local = threading.local()
+        self._lanes_work = True
+
+    @property
+    def x0(self) -> np.ndarray:
+        """The parameters that the module had."""
+        return self._x0.copy()
+
+    @property
+    def label(self) -> str:
+        """The problem in a few words."""
+        kind = type(self._module).__name__
+        return f"{kind} with {self.dim} parameters, {self.n_workers} workers"
+
+    def gradient(
+        self, x: np.ndarray, worker: int, draw: int = 0, rng: np.random.Generator | None = None
+    ) -> np.ndarray:
+        """Return a stochastic gradient of f_worker at x, of shape (dim,) and the type of x."""
+        inputs, targets = self._sample(worker, rng or np.random.default_rng(0))
+        flat = self._flat(x).requires_grad_()
+        self._value(flat, inputs, targets).backward()
+        return self._array(flat.grad)
+
+    def loss(self, x: np.ndarray) -> float:
+        """Return f(x)."""
+        with torch.no_grad():
+            return float(self._objective(self._flat(x))[0])
+
+    def full_gradient(self, x: np.ndarray) -> np.ndarray:
+        """Return ∇f(x), of shape (dim,)."""
+        flat = self._flat(x).requires_grad_()
+        self._objective(flat)[0].backward()
+        return self._array(flat.grad)
+
+    def accuracy(self, x: np.ndarray) -> float:
+        """Return the share of right predictions; NaN unless targets are classes."""
+        with torch.no_grad():
+            return self._objective(self._flat(x))[1]
+
+    def module_at(self, x: np.ndarray) -> torch.nn.Module:
+        """Return a copy of the module with the parameters x."""
+        module = copy.deepcopy(self._module)
+        torch.nn.utils.vector_to_parameters(
+            self._flat(x).to(next(module.parameters()).dtype), module.parameters()
+        )
+        return module
+
+    def _gradient_of_lanes(
+        self, values: Any, indices: Any, layout: Any, x: Any, worker: Any, draw: Any, key: Any,
+        out: Any, scratch: Any, picks: Any,
+    ) -> None:  # fmt: skip
+        """Compute the gradient in all lanes at once where the module can, else one by one."""
+        if x.shape[1] > 1 and self._lanes_work:
+            rng = np.random.default_rng(job_stream(key, worker, draw) & (2**63 - 1))
+            inputs, targets = self._sample(int(worker), rng)
+            flats = self._flat(np.ascontiguousarray(x.T))
+            try:
+                found = vmap(grad(self._value), in_dims=(0, None, None))(flats, inputs, targets)
+            except RuntimeError:  # an operation without a batching rule
+                self._lanes_work = False
+            else:
+                out[:] = self._array(found).T
+                return
+        super()._gradient_of_lanes(
+            values, indices, layout, x, worker, draw, key, out, scratch, picks
+        )
+
+    def _evaluate_columns(
+        self, values: Any, indices: Any, layout: Any, x: Any, metrics: Any, out: Any, scratch: Any,
+        picks: Any,
+    ) -> None:  # fmt: skip
+        """Evaluate column by column, each in one pass."""
+        for column in range(x.shape[1]):
+            flat = self._flat(np.ascontiguousarray(x[:, column])).requires_grad_()
+            value, right = self._objective(flat)
+            value.backward()
+            out[:, column] = self._array(flat.grad)
+            metrics[0, column] = float(value.detach())
+            metrics[1, column] = np.square(out[:, column], dtype=np.float64).sum()
+            metrics[2, column] = right
+
+    def _value(
+        self, flat: torch.Tensor, inputs: torch.Tensor, targets: torch.Tensor
+    ) -> torch.Tensor:
+        """Return the loss of the parameters `flat` on some rows."""
+        return self._loss(self._outputs(flat, inputs), targets)
+
+    def _outputs(self, flat: torch.Tensor, inputs: torch.Tensor) -> torch.Tensor:
+        """Return what the module says with the parameters `flat`."""
+        module = self._own_module()
+        pieces = torch.split(flat, self._sizes)
+        parameters = {
+            name: piece.view(shape)
+            for name, piece, shape in zip(self._names, pieces, self._shapes, strict=True)
+        }
+        buffers = {
+            name: buffer.to(flat.dtype) if buffer.is_floating_point() else buffer.clone()
+            for name, buffer in self._module.named_buffers()
+        }
+        buffers = {name: buffer.clone() for name, buffer in buffers.items()}
+        if inputs.is_floating_point():
+            inputs = inputs.to(flat.dtype)
+        said: torch.Tensor = functional_call(module, {**parameters, **buffers}, (inputs,))
+        return said
+
+    def _objective(self, flat: torch.Tensor) -> tuple[torch.Tensor, float]:
+        """Return f, and the share of right predictions (NaN unless targets are classes)."""
+        values, n_right = [], 0
+        classes = not self._targets.is_floating_point() and self._targets.ndim == 1
+        for worker in range(self.n_workers):
+            inputs, targets = self._shard(worker)
+            outputs = self._outputs(flat, inputs)
+            values.append(self._loss(outputs, targets))
+            if classes and outputs.ndim == 2:
+                n_right += int((outputs.argmax(dim=1) == targets).sum())
+        share = n_right / len(self._targets) if classes else float("nan")
+        return torch.stack(values).mean(), share
+
+    def _shard(self, worker: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return a worker's rows."""
+        first, end = self._bounds[worker], self._bounds[worker + 1]
+        return self._inputs[first:end], self._targets[first:end]
+
+    def _sample(self, worker: int, rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the rows of one stochastic gradient."""
+        inputs, targets = self._shard(worker)
+        if 0 < self.batch < len(targets):
+            picked = rng.choice(len(targets), self.batch, replace=False)
+            rows = torch.from_numpy(picked).to(self.device)
+            inputs, targets = inputs[rows], targets[rows]
+        if self._augment is not None:
+            inputs = self._augment(inputs, rng)
+        return inputs, targets
+
+    def _own_module(self) -> torch.nn.Module:
+        """Return this thread's copy of the module: functional_call changes it while it runs."""
+        if not hasattr(self._local, "module"):
+            torch.set_num_threads(1)
+            self._local.module = copy.deepcopy(self._module)
+        module: torch.nn.Module = self._local.module
+        return module
+
+    def _flat(self, x: np.ndarray) -> torch.Tensor:
+        """Return a copy of x as a tensor on the device."""
+        return torch.tensor(x, device=self.device)
+
+    def _array(self, tensor: torch.Tensor | None) -> np.ndarray:
+        """Return a gradient as an array; parameters that the loss ignores have gradient 0."""
+        assert tensor is not None
+        found: np.ndarray = tensor.detach().cpu().numpy()
+        return found
+
+
+def _tensors(data: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return inputs and targets as tensors with one row a sample, finite and of equal length."""
+    if isinstance(data, tuple) and len(data) == 2:
+        inputs, targets = (torch.as_tensor(part) for part in data)
+    elif hasattr(data, "__len__") and hasattr(data, "__getitem__"):
+        pairs = [data[i] for i in range(len(data))]
+        if not pairs:
+            raise AsgradError("TorchProblem: the data set is empty.")
+        inputs = torch.stack([torch.as_tensor(pair[0]) for pair in pairs])
+        targets = torch.as_tensor([np.asarray(pair[1]).tolist() for pair in pairs])
+    else:
+        raise KindError(
+            f"TorchProblem: data must be (inputs, targets) or a data set, got {shown(data)}."
+        )
+    if len(inputs) != len(targets) or len(inputs) == 0:
+        raise AsgradError(
+            f"TorchProblem: there must be one target a row and at least one row, got {len(inputs)} "
+            f"inputs and {len(targets)} targets."
+        )
+    if inputs.is_floating_point() and not torch.isfinite(inputs).all():
+        raise AsgradError("TorchProblem: inputs must be finite.")
+    return inputs, targets

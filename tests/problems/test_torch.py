@@ -1,0 +1,193 @@
+"""PyTorch problems: gradients, lanes, buffers, live runs that replay bit for bit."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from sklearn.datasets import load_digits
+
+import asgrad as ag
+
+torch = pytest.importorskip("torch")
+
+from torch import nn  # noqa: E402
+
+from asgrad.problems.torch import TorchProblem  # noqa: E402
+
+LOSS = nn.functional.cross_entropy
+
+
+def digits() -> tuple:
+    """The bundled digits as images (1797, 1, 8, 8) in float32, and their classes."""
+    images, labels = load_digits(return_X_y=True)
+    return torch.tensor(images / 16.0, dtype=torch.float32).view(-1, 1, 8, 8), torch.tensor(labels)
+
+
+def mlp() -> nn.Module:
+    """A small perceptron."""
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.Tanh(), nn.Linear(16, 10))
+
+
+def cnn() -> nn.Module:
+    """A small convolutional net with BatchNorm."""
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(),
+        nn.Linear(36, 10),
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def problem():
+    """The perceptron on four workers, split by label."""
+    return TorchProblem(mlp(), LOSS, digits(), n_workers=4, split="label", batch=16)
+
+
+def own_value(module: nn.Module, flat: np.ndarray, inputs, targets) -> tuple[float, np.ndarray]:
+    """Loss and gradient by plain autograd on a module whose parameters are set."""
+    module = module.double()
+    nn.utils.vector_to_parameters(torch.tensor(flat), module.parameters())
+    value = LOSS(module(inputs.double()), targets)
+    parts = torch.autograd.grad(value, list(module.parameters()))
+    return float(value.detach()), torch.cat([part.reshape(-1) for part in parts]).numpy()
+
+
+def test_full_objective_is_the_mean_over_workers(problem):
+    """f and ∇f against plain autograd over each worker's shard."""
+    inputs, labels = digits()
+    order = torch.from_numpy(np.argsort(labels.numpy(), kind="stable"))
+    parts = torch.tensor_split(order, 4)
+    x = problem.x0 + 0.01
+    own = [own_value(mlp(), x, inputs[rows], labels[rows]) for rows in parts]
+    assert problem.loss(x) == pytest.approx(np.mean([value for value, _ in own]), rel=1e-12)
+    mean = np.mean([g for _, g in own], axis=0)
+    np.testing.assert_allclose(problem.full_gradient(x), mean, rtol=1e-9, atol=1e-14)
+    right = sum(
+        int((problem.module_at(x).double()(inputs[rows].double()).argmax(1) == labels[rows]).sum())
+        for rows in parts
+    )
+    assert problem.accuracy(x) == pytest.approx(right / len(labels), abs=2 / len(labels))
+
+
+def test_start_is_the_modules_own_parameters(problem):
+    """x0 is flat in the order of module.parameters(), and module_at goes back."""
+    flat = nn.utils.parameters_to_vector(mlp().parameters()).detach().numpy()
+    np.testing.assert_array_equal(problem.x0, flat.astype(np.float64))
+    assert problem.dim == 64 * 16 + 16 + 16 * 10 + 10
+
+
+def test_a_stochastic_gradient_is_that_of_its_rows(problem):
+    """Rows are drawn without replacement from the worker's shard by the generator given."""
+    inputs, labels = digits()
+    shard = torch.tensor_split(torch.from_numpy(np.argsort(labels.numpy(), kind="stable")), 4)[2]
+    rows = shard[np.random.default_rng(5).choice(len(shard), 16, replace=False)]
+    _, expected = own_value(mlp(), problem.x0, inputs[rows], labels[rows])
+    found = problem.gradient(problem.x0, 2, 0, np.random.default_rng(5))
+    np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-14)
+
+
+@pytest.mark.parametrize("module", [mlp, cnn])
+def test_lanes_at_once_equal_lanes_one_by_one(module):
+    """vmap over stepsizes gives the numbers of single runs, to rounding."""
+    chosen = TorchProblem(module(), LOSS, digits(), n_workers=3, batch=32)
+    trace = ag.simulate(ag.methods.Pure(), ag.times.Linear(), n_workers=3, steps=12)
+    stepsizes = [0.01, 0.05, 0.1]
+    together = ag.replay(trace, chosen, stepsizes, evaluations=2, threads=1)
+    for lane, stepsize in enumerate(stepsizes):
+        alone = ag.replay(trace, chosen, stepsize, evaluations=2)
+        np.testing.assert_allclose(
+            together.models[:, lane], alone.models[:, 0], rtol=1e-7, atol=1e-9
+        )
+
+
+def test_a_module_without_batching_rules_falls_back_to_single_lanes():
+    """A layer that vmap cannot batch gives the very bits of single runs."""
+
+    class Stubborn(nn.Module):
+        """A linear layer that looks at its output's numbers."""
+
+        def __init__(self):
+            super().__init__()
+            torch.manual_seed(0)
+            self.linear = nn.Linear(64, 10)
+
+        def forward(self, images):
+            """vmap refuses data-dependent control flow."""
+            scores = self.linear(images.flatten(1))
+            return scores if scores.sum().item() > -1e9 else scores * 2
+
+    chosen = TorchProblem(Stubborn(), LOSS, digits(), n_workers=2, batch=8)
+    trace = ag.simulate(ag.methods.Pure(), ag.times.Linear(), n_workers=2, steps=6)
+    together = ag.replay(trace, chosen, [0.05, 0.1], threads=1)
+    alone = ag.replay(trace, chosen, 0.1)
+    np.testing.assert_array_equal(together.models[:, 1], alone.models[:, 0])
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("module", [mlp, cnn])
+def test_a_live_run_replays_bit_for_bit(module, dtype):
+    """On the CPU, on threads, with sampling and augmentation."""
+
+    def shifted(images, rng):
+        """Roll the images by up to a pixel."""
+        return torch.roll(images, int(rng.integers(-1, 2)), dims=3)
+
+    chosen = TorchProblem(
+        module(), LOSS, digits(), n_workers=3, split="label", batch=16, augment=shifted
+    )
+    engine = ag.Threads(slowdown=[1.0, 1.0, 3.0])
+    run = ag.train(
+        chosen, ag.methods.Shuffled(), 0.05, steps=60, engine=engine, dtype=dtype, seed=2
+    )
+    assert not run.failures
+    again = ag.replay(run.trace, chosen, 0.05, dtype=dtype)
+    np.testing.assert_array_equal(again.models[:, 0], run.model)
+    assert run.gradient_norm[-1] == again.gradient_norm[-1, 0]
+
+
+def test_buffers_stay_as_they_were():
+    """BatchNorm's running statistics are neither used nor changed by gradients and evaluation."""
+    module = cnn()
+    chosen = TorchProblem(module, LOSS, digits(), n_workers=2, batch=16)
+    before = chosen.full_gradient(chosen.x0)
+    for draw in range(3):
+        chosen.gradient(chosen.x0, 0, draw, np.random.default_rng(draw))
+    np.testing.assert_array_equal(chosen.full_gradient(chosen.x0), before)
+    for name, buffer in chosen.module_at(chosen.x0).named_buffers():
+        assert torch.equal(buffer, dict(module.named_buffers())[name])
+
+
+def test_a_data_set_of_pairs_is_taken():
+    """Any map-style data set gives the same problem as its tensors."""
+    inputs, labels = digits()
+    pairs = torch.utils.data.TensorDataset(inputs[:60], labels[:60])
+    one = TorchProblem(mlp(), LOSS, pairs, n_workers=3)
+    two = TorchProblem(mlp(), LOSS, (inputs[:60], labels[:60]), n_workers=3)
+    np.testing.assert_array_equal(one.full_gradient(one.x0), two.full_gradient(two.x0))
+
+
+def test_training_learns():
+    """Two hundred steps of shuffled SGD bring the perceptron above 85 % on the training data."""
+    chosen = TorchProblem(mlp(), LOSS, digits(), n_workers=4, split="shuffled", batch=32)
+    run = ag.train(chosen, ag.methods.Shuffled(), 0.3, steps=300, dtype="float32")
+    assert run.accuracy[-1] > 0.85
+    assert run.loss[-1] < run.loss[0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ((3, LOSS, (np.zeros((4, 2)), np.zeros(4))), "must be an nn.Module"),
+        ((nn.Flatten(), LOSS, (np.zeros((4, 2)), np.zeros(4))), "has no parameters"),
+        ((nn.Linear(2, 2), LOSS, (np.zeros((4, 2)), np.zeros(3))), "one target a row"),
+        ((nn.Linear(2, 2), LOSS, (np.full((4, 2), np.nan), np.zeros(4))), "must be finite"),
+        ((nn.Linear(2, 2), LOSS, 3), "a data set"),
+        ((nn.Sequential(nn.Linear(2, 2), nn.Dropout(0.5)), LOSS, (np.zeros((4, 2)), np.zeros(4))),
+         "Dropout"),
+    ],
+)  # fmt: skip
+def test_what_is_no_problem_is_refused(arguments, said):
+    """One clear line each."""
+    with pytest.raises(ag.AsgradError, match=said):
+        TorchProblem(*arguments, n_workers=2)
