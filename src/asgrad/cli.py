@@ -143,7 +143,7 @@ def compare(
         f"{settings.steps} steps" if settings.until_time is None else f"{settings.until_time:g} s"
     )
     print(f"{_label(built)}, times {settings.times}, {limit}, "
-          f"{settings.seeds} seeds")  # fmt: skip
+          f"{settings.seeds} seed{'s' if settings.seeds > 1 else ''}")  # fmt: skip
     _print_table(comparison.lines, comparison.target, comparison.smoothness)
     print(f"Run: {folder}   Figures: {folder / 'figures'}")
     if not comparison.complete:

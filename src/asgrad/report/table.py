@@ -50,7 +50,7 @@ def comparison_table(lines: Sequence[Any], target: float, smoothness: float) -> 
             line.method,
             "diverged" if math.isnan(line.stepsize) else f"{line.stepsize * unit:.3g}{edge}",
             f"{line.n_steps:.0f}",
-            f"{line.time_to_target:.0f} s" if math.isfinite(line.time_to_target) else "—",
+            _seconds(line.time_to_target),
             _number(line.gradient_norm, ".2e"),
             _number(line.loss, ".4g"),
             _number(line.accuracy, ".1%"),
@@ -71,6 +71,13 @@ def table_text(lines: Sequence[Any], target: float, smoothness: float) -> str:
     text = StringIO()
     Console(file=text, width=160).print(comparison_table(lines, target, smoothness))
     return text.getvalue().rstrip()
+
+
+def _seconds(value: float) -> str:
+    """Return a time as text to three digits or whole seconds, a dash for never."""
+    if not math.isfinite(value):
+        return "—"
+    return f"{value:.0f} s" if value >= 100 else f"{value:.3g} s"
 
 
 def _number(value: float, form: str) -> str:

@@ -2,6 +2,7 @@
 
 from asgrad.times.base import Clock, ScaledTimes, Times
 from asgrad.times.fixed import Fixed, Linear, Sqrt
+from asgrad.times.measured import FromRun, measured_times
 from asgrad.times.random import Exponential, HalfNormal, LogNormal, Normal, Poisson, Uniform
 from asgrad.times.stragglers import Stragglers
 
@@ -9,6 +10,7 @@ __all__ = [
     "Clock",
     "Exponential",
     "Fixed",
+    "FromRun",
     "HalfNormal",
     "Linear",
     "LogNormal",
@@ -19,4 +21,5 @@ __all__ = [
     "Stragglers",
     "Times",
     "Uniform",
+    "measured_times",
 ]

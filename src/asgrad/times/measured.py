@@ -1,0 +1,78 @@
+"""Times as workers of a recorded run took them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+
+from asgrad.errors import AsgradError
+from asgrad.kernels import compiled
+from asgrad.streams import Purpose, stream_key, uniform
+from asgrad.times.base import SECONDS, Clock, Times, worker_key
+from asgrad.trace import Fate, Trace
+
+__all__ = ["FromRun", "measured_times"]
+
+
+@compiled(SECONDS)
+def _seconds(scales, shape, key, worker, draw, start):
+    """One of the worker's measured times: scales holds n + 1 bounds, then the times."""
+    first, end = int(scales[worker]), int(scales[worker + 1])
+    return scales[first + int(uniform(worker_key(key, worker), draw) * (end - first))]
+
+
+@dataclass(frozen=True)
+class FromRun(Times):
+    """Every job takes one of the times that its worker took in a recorded run, drawn uniformly.
+
+    Parameters
+    ----------
+    run : str
+        The folder of a trace, or of a run that `asgrad train` wrote.
+    """
+
+    run: str = ""
+
+    name: ClassVar[str] = "from-run"
+
+    def begin(self, n_workers: int, seed: int) -> Clock:
+        """Return the clock of a run; the draws follow from `seed`.
+
+        Raises
+        ------
+        AsgradError
+            If there is no such run, it has another number of workers, or one delivered nothing.
+        """
+        folder = Path(self.run)
+        inside = folder / "trace"
+        trace = Trace.load(inside if inside.is_dir() else folder)
+        if trace.n_workers != n_workers:
+            raise AsgradError(
+                f"FromRun: {self.run} has {trace.n_workers} workers, {n_workers} are wanted."
+            )
+        times = measured_times(trace)
+        silent = [worker for worker, took in enumerate(times) if took.size == 0]
+        if silent:
+            raise AsgradError(
+                f"FromRun: worker {silent[0]} delivered nothing in {self.run}; its times are not "
+                "known."
+            )
+        bounds = n_workers + 1 + np.concatenate([[0], np.cumsum([took.size for took in times])])
+        key = stream_key(seed, Purpose.TIMES)
+        return Clock(np.concatenate([bounds, *times]), 0.0, key, _seconds)
+
+    def seconds(self, worker: int, draw: int, start: float) -> float:
+        """Not used: the kernel draws the times."""
+        raise TypeError("FromRun: call begin() and use the clock's kernel.")
+
+
+def measured_times(trace: Trace) -> list[np.ndarray]:
+    """Return, for every worker, how long each of its delivered jobs took, in seconds, float64."""
+    jobs = trace.jobs
+    given_up = np.isin(jobs.fate, (Fate.CANCELLED, Fate.LOST))
+    delivered = ~given_up & ~np.isnan(jobs.arrival_time) & ~np.isnan(jobs.start_time)
+    took = jobs.arrival_time - jobs.start_time
+    return [took[delivered & (jobs.worker == worker)] for worker in range(trace.n_workers)]

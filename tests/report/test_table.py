@@ -1,0 +1,44 @@
+"""The table of a comparison."""
+
+from __future__ import annotations
+
+import math
+
+from asgrad.experiments.grid import Line
+from asgrad.report import table_text
+
+NAN, NEVER = math.nan, math.inf
+
+
+def line(method: str, **changes) -> Line:
+    """A line with plain numbers."""
+    values = {
+        "method": method, "stepsize": 0.5, "at_edge": False, "n_steps": 10.0,
+        "time_to_target": 123.4, "gradient_norm": 0.25, "loss": 1.5, "accuracy": 0.875,
+        "n_computed": 40.0, "wasted": 0.125, "tau_avg": 2.25, "tau_max": 7.0,
+    }  # fmt: skip
+    return Line(**{**values, **changes})
+
+
+def test_best_first_and_diverged_last():
+    """Sorted by final gradient norm; a method that diverged everywhere stands last."""
+    lines = [
+        line("gone", stepsize=NAN, gradient_norm=NAN, loss=NAN, accuracy=NAN, time_to_target=NEVER),
+        line("worse", gradient_norm=0.5, at_edge=True),
+        line("better", gradient_norm=0.125, time_to_target=1.234, accuracy=NAN),
+    ]
+    rows = table_text(lines, 0.3, 4.0).splitlines()
+    assert "time to ‖∇f‖≤0.3" in rows[0]
+    assert "stepsize·L" in rows[0]
+    assert [row.split()[0] for row in rows[1:]] == ["better", "worse", "gone"]
+    assert rows[1].split()[1:] == "2 10 1.23 s 1.25e-01 1.5 — 40 12% 2.2 7".split()
+    assert rows[2].split()[1:] == "2* 10 123 s 5.00e-01 1.5 87.5% 40 12% 2.2 7".split()
+    assert rows[3].split()[1:] == "diverged 10 — — — — 40 12% 2.2 7".split()
+
+
+def test_without_smoothness_stepsizes_are_plain():
+    """And without a target the column has no number."""
+    rows = table_text([line("pure")], NAN, NAN).splitlines()
+    assert "stepsize·L" not in rows[0]
+    assert "time to target" in rows[0]
+    assert rows[1].split()[1] == "0.5"
