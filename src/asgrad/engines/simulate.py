@@ -7,7 +7,7 @@ from typing import Any, Literal, overload
 
 import numpy as np
 
-from asgrad.engines import events
+from asgrad.engines import books, events
 from asgrad.errors import AsgradError, check_integer, check_kind, check_positive
 from asgrad.kernels import is_compiled
 from asgrad.methods.base import Method, Opening
@@ -130,17 +130,17 @@ class _Run:
         self.opening: Opening = method.begin(n_workers, seed)
         self.watch: Clock = times.begin(n_workers, seed)
         self.clock = np.zeros(2)
-        self.counts = np.zeros(1, events.COUNTS)
+        self.counts = np.zeros(1, books.COUNTS)
         for name in ("free", "batch_head", "batch_tail", "arriving"):
             self.counts[name] = -1
-        self.workers = np.zeros(n_workers, events.WORKERS)
+        self.workers = np.zeros(n_workers, books.WORKERS)
         for name in ("running", "head", "tail"):
             self.workers[name] = -1
         self.tree = _new_tree(n_workers)
-        self.entries = np.zeros(self.opening.n_entries, events.ENTRIES)
+        self.entries = np.zeros(self.opening.n_entries, books.ENTRIES)
         self.entries["head"] = -1
-        self.tally = np.zeros(n_workers, events.TALLY)
-        self.slots = np.empty(0, events.SLOTS)
+        self.tally = np.zeros(n_workers, books.TALLY)
+        self.slots = np.empty(0, books.SLOTS)
         self.jobs, self.rows = empty_table(Jobs, 0), empty_table(Contributions, 0)
         self.step_times = np.empty(0)
         self.out = self.opening.decision_table(n_workers)
@@ -325,7 +325,7 @@ def _limit(name: str, value: int | None) -> int:
 def _new_tree(n_workers: int) -> np.ndarray:
     """Return the tournament tree of idle workers."""
     leaves = max(2, 1 << (n_workers - 1).bit_length())
-    tree = np.zeros(2 * leaves, events.TREE)
+    tree = np.zeros(2 * leaves, books.TREE)
     tree["finish"] = np.inf
     tree["winner"][leaves : leaves + n_workers] = np.arange(n_workers)
     return tree

@@ -10,7 +10,8 @@ import numpy as np
 from asgrad.errors import check_integer
 from asgrad.kernels import compiled
 from asgrad.methods.base import RULE, CompiledMethod, Opening, batch_size
-from asgrad.methods.decisions import apply, assign, take_step
+from asgrad.methods.decisions import assign
+from asgrad.methods.gather import gather
 from asgrad.streams import Purpose, shuffle, stream_key
 
 __all__ = ["Minibatch"]
@@ -23,16 +24,11 @@ _BATCH, _COUNT, _ORDER = 2, 3, 4
 @compiled(RULE)
 def _rule(state, worker, read_step, step, out):
     """When all b are in, step with their mean and draw the next b."""
-    batch = state[_BATCH]
-    apply(out, 1.0 / batch)
-    state[_COUNT] += 1
-    if state[_COUNT] == batch:
-        take_step(out)
+    if gather(state, _BATCH, _COUNT, out):
         order = state[_ORDER:]
-        shuffle(state, order, batch)
-        for i in range(batch):
+        shuffle(state, order, state[_BATCH])
+        for i in range(state[_BATCH]):
             assign(out, order[i])
-        state[_COUNT] = 0
 
 
 @dataclass(frozen=True)

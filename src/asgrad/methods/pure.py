@@ -10,7 +10,8 @@ import numpy as np
 from asgrad.errors import check_integer
 from asgrad.kernels import compiled
 from asgrad.methods.base import RULE, CompiledMethod, Opening, batch_size
-from asgrad.methods.decisions import apply, assign, take_step
+from asgrad.methods.decisions import assign
+from asgrad.methods.gather import gather
 
 __all__ = ["Pure"]
 
@@ -20,17 +21,10 @@ _WAIT, _COUNT, _GATHERED = 0, 1, 2  # state: b, arrivals gathered, then their wo
 @compiled(RULE)
 def _rule(state, worker, read_step, step, out):
     """Gather b arrivals, step with their mean, give each of those workers the new model."""
-    wait = state[_WAIT]
-    count = state[_COUNT]
-    apply(out, 1.0 / wait)
-    state[_GATHERED + count] = worker
-    count += 1
-    if count == wait:
-        take_step(out)
-        for i in range(wait):
+    state[_GATHERED + state[_COUNT]] = worker
+    if gather(state, _WAIT, _COUNT, out):
+        for i in range(state[_WAIT]):
             assign(out, state[_GATHERED + i])
-        count = 0
-    state[_COUNT] = count
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,8 @@ import numpy as np
 from asgrad.errors import check_integer
 from asgrad.kernels import compiled
 from asgrad.methods.base import RULE, CompiledMethod, Opening, batch_size
-from asgrad.methods.decisions import apply, assign, take_step
+from asgrad.methods.decisions import assign
+from asgrad.methods.gather import gather
 from asgrad.streams import Purpose, below, stream_key
 
 __all__ = ["Random"]
@@ -22,14 +23,9 @@ _N, _WAIT, _COUNT = 2, 3, 4
 @compiled(RULE)
 def _rule(state, worker, read_step, step, out):
     """Gather b arrivals, step with their mean, then b fresh uniform draws at the new model."""
-    wait = state[_WAIT]
-    apply(out, 1.0 / wait)
-    state[_COUNT] += 1
-    if state[_COUNT] == wait:
-        take_step(out)
-        for _ in range(wait):
+    if gather(state, _WAIT, _COUNT, out):
+        for _ in range(state[_WAIT]):
             assign(out, below(state, state[_N]))
-        state[_COUNT] = 0
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,8 @@ import numpy as np
 from asgrad.errors import check_flag, check_integer
 from asgrad.kernels import compiled
 from asgrad.methods.base import RULE, CompiledMethod, Opening
-from asgrad.methods.decisions import apply, assign, cancel, drop, take_step
+from asgrad.methods.decisions import assign, cancel, drop
+from asgrad.methods.gather import gather
 
 __all__ = ["Rennala"]
 
@@ -24,15 +25,7 @@ def _rule(state, worker, read_step, step, out):
         drop(out)
         assign(out, worker)
         return
-    batch = state[_BATCH]
-    apply(out, 1.0 / batch)
-    state[_COUNT] += 1
-    if state[_COUNT] < batch:
-        assign(out, worker)
-        return
-    take_step(out)
-    state[_COUNT] = 0
-    if state[_STOP] == 0:
+    if not gather(state, _BATCH, _COUNT, out) or state[_STOP] == 0:
         assign(out, worker)
     else:
         for i in range(state[_N]):

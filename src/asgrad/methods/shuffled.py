@@ -10,7 +10,8 @@ import numpy as np
 from asgrad.errors import check_flag, check_integer
 from asgrad.kernels import compiled, inlined
 from asgrad.methods.base import RULE, CompiledMethod, Opening, batch_size
-from asgrad.methods.decisions import apply, assign, take_step
+from asgrad.methods.decisions import assign
+from asgrad.methods.gather import gather
 from asgrad.streams import Purpose, shuffle, stream_key
 
 __all__ = ["Reshuffling", "Shuffled"]
@@ -38,14 +39,9 @@ def _next_worker(state):
 @compiled(RULE)
 def _rule(state, worker, read_step, step, out):
     """Gather b arrivals, step with their mean, then the next b workers of the permutation."""
-    wait = state[_WAIT]
-    apply(out, 1.0 / wait)
-    state[_COUNT] += 1
-    if state[_COUNT] == wait:
-        take_step(out)
-        for _ in range(wait):
+    if gather(state, _WAIT, _COUNT, out):
+        for _ in range(state[_WAIT]):
             assign(out, _next_worker(state))
-        state[_COUNT] = 0
 
 
 @dataclass(frozen=True)

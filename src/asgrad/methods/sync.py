@@ -10,7 +10,8 @@ import numpy as np
 from asgrad.errors import check_integer
 from asgrad.kernels import compiled
 from asgrad.methods.base import RULE, CompiledMethod, Opening, batch_size
-from asgrad.methods.decisions import apply, assign, cancel, take_step
+from asgrad.methods.decisions import assign, cancel
+from asgrad.methods.gather import gather
 
 __all__ = ["MSync", "Sync"]
 
@@ -20,19 +21,14 @@ _M, _COUNT, _ARRIVED = 0, 1, 2  # state: m, arrivals of this round, then a flag 
 @compiled(RULE)
 def _rule(state, worker, read_step, step, out):
     """At the m-th arrival step with the mean, cancel the rest, start all at the new model."""
-    m = state[_M]
     arrived = state[_ARRIVED:]
-    apply(out, 1.0 / m)
     arrived[worker] = 1
-    state[_COUNT] += 1
-    if state[_COUNT] == m:
-        take_step(out)
+    if gather(state, _M, _COUNT, out):
         for i in range(arrived.size):
             if arrived[i] == 0:
                 cancel(out, i)
             assign(out, i)
             arrived[i] = 0
-        state[_COUNT] = 0
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,380 @@
+"""The books of a simulated run: jobs, queues, batch, table, clocks, and how decisions change them.
+
+A job lives in a slot from its assignment until its fate is settled; then the slot is used again.
+`link` chains slots into lists: a worker's queue, the batch of the coming step, an entry of the
+table, the free slots. If the run is recorded, what happens to a job is also written to the tables
+of the trace.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from asgrad.kernels import inlined
+from asgrad.methods.decisions import APPLY, ASSIGN, CANCEL, CLEAR, DROP, HOLD, STEP, WEIGH
+from asgrad.trace.tables import Fate
+
+__all__ = [
+    "COUNTS",
+    "ENTRIES",
+    "SLOTS",
+    "TALLY",
+    "TREE",
+    "WORKERS",
+    "arrive_job",
+    "carry_out",
+    "lacks_room",
+    "next_job",
+    "reschedule",
+    "weigh_entry",
+]
+
+_IN_FLIGHT = int(Fate.IN_FLIGHT)
+_APPLIED = int(Fate.APPLIED)
+_DROPPED = int(Fate.DROPPED)
+_CANCELLED = int(Fate.CANCELLED)
+
+SLOTS = np.dtype(
+    [
+        ("worker", np.int32),
+        ("arrived", np.int16),
+        ("applied", np.int16),
+        ("row", np.int64),  # of the trace's jobs
+        ("read_step", np.int64),
+        ("draw", np.int64),
+        ("start_time", np.float64),
+        ("link", np.int64),  # next slot of the list that the job is in; -1 at its end
+        ("since", np.int64),  # held job: from which step its present weight counts; -1: none yet
+        ("weight", np.float64),  # job in the batch: its weight
+    ]
+)
+WORKERS = np.dtype(
+    [
+        ("running", np.int64),  # slot of the job in work, -1 for none
+        ("head", np.int64),  # first and last slot of the queue, -1 for none
+        ("tail", np.int64),
+        ("draws", np.int64),  # jobs assigned so far
+        ("order", np.int64),  # when the running job started, counted in starts; settles ties
+    ]
+)
+# A tournament over the moments at which the workers finish: the workers are the leaves, node i > 0
+# holds the earliest of its children 2i and 2i + 1. A leaf's path to the root is known in advance,
+# so its cache misses overlap even with a million workers.
+TREE = np.dtype([("finish", np.float64), ("winner", np.int64)])
+# The server's table of held gradients: lists of slots, and the weight of each.
+ENTRIES = np.dtype([("head", np.int64), ("tail", np.int64), ("weight", np.float64)])
+# Running sums over each worker's jobs, for a summary where no trace is recorded.
+TALLY = np.dtype([("applied", np.int64), ("delay", np.int64), ("busy", np.float64)])
+COUNTS = np.dtype(
+    [
+        (name, np.int64)
+        for name in (
+            *("steps", "assigned", "arrived", "rows", "flying", "started", "dropped", "cancelled"),
+            *("pending", "arriving"),  # decisions wait to be carried out; whose, -1 at the start
+            *("free", "n_free"),  # list of free slots
+            *("batch_head", "batch_tail"),  # jobs applied to the coming step
+            "kept",  # jobs in the batch and in entries
+            *("max_flying", "max_delay"),
+            "worker",  # whose time is bad
+            "standing",  # arrivals since the last step or the last passing of time
+            "needed_rows",  # how many contributions there must be room for
+        )
+    ]
+)
+
+
+@inlined
+def reschedule(workers, tree, worker, time):
+    """Set the moment at which `worker` finishes (infinity: never) and replay its matches."""
+    node = tree.size // 2 + worker
+    best = worker
+    tree[node]["finish"] = time
+    while node > 1:
+        rival = tree[node ^ 1]["finish"]
+        contender = tree[node ^ 1]["winner"]
+        wins = rival < time
+        if rival == time:
+            wins = workers[contender]["order"] < workers[best]["order"]
+        # Selections instead of a branch: who wins cannot be predicted.
+        best = contender if wins else best
+        time = min(time, rival)
+        node >>= 1
+        tree[node]["finish"] = time
+        tree[node]["winner"] = best
+
+
+@inlined
+def free_slot(counts, slots, slot):
+    """Give back the slot of a job whose fate is settled."""
+    slots[slot]["link"] = counts[0]["free"]
+    counts[0]["free"] = slot
+    counts[0]["n_free"] += 1
+
+
+@inlined
+def assign_job(counts, slots, jobs, workers, record, worker, now):
+    """Append a job at the current model to a worker's queue."""
+    slot = counts[0]["free"]
+    counts[0]["free"] = slots[slot]["link"]
+    counts[0]["n_free"] -= 1
+    row = counts[0]["assigned"]
+    draw = workers[worker]["draws"]
+    slots[slot]["worker"] = worker
+    slots[slot]["row"] = row
+    slots[slot]["read_step"] = counts[0]["steps"]
+    slots[slot]["draw"] = draw
+    slots[slot]["arrived"] = 0
+    slots[slot]["applied"] = 0
+    slots[slot]["start_time"] = np.nan
+    slots[slot]["link"] = -1
+    if record:
+        jobs.worker[row] = worker
+        jobs.read_step[row] = counts[0]["steps"]
+        jobs.draw[row] = draw
+        jobs.assign_time[row] = now
+        jobs.start_time[row] = np.nan
+        jobs.arrival_time[row] = np.nan
+        jobs.fate[row] = _IN_FLIGHT
+    if workers[worker]["head"] < 0:
+        workers[worker]["head"] = slot
+    else:
+        slots[workers[worker]["tail"]]["link"] = slot
+    workers[worker]["tail"] = slot
+    workers[worker]["draws"] = draw + 1
+    counts[0]["assigned"] = row + 1
+    counts[0]["flying"] += 1
+
+
+@inlined
+def cancel_job(counts, slots, jobs, record, slot, now):
+    """Call off one unfinished job."""
+    if record:
+        jobs.arrival_time[slots[slot]["row"]] = now
+        jobs.fate[slots[slot]["row"]] = _CANCELLED
+    counts[0]["cancelled"] += 1
+    counts[0]["flying"] -= 1
+    free_slot(counts, slots, slot)
+
+
+@inlined
+def cancel_jobs(counts, slots, jobs, workers, tally, record, worker, now):
+    """Call off the running job of a worker and those in its queue."""
+    slot = workers[worker]["running"]
+    if slot >= 0:
+        if not record:
+            tally[worker]["busy"] += now - slots[slot]["start_time"]
+        workers[worker]["running"] = -1
+        cancel_job(counts, slots, jobs, record, slot, now)
+    slot = workers[worker]["head"]
+    while slot >= 0:
+        following = slots[slot]["link"]
+        cancel_job(counts, slots, jobs, record, slot, now)
+        slot = following
+    workers[worker]["head"] = -1
+
+
+@inlined
+def drop_job(counts, slots, jobs, record, slot):
+    """Throw an arrived job away."""
+    if record:
+        jobs.fate[slots[slot]["row"]] = _DROPPED
+    counts[0]["dropped"] += 1
+    free_slot(counts, slots, slot)
+
+
+@inlined
+def use_gradient(
+    counts, slots, jobs, rows, tally, record, slot, entry, first_step, end_step, weight
+):
+    """Note that a job's gradient entered steps first_step <= s < end_step with this weight."""
+    if slots[slot]["applied"] == 0:
+        slots[slot]["applied"] = 1
+        if record:
+            jobs.fate[slots[slot]["row"]] = _APPLIED
+        else:
+            worker = slots[slot]["worker"]
+            delay = first_step - slots[slot]["read_step"]
+            tally[worker]["applied"] += 1
+            tally[worker]["delay"] += delay
+            counts[0]["max_delay"] = max(counts[0]["max_delay"], delay)
+    if record:
+        row = counts[0]["rows"]
+        rows.job[row] = slots[slot]["row"]
+        rows.entry[row] = entry
+        rows.first_step[row] = first_step
+        rows.end_step[row] = end_step
+        rows.weight[row] = weight
+        counts[0]["rows"] = row + 1
+
+
+@inlined
+def take_step(counts, slots, jobs, rows, tally, record, step_times, now):
+    """Take a step: the jobs of the batch are applied and the batch is emptied."""
+    step = counts[0]["steps"]
+    slot = counts[0]["batch_head"]
+    while slot >= 0:
+        following = slots[slot]["link"]
+        weight = slots[slot]["weight"]
+        use_gradient(counts, slots, jobs, rows, tally, record, slot, -1, step, step + 1, weight)
+        free_slot(counts, slots, slot)
+        counts[0]["kept"] -= 1
+        slot = following
+    counts[0]["batch_head"] = -1
+    if record:
+        step_times[step] = now
+    counts[0]["steps"] = step + 1
+
+
+@inlined
+def apply_job(counts, slots, slot, weight):
+    """Put an arrived job into the batch of the coming step."""
+    slots[slot]["weight"] = weight
+    slots[slot]["link"] = -1
+    if counts[0]["batch_head"] < 0:
+        counts[0]["batch_head"] = slot
+    else:
+        slots[counts[0]["batch_tail"]]["link"] = slot
+    counts[0]["batch_tail"] = slot
+    counts[0]["kept"] += 1
+
+
+@inlined
+def hold_job(counts, slots, entries, slot, entry):
+    """Add an arrived job to an entry of the table."""
+    slots[slot]["link"] = -1
+    slots[slot]["since"] = counts[0]["steps"] if entries[entry]["weight"] != 0 else -1
+    if entries[entry]["head"] < 0:
+        entries[entry]["head"] = slot
+    else:
+        slots[entries[entry]["tail"]]["link"] = slot
+    entries[entry]["tail"] = slot
+    counts[0]["kept"] += 1
+
+
+@inlined
+def weigh_entry(counts, slots, jobs, rows, entries, tally, record, entry, weight):
+    """Change the weight of an entry from the coming step on."""
+    step = counts[0]["steps"]
+    old = entries[entry]["weight"]
+    slot = entries[entry]["head"]
+    while slot >= 0:
+        since = slots[slot]["since"]
+        if old != 0 and since < step:
+            use_gradient(counts, slots, jobs, rows, tally, record, slot, entry, since, step, old)
+        slots[slot]["since"] = step if weight != 0 else -1
+        slot = slots[slot]["link"]
+    entries[entry]["weight"] = weight
+
+
+@inlined
+def clear_entry(counts, slots, jobs, rows, entries, tally, record, entry):
+    """Empty an entry; a job that never entered a step is dropped."""
+    weigh_entry(counts, slots, jobs, rows, entries, tally, record, entry, 0.0)
+    slot = entries[entry]["head"]
+    while slot >= 0:
+        following = slots[slot]["link"]
+        if slots[slot]["applied"] == 0:
+            drop_job(counts, slots, jobs, record, slot)
+        else:
+            free_slot(counts, slots, slot)
+        counts[0]["kept"] -= 1
+        slot = following
+    entries[entry]["head"] = -1
+
+
+@inlined
+def carry_out(
+    counts, slots, jobs, rows, workers, entries, tally, step_times, record, out, restart, now
+):
+    """Carry out the decisions in `out`; return how many workers stand in `restart`.
+
+    `restart` names the workers that may have to start a job, in the order of starting: the worker
+    that arrived goes on with its queue at once, before what is assigned now.
+    """
+    slot = counts[0]["arriving"]
+    arrived = slots[slot]["worker"] if slot >= 0 else -1
+    n_restart = 0
+    if arrived >= 0 and workers[arrived]["head"] >= 0:
+        restart[0] = arrived
+        n_restart = 1
+    for i in range(1, int(out[0, 0]) + 1):
+        code = int(out[i, 0])
+        target = int(out[i, 1])
+        if code == APPLY:
+            apply_job(counts, slots, slot, out[i, 2])
+        elif code == STEP:
+            take_step(counts, slots, jobs, rows, tally, record, step_times, now)
+        elif code == ASSIGN:
+            assign_job(counts, slots, jobs, workers, record, target, now)
+            if workers[target]["running"] < 0:
+                restart[n_restart] = target
+                n_restart += 1
+        elif code == DROP:
+            drop_job(counts, slots, jobs, record, slot)
+        elif code == CANCEL:
+            cancel_jobs(counts, slots, jobs, workers, tally, record, target, now)
+        elif code == HOLD:
+            hold_job(counts, slots, entries, slot, target)
+        elif code == WEIGH:
+            weigh_entry(counts, slots, jobs, rows, entries, tally, record, target, out[i, 2])
+        elif code == CLEAR:
+            clear_entry(counts, slots, jobs, rows, entries, tally, record, target)
+    # Last those that may be left without work.
+    for i in range(1, int(out[0, 0]) + 1):
+        if int(out[i, 0]) == CANCEL:
+            restart[n_restart] = int(out[i, 1])
+            n_restart += 1
+    if arrived >= 0:
+        restart[n_restart] = arrived
+        n_restart += 1
+    return n_restart
+
+
+@inlined
+def next_job(slots, jobs, workers, record, worker, now):
+    """Take the next job of an idle worker off its queue; return its slot, −1 for none."""
+    slot = workers[worker]["head"]
+    if slot >= 0:
+        workers[worker]["head"] = slots[slot]["link"]
+        workers[worker]["running"] = slot
+        slots[slot]["start_time"] = now
+        if record:
+            jobs.start_time[slots[slot]["row"]] = now
+    return slot
+
+
+@inlined
+def arrive_job(counts, slots, jobs, workers, tally, record, worker, now):
+    """Take the finished job of `worker` off it; return the job's slot."""
+    slot = workers[worker]["running"]
+    slots[slot]["arrived"] = 1
+    if record:
+        jobs.arrival_time[slots[slot]["row"]] = now
+    else:
+        tally[worker]["busy"] += now - slots[slot]["start_time"]
+    workers[worker]["running"] = -1
+    counts[0]["flying"] -= 1
+    counts[0]["arrived"] += 1
+    return slot
+
+
+@inlined
+def lacks_room(counts, slots, jobs, rows, step_times, record, out):
+    """Say whether the arrays are too small for the decisions in `out`."""
+    n_decisions = int(out[0, 0])
+    n_steps = 0
+    if counts[0]["kept"] > 0:
+        for i in range(1, n_decisions + 1):
+            n_steps += int(out[i, 0]) == STEP
+    # Between two steps each kept job's row can be closed at most once.
+    counts[0]["needed_rows"] = (
+        counts[0]["rows"] + (n_steps + 1) * (counts[0]["kept"] + 1) + n_decisions
+    )
+    return counts[0]["n_free"] < n_decisions or (
+        record
+        and (
+            counts[0]["assigned"] + n_decisions > jobs.worker.size
+            or counts[0]["steps"] + n_decisions > step_times.size
+            or counts[0]["needed_rows"] > rows.job.size
+        )
+    )
