@@ -31,7 +31,7 @@ bench: .venv/installed
 	$(PYTHON) -m venv .venv
 
 .venv/installed: pyproject.toml | .venv/bin/python
-	$(BIN)/pip install --quiet --disable-pip-version-check -e .
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[train]'
 	touch $@
 
 .venv/installed-for-tests: pyproject.toml | .venv/bin/python

@@ -6,8 +6,10 @@ import re
 from pathlib import Path
 
 import pytest
+import typer
 
 import asgrad as ag
+from asgrad import cli
 from asgrad.registry import catalogue
 
 ROOT = Path(__file__).parents[1]
@@ -28,6 +30,24 @@ def test_python_blocks_run(document, tmp_path, monkeypatch, capsys):
     for block in blocks:
         exec(compile(block, document, "exec"), {"__name__": "example"})
         assert capsys.readouterr().out
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_commands_in_documents_have_the_options_they_show(document):
+    """Every `asgrad` command of a document exists and knows its options."""
+    text = (ROOT / document).read_text()
+    blocks = re.findall(r"```sh\n(.*?)```", text, re.DOTALL) + re.findall(r"`(asgrad [^`]*)`", text)
+    commands = [
+        line.split("#")[0].split()
+        for block in blocks
+        for line in block.replace("\\\n", " ").splitlines()
+        if line.startswith("asgrad ")
+    ]
+    app = typer.main.get_command(cli.app)
+    for _, name, *words in commands:
+        known = {option for p in app.commands[name].params for option in p.opts}
+        assert {word for word in words if word.startswith("--")} <= known, (name, words)
+    assert commands or document == "docs/architecture.md"
 
 
 def test_links_lead_somewhere():

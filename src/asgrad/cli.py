@@ -55,14 +55,22 @@ def main() -> None:
     except _UsageError as error:
         print(f"asgrad: {' '.join(error.format_message().split())}", file=sys.stderr)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, typer.Abort):
         print("asgrad: interrupted.", file=sys.stderr)
         sys.exit(130)
 
 
 @app.callback(invoke_without_command=True)
-def start(context: typer.Context) -> None:
-    """Show the help where no command is given."""
+def start(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Show the version.")] = False,
+) -> None:
+    """Show the version, or the help where no command is given."""
+    if version:
+        from asgrad import __version__
+
+        print(f"asgrad {__version__}")
+        raise typer.Exit
     if context.invoked_subcommand is None:
         print(context.get_help())
 
@@ -138,12 +146,16 @@ def compare(
             evaluations=settings.evaluations,
             progress=tell,
         )
-    folder = comparison.save(settings.out, settings.model_dump())
+    out = settings.out
+    if not comparison.complete and Path(out).exists():  # what is whole is worth more
+        out = f"{out}-interrupted"
+    folder = comparison.save(out, settings.model_dump())
     limit = (
         f"{settings.steps} steps" if settings.until_time is None else f"{settings.until_time:g} s"
     )
-    print(f"{_label(built)}, times {settings.times}, {limit}, "
-          f"{settings.seeds} seed{'s' if settings.seeds > 1 else ''}")  # fmt: skip
+    said_seeds = "1 seed" if settings.seeds == 1 else f"{settings.seeds} seeds"
+    print(f"{_label(built)}, times {settings.times}, {limit}, {said_seeds}, "
+          f"L = {comparison.smoothness:.4g}")  # fmt: skip
     _print_table(comparison.lines, comparison.target, comparison.smoothness)
     print(f"Run: {folder}   Figures: {folder / 'figures'}")
     if not comparison.complete:
@@ -272,6 +284,9 @@ def replay(
     numbers = _numbers("stepsizes", stepsizes)
     said = {"data": data, "problem": problem, "split": split, "batch": batch}
     said = {key: value for key, value in said.items() if value is not None}
+    if config is None and not said:  # a trace that compare wrote stands beside its config
+        beside = trace.absolute().parent.parent / "config.toml"
+        config = beside if trace.absolute().parent.name == "traces" and beside.exists() else None
     if is_training(trace):
         if said:
             raise AsgradError(
@@ -314,22 +329,26 @@ def show(run: Annotated[Path, typer.Argument(help="A folder that compare wrote."
 
 @app.command()
 def methods() -> None:
-    """List the methods, and the stepsize rules, with their references."""
+    """List methods, stepsize rules and worker times, with their parameters and references."""
     from rich.console import Console
     from rich.table import Table
 
     from asgrad import methods as method_room
     from asgrad import stepsizes as stepsize_room
+    from asgrad import times as times_room
     from asgrad.registry import references
 
-    for title, room in (("method", method_room), ("+stepsize", stepsize_room)):
+    console = Console() if sys.stdout.isatty() else Console(width=200)
+    rooms = (("method", method_room), ("+stepsize", stepsize_room), ("--times", times_room))
+    for title, room in rooms:
         table = Table(box=None, header_style="bold", pad_edge=False)
-        for column in (title, "what it does", "reference"):
+        for column in (title, "parameters", "what it does", "reference"):
             table.add_column(column)
         for row in references(room):
             table.add_row(*row)
-        Console().print(table)
+        console.print(table)
         print()
+    print("Write name:parameter=value,parameter=value; one number for each worker as 1/2/5.")
 
 
 def _numbers(name: str, text: str | None) -> list[float] | None:
@@ -370,12 +389,10 @@ def _print_table(lines: Any, target: float, smoothness: float) -> None:
     """Print the table of a comparison, as wide as it needs where nobody watches."""
     from rich.console import Console
 
-    from asgrad.report import comparison_table
+    from asgrad.report import print_comparison
 
     console = Console() if sys.stdout.isatty() else Console(width=160)
-    console.print(comparison_table(lines, target, smoothness))
-    if any(line.at_edge for line in lines):
-        print("* smallest or largest stepsize of the grid: a wider grid may do better.")
+    print_comparison(console, lines, target, smoothness)
 
 
 def _print_summary(trace: Any) -> None:

@@ -8,10 +8,19 @@ the same bits wherever it is called from, however many lanes stand beside each o
 
 from __future__ import annotations
 
+import os
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+if not any(  # Numba would refuse to start where it can write no cache at all
+    os.access(folder, os.W_OK) for folder in (Path(__file__).parent, Path.home())
+):
+    os.environ.setdefault("NUMBA_CACHE_DIR", str(Path(tempfile.gettempdir(), "asgrad-numba")))
+
 from numba import njit, types
 
 __all__ = [

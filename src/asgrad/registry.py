@@ -51,6 +51,8 @@ def build(kind: str, room: ModuleType, text: str) -> Any:
         if not equals:
             raise AsgradError(f"{kind} {text!r}: write parameters as name=value, got {part!r}.")
         if key not in fields:
+            if not fields:
+                raise AsgradError(f"{kind} {text!r}: {name} takes no parameters.")
             raise unknown_name(f"parameter of {name}", key, fields)
         if value.partition(":")[0] in classes:  # what follows belongs to the object inside
             value = ",".join([value, *parts])
@@ -76,10 +78,13 @@ def label(thing: Any) -> str:
     return f"{name}:{','.join(said)}" if said else name
 
 
-def references(room: ModuleType) -> Iterable[tuple[str, str, str]]:
-    """Yield name, first sentence and reference of every class that a package exports."""
+def references(room: ModuleType) -> Iterable[tuple[str, str, str, str]]:
+    """Yield name, parameters, first sentence and reference of every class a package exports."""
     for name, cls in catalogue(room).items():
-        yield name, (cls.__doc__ or "").strip().split("\n")[0], cls.reference  # type: ignore[attr-defined]
+        fields = dataclasses.fields(cls) if dataclasses.is_dataclass(cls) else ()
+        parameters = ", ".join(f"{field.name}={_text(_default(field))}" for field in fields)
+        sentence = (cls.__doc__ or "").strip().split("\n")[0]
+        yield name, parameters, sentence, getattr(cls, "reference", "")
 
 
 def _name_of(cls: type) -> str:

@@ -55,6 +55,7 @@ WORKERS = np.dtype(
         ("tail", np.int64),
         ("draws", np.int64),  # jobs assigned so far
         ("order", np.int64),  # when the running job started, counted in starts; settles ties
+        ("padding", np.int64, 3),  # to a cache line
     ]
 )
 # A tournament over the moments at which the workers finish: the workers are the leaves, node i > 0

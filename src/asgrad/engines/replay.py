@@ -41,6 +41,7 @@ from asgrad.trace import Trace
 from asgrad.transforms import Identity, Transform
 
 __all__ = [
+    "BLOW_UP",
     "Interrupted",
     "Result",
     "Status",
@@ -51,7 +52,7 @@ __all__ = [
 ]
 
 _LANES_A_BLOCK = 32
-_BLOW_UP = 1e8
+BLOW_UP = 1e8
 
 
 class Status(StrEnum):
@@ -305,7 +306,7 @@ def _run_block(
             values = _evaluate(job, evaluate, blocks, int(cursor[TAKEN]))
             values = values.reshape(3, -1, alive.size).swapaxes(0, 1)
             if evaluated == 0:
-                limits[alive] = _BLOW_UP**2 * np.maximum(1.0, values[0, 1])
+                limits[alive] = BLOW_UP**2 * np.maximum(1.0, values[0, 1])
             # A lane has diverged from its first bad evaluation on.
             good = np.isfinite(values[:, :2]).all(axis=1) & (values[:, 1] <= limits[alive])
             good = np.logical_and.accumulate(good, axis=0)

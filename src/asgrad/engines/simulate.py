@@ -133,7 +133,8 @@ class _Run:
         self.counts = np.zeros(1, books.COUNTS)
         for name in ("free", "batch_head", "batch_tail", "arriving"):
             self.counts[name] = -1
-        self.workers = np.zeros(n_workers, books.WORKERS)
+        self.workers = _aligned(n_workers, books.WORKERS)
+        self.workers[:] = np.zeros(1, books.WORKERS)
         for name in ("running", "head", "tail"):
             self.workers[name] = -1
         self.tree = _new_tree(n_workers)
@@ -325,17 +326,29 @@ def _limit(name: str, value: int | None) -> int:
 def _new_tree(n_workers: int) -> np.ndarray:
     """Return the tournament tree of idle workers."""
     leaves = max(2, 1 << (n_workers - 1).bit_length())
-    tree = np.zeros(2 * leaves, books.TREE)
+    tree = _aligned(2 * leaves, books.TREE)
+    tree["winner"] = 0
     tree["finish"] = np.inf
     tree["winner"][leaves : leaves + n_workers] = np.arange(n_workers)
     return tree
+
+
+def _aligned(size: int, dtype: np.dtype) -> np.ndarray:
+    """Return an uninitialised array that begins with a cache line.
+
+    A job's slot and a worker's record fill one line each; astride two they would cost two misses.
+    """
+    line = 64
+    raw = np.empty(size * dtype.itemsize + line, np.uint8)
+    offset = -raw.ctypes.data % line
+    return raw[offset : offset + size * dtype.itemsize].view(dtype)
 
 
 def _larger(array: np.ndarray, size: int) -> np.ndarray:
     """Return a copy with room for at least `size` elements, at least twice what it had."""
     if array.size >= size:
         return array
-    grown = np.empty(max(size, 2 * array.size, 1024), array.dtype)
+    grown = _aligned(max(size, 2 * array.size, 1024), array.dtype)
     grown[: array.size] = array
     return grown
 

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from asgrad.engines.replay import check_parts, checked_start, rules_of
+from asgrad.engines.replay import BLOW_UP, check_parts, checked_start, rules_of
 from asgrad.engines.server import Job, Orders, Server
 from asgrad.engines.simulate import versions
 from asgrad.engines.threads import Arrival, Threads
@@ -260,7 +260,7 @@ class _Run:
             self._wanted.put((self.server.n_steps, self._end, self.server.x.copy()))
             self._wanted.put(None)
             evaluator.join()
-        return status
+        return Ending.DIVERGED if self._blown_up() else status
 
     def _loop(self, steps: int, jobs: int, until_time: float, max_refused: int) -> Ending:
         """Take arrivals one by one, in their order."""
@@ -271,7 +271,7 @@ class _Run:
                 return Ending.STEPS
             if self.n_arrived >= jobs:
                 return Ending.JOBS
-            if self.n_refused > max_refused:
+            if self.n_refused > max_refused or self._blown_up():
                 return Ending.DIVERGED
             if self._target_reached():
                 return Ending.TARGET
@@ -317,6 +317,13 @@ class _Run:
         for job in orders.assigned:
             if not self.engine.submit(job, self.server.model(job.read_step)):
                 self.server.lose(job, self.now(), again=False)
+
+    def _blown_up(self) -> bool:
+        """Say whether an evaluation has seen the run diverge, by the rule of `replay`."""
+        if not self.evaluations:
+            return False
+        first, last = self.evaluations[0][3], self.evaluations[-1][3]
+        return not last <= BLOW_UP * max(1.0, first)
 
     def _target_reached(self) -> bool:
         """Say whether an evaluation has seen the target."""

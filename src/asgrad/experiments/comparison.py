@@ -28,6 +28,9 @@ from asgrad.trace import Trace
 __all__ = ["Comparison", "Contender", "compare", "default_stepsizes"]
 
 
+_TARGET = 1.25  # above what is reached at the end, where noise decides
+
+
 @dataclass(frozen=True)
 class Contender:
     """A method and how its stepsize depends on the delay."""
@@ -92,11 +95,20 @@ class Comparison:
         names = dict.fromkeys(cell.method for cell in self.cells)
         return [summarize_method([c for c in self.cells if c.method == name]) for name in names]
 
-    def save(self, path: str | Path, config: dict[str, Any] | None = None) -> Path:
-        """Write the run as a folder: results, metrics, traces, figures, config; return its path."""
+    def save(
+        self,
+        path: str | Path,
+        config: dict[str, Any] | None = None,
+        said: dict[str, Any] | None = None,
+    ) -> Path:
+        """Write the run as a folder: results, metrics, traces, figures; return its path.
+
+        `config` is written as config.toml, with which the command line repeats the run; `said` is
+        noted in run.json.
+        """
         from asgrad.experiments.run import save
 
-        return save(self, path, config or {})
+        return save(self, path, config, said or {})
 
     def __str__(self) -> str:
         """The table that the command line shows."""
@@ -106,7 +118,7 @@ class Comparison:
 
 
 def default_stepsizes(smoothness: float) -> list[float]:
-    """Return the default grid: 2^k / L for k = −7, ..., 3.
+    """Return the default grid: 2^k / L for k = −7, ..., 4.
 
     Raises
     ------
@@ -117,7 +129,7 @@ def default_stepsizes(smoothness: float) -> list[float]:
         raise AsgradError(
             "compare: the problem's smoothness constant is not known; give the stepsizes."
         )
-    return [2.0**k / smoothness for k in range(-7, 4)]
+    return [2.0**k / smoothness for k in range(-7, 5)]
 
 
 def compare(
@@ -148,19 +160,18 @@ def compare(
         Methods, pairs (method, stepsize rule), or texts such as "pure", "ringmaster:max_delay=8",
         "pure+koloskova".
     stepsizes : sequence of float, optional
-        The grid; by default 2^k / L, k = −7, ..., 3.
+        The grid; by default 2^k / L, k = −7, ..., 4.
     seeds : int or sequence of int
         How many seeds (0, 1, ...), or which. A seed fixes worker times, choices, rows and noise.
     steps : int, optional
     until_time : float, optional
         Seconds of virtual time.
     target : float > 0, optional
-        Gradient norm for "time to target"; by default what tuned "sync" reaches at the end, or the
-        worst method where "sync" is not compared.
+        Gradient norm for "time to target"; by default 1.25 times what tuned "sync" reaches at the
+        end, or the best method where "sync" is not compared.
     evaluations : int >= 1
     out : path, optional
-        Write the run to this folder; its config.toml says what was compared, but is no input of the
-        command line.
+        Write the run to this folder; its run.json says what was compared.
     threads : int >= 1, optional
         By default one a core.
     progress : callable, optional
@@ -174,7 +185,9 @@ def compare(
     Raises
     ------
     AsgradError
-        If an argument is refused, or Ctrl-C came before any method was finished.
+        If an argument is refused.
+    KeyboardInterrupt
+        If Ctrl-C came before any method was finished.
 
     Examples
     --------
@@ -224,7 +237,7 @@ def compare(
     results, complete = work.run()
     finished = [c for c in contenders if all((c.label, seed) in results for seed in seed_list)]
     if not finished:
-        raise AsgradError("compare: interrupted before any method was finished.")
+        raise KeyboardInterrupt  # before any method was finished
     comparison = _conclude(finished, seed_list, traces, results, target, problem, complete)
     if out is not None:
         said = {
@@ -237,7 +250,7 @@ def compare(
             "until_time": until_time,
             "evaluations": evaluations,
         }
-        comparison.save(out, said)
+        comparison.save(out, said=said)
     return comparison
 
 
@@ -339,7 +352,7 @@ def _conclude(
         if best is not None:
             final[contender.label] = float(np.median(norms[:, best]))
     if target is None:
-        target = final.get("sync", max(final.values(), default=float("nan")))
+        target = _TARGET * final.get("sync", min(final.values(), default=float("nan")))
     cells = [
         cell
         for contender in contenders

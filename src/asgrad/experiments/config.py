@@ -122,7 +122,7 @@ class CompareConfig(ProblemConfig):
         min_length=1,
         description="methods, each METHOD[+STEPSIZE]",
     )
-    stepsizes: list[float] | None = Field(None, description="grid; by default 2^k/L, k = -7..3")
+    stepsizes: list[float] | None = Field(None, description="grid; by default 2^k/L, k = -7..4")
     steps: int | None = Field(None, ge=1, description="compare at this many server steps")
     until_time: float | None = Field(None, gt=0, description="compare at this time, in seconds")
     seeds: int = Field(3, ge=1, description="how many seeds")

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["StoredRun", "check_writable", "load", "save"]
 
 _FACTS, _RESULTS = "run.json", "results.parquet"
+_SCHEMA_VERSION = 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,12 +42,18 @@ def check_writable(path: str | Path) -> None:
     check_target(path, "run", _is_run)
 
 
-def save(comparison: Comparison, path: str | Path, config: dict[str, Any]) -> Path:
+def save(
+    comparison: Comparison,
+    path: str | Path,
+    config: dict[str, Any] | None,
+    said: dict[str, Any],
+) -> Path:
     """Write the run to a temporary name, then rename it; a run of that name is replaced."""
     from asgrad.report import write_figures
 
     with new_folder(path, "run", _is_run) as folder:
-        write_text(folder / "config.toml", to_toml(config))
+        if config:
+            write_text(folder / "config.toml", to_toml(config))
         write_table(folder / _RESULTS, columns(comparison.cells, Cell))
         write_table(folder / "metrics.parquet", _metrics(comparison))
         for (method, seed), trace in comparison.traces.items():
@@ -54,6 +61,8 @@ def save(comparison: Comparison, path: str | Path, config: dict[str, Any]) -> Pa
         write_figures(comparison, folder / "figures")
         facts = {
             "kind": "asgrad comparison",
+            "schema_version": _SCHEMA_VERSION,
+            "said": said,
             "rule": RULE,
             "target": _or_null(comparison.target),
             "smoothness": _or_null(comparison.smoothness),
@@ -79,6 +88,8 @@ def load(path: str | Path) -> StoredRun:
         raise AsgradError(f"no run of asgrad at {folder}.")
     try:
         facts = json.loads((folder / _FACTS).read_text(encoding="utf-8"))
+        if facts.get("schema_version") != _SCHEMA_VERSION:
+            raise AsgradError(f"run {folder} was written by another version of asgrad.")
         rows = pq.read_table(folder / _RESULTS).to_pylist()
         cells = [Cell(**row) for row in rows]
         names = dict.fromkeys(cell.method for cell in cells)
@@ -88,6 +99,8 @@ def load(path: str | Path) -> StoredRun:
             _or_nan(facts["smoothness"]),
             bool(facts["complete"]),
         )
+    except AsgradError:
+        raise
     except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
         raise AsgradError(f"run {folder} is damaged: {str(error).splitlines()[0]}.") from error
 

@@ -1,6 +1,6 @@
 """Tables and figures."""
 
 from asgrad.report.figures import write_figures
-from asgrad.report.table import comparison_table, table_text
+from asgrad.report.table import print_comparison, table_text
 
-__all__ = ["comparison_table", "table_text", "write_figures"]
+__all__ = ["print_comparison", "table_text", "write_figures"]

@@ -63,8 +63,11 @@ def _gradient_norm(
         # Seeds may differ in length and pace: all are read off on one grid.
         for axes, abscissa in ((by_step, "steps"), (by_time, "times")):
             last = max(getattr(run, abscissa)[-1] for run in runs)
+            first = min(run.steps[min(1, run.steps.size - 1)] for run in runs)
             grid = (
-                np.geomspace(1, max(last, 2), 200) if axes is by_step else np.linspace(0, last, 200)
+                np.geomspace(max(first, 1), max(last, 2), 200)
+                if axes is by_step
+                else np.linspace(0, last, 200)
             )
             curves = np.array([_curve(run, stepsize, abscissa, grid) for run in runs])
             with np.errstate(all="ignore"):
@@ -86,7 +89,6 @@ def _gradient_norm(
     )  # fmt: skip
     by_step.set(xlabel="server step", ylabel="‖∇f(x)‖", xscale="log", yscale="log", title="by step")
     by_time.set(xlabel="time (s)", title="by time")
-    by_step.set_xlim(left=1)
     by_time.set_xlim(left=0)
     for axes in (by_step, by_time):
         axes.grid(alpha=0.25)
@@ -165,10 +167,13 @@ def _gantt(figure_class: Any, traces: Mapping[str, Trace]) -> Any:
             )
         steps = trace.step_times[trace.step_times <= window]
         axes.plot(steps, np.full(steps.size, -0.9), "|", color="black", markersize=5)
-        axes.set_title(method, fontsize=9)
+        few = " (first 30 workers)" if trace.n_workers > 30 else ""
+        axes.set_title(f"{method}{few}", fontsize=9)
         axes.set(xlim=(0, window), ylim=(min(n_workers, 30) - 0.4, -1.4))
-    for axes in panels[-1]:
-        axes.set_xlabel("time (s); ticks on top: server steps")
+    for column in panels.T:
+        for lowest in [axes for axes in column if axes.get_visible()][-1:]:
+            lowest.set_xlabel("time (s); ticks on top: server steps")
+            lowest.tick_params(labelbottom=True)
     for axes in panels[:, 0]:
         axes.set_ylabel("worker")
     handles = [Patch(color=color, label=label) for color, label in _FATES.values()]

@@ -8,58 +8,52 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["comparison_table", "table_text"]
+__all__ = ["print_comparison", "table_text"]
 
 
-def comparison_table(lines: Sequence[Any], target: float, smoothness: float) -> Any:
-    """Return the table as something rich can print: one line a method, best first.
+_COLUMNS = (
+    "steps", "time", "final ‖∇f‖", "loss", "accuracy", "gradients", "wasted", "τ_avg", "τ_max",
+)  # fmt: skip
+_LEAST_MISSED = ("gradients", "τ_avg", "wasted", "τ_max", "steps", "loss")
+
+
+def print_comparison(console: Any, lines: Sequence[Any], target: float, smoothness: float) -> None:
+    """Print the table of a comparison, best method first, and what its marks mean.
 
     Parameters
     ----------
+    console : rich.console.Console
+        A narrow one gets fewer columns.
     lines : sequence of Line
     target : float
         Gradient norm of "time to target".
     smoothness : float
         L, in whose inverse the stepsizes are shown; NaN shows them plainly.
     """
-    from rich.table import Table
+    from rich.measure import measure_renderables
 
-    known = math.isfinite(smoothness)
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    table.add_column("method", no_wrap=True)
-    for title in (
-        "stepsize·L" if known else "stepsize",
-        "steps",
-        "time to target" if math.isnan(target) else f"time to ‖∇f‖≤{target:.2g}",
-        "final ‖∇f‖",
-        "loss",
-        "accuracy",
-        "gradients",
-        "wasted",
-        "τ_avg",
-        "τ_max",
+    hidden: list[str] = []
+    table = _table(lines, target, smoothness, hidden)
+    wide = console.options.update(width=1000)
+    while measure_renderables(console, wide, [table]).maximum > console.width and len(hidden) < len(
+        _LEAST_MISSED
     ):
-        table.add_column(title, justify="right")
-    worst = math.inf
-    for line in sorted(
-        lines, key=lambda line: line.gradient_norm if line.gradient_norm >= 0 else worst
-    ):
-        unit = smoothness if known else 1.0
-        edge = "*" if line.at_edge else ""
-        table.add_row(
-            line.method,
-            "diverged" if math.isnan(line.stepsize) else f"{line.stepsize * unit:.3g}{edge}",
-            f"{line.n_steps:.0f}",
-            _seconds(line.time_to_target),
-            _number(line.gradient_norm, ".2e"),
-            _number(line.loss, ".4g"),
-            _number(line.accuracy, ".1%"),
-            f"{line.n_computed:.0f}",
-            f"{line.wasted:.0%}",
-            f"{line.tau_avg:.1f}",
-            f"{line.tau_max:.0f}",
+        hidden.append(_LEAST_MISSED[len(hidden)])
+        table = _table(lines, target, smoothness, hidden)
+    console.print(table)
+    notes = ["τ counts gradients applied and those still in flight at the end."]
+    if any(line.at_edge for line in lines):
+        notes.append(
+            "* smallest or largest stepsize of the grid: a wider grid may do better, or every step "
+            "does harm."
         )
-    return table
+    diverged = [line.method for line in lines if math.isnan(line.stepsize)]
+    if diverged:
+        notes.append(f"Diverged at every stepsize: {', '.join(diverged)}.")
+    if hidden:
+        notes.append(f"Not shown in this width: {', '.join(hidden)}.")
+    for note in notes:
+        console.print(note, style="dim", highlight=False)
 
 
 def table_text(lines: Sequence[Any], target: float, smoothness: float) -> str:
@@ -69,8 +63,44 @@ def table_text(lines: Sequence[Any], target: float, smoothness: float) -> str:
     from rich.console import Console
 
     text = StringIO()
-    Console(file=text, width=160).print(comparison_table(lines, target, smoothness))
+    print_comparison(Console(file=text, width=160), lines, target, smoothness)
     return text.getvalue().rstrip()
+
+
+def _table(lines: Sequence[Any], target: float, smoothness: float, hidden: Sequence[str]) -> Any:
+    """Return the table without some columns."""
+    from rich.table import Table
+
+    known = math.isfinite(smoothness)
+    shown = [column for column in _COLUMNS if column not in hidden]
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    table.add_column("method", no_wrap=True)
+    table.add_column("stepsize·L" if known else "stepsize", justify="right", no_wrap=True)
+    reach = "time to target" if math.isnan(target) else f"time to ‖∇f‖≤{target:.2g}"
+    for column in shown:
+        table.add_column(reach if column == "time" else column, justify="right", no_wrap=True)
+    for line in sorted(
+        lines, key=lambda line: line.gradient_norm if line.gradient_norm >= 0 else math.inf
+    ):
+        unit = smoothness if known else 1.0
+        edge = "*" if line.at_edge else ""
+        cells = {
+            "steps": f"{line.n_steps:.0f}",
+            "time": _seconds(line.time_to_target),
+            "final ‖∇f‖": _number(line.gradient_norm, ".2e"),
+            "loss": _number(line.loss, ".4g"),
+            "accuracy": _number(line.accuracy, ".1%"),
+            "gradients": f"{line.n_computed:.0f}",
+            "wasted": f"{line.wasted:.0%}",
+            "τ_avg": f"{line.tau_avg:.1f}",
+            "τ_max": f"{line.tau_max:.0f}",
+        }
+        table.add_row(
+            line.method,
+            "diverged" if math.isnan(line.stepsize) else f"{line.stepsize * unit:.3g}{edge}",
+            *(cells[column] for column in shown),
+        )
+    return table
 
 
 def _seconds(value: float) -> str:

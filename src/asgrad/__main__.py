@@ -1,0 +1,5 @@
+"""python -m asgrad: the command line."""
+
+from asgrad.cli import main
+
+main()
