@@ -30,7 +30,6 @@ __all__ = [
 ]
 
 _IN_FLIGHT = int(Fate.IN_FLIGHT)
-_APPLIED = int(Fate.APPLIED)
 _DROPPED = int(Fate.DROPPED)
 _CANCELLED = int(Fate.CANCELLED)
 
@@ -190,9 +189,7 @@ def use_gradient(
     """Note that a job's gradient entered steps first_step <= s < end_step with this weight."""
     if slots[slot]["applied"] == 0:
         slots[slot]["applied"] = 1
-        if record:
-            jobs.fate[slots[slot]["row"]] = _APPLIED
-        else:
+        if not record:  # in a trace the contributions say which jobs were applied
             worker = slots[slot]["worker"]
             delay = first_step - slots[slot]["read_step"]
             tally[worker]["applied"] += 1
@@ -295,6 +292,7 @@ def carry_out(
     slot = counts[0]["arriving"]
     arrived = slots[slot]["worker"] if slot >= 0 else -1
     n_restart = 0
+    n_cancels = 0
     if arrived >= 0 and workers[arrived]["head"] >= 0:
         restart[0] = arrived
         n_restart = 1
@@ -314,6 +312,7 @@ def carry_out(
             drop_job(counts, slots, jobs, record, slot)
         elif code == CANCEL:
             cancel_jobs(counts, slots, jobs, workers, tally, record, target, now)
+            n_cancels += 1
         elif code == HOLD:
             hold_job(counts, slots, entries, slot, target)
         elif code == WEIGH:
@@ -321,7 +320,7 @@ def carry_out(
         elif code == CLEAR:
             clear_entry(counts, slots, jobs, rows, entries, tally, record, target)
     # Last those that may be left without work.
-    for i in range(1, int(out[0, 0]) + 1):
+    for i in range(1, int(out[0, 0]) + 1 if n_cancels > 0 else 1):
         if int(out[i, 0]) == CANCEL:
             restart[n_restart] = int(out[i, 1])
             n_restart += 1
@@ -363,6 +362,8 @@ def arrive_job(counts, slots, jobs, workers, tally, record, worker, now):
 def lacks_room(counts, slots, jobs, rows, step_times, record, out):
     """Say whether the arrays are too small for the decisions in `out`."""
     n_decisions = int(out[0, 0])
+    if not record:
+        return counts[0]["n_free"] < n_decisions
     n_steps = 0
     if counts[0]["kept"] > 0:
         for i in range(1, n_decisions + 1):
@@ -371,11 +372,9 @@ def lacks_room(counts, slots, jobs, rows, step_times, record, out):
     counts[0]["needed_rows"] = (
         counts[0]["rows"] + (n_steps + 1) * (counts[0]["kept"] + 1) + n_decisions
     )
-    return counts[0]["n_free"] < n_decisions or (
-        record
-        and (
-            counts[0]["assigned"] + n_decisions > jobs.worker.size
-            or counts[0]["steps"] + n_decisions > step_times.size
-            or counts[0]["needed_rows"] > rows.job.size
-        )
+    return (
+        counts[0]["n_free"] < n_decisions
+        or counts[0]["assigned"] + n_decisions > jobs.worker.size
+        or counts[0]["steps"] + n_decisions > step_times.size
+        or counts[0]["needed_rows"] > rows.job.size
     )

@@ -13,7 +13,7 @@ from asgrad.kernels import is_compiled
 from asgrad.methods.base import Method, Opening
 from asgrad.methods.decisions import ASSIGN
 from asgrad.times.base import Clock, Times
-from asgrad.trace import Contributions, Header, Jobs, Summary, Trace
+from asgrad.trace import Contributions, Fate, Header, Jobs, Summary, Trace
 from asgrad.trace.tables import empty_table
 
 __all__ = ["simulate", "versions"]
@@ -229,7 +229,7 @@ class _Run:
         coming = int(self.out[0, 0])
         if self.count("n_free") < coming:
             old = self.slots.size
-            self.slots = _larger(self.slots, old + coming)
+            self.slots = _larger(self.slots, old + coming + 1024)
             new = np.arange(old, self.slots.size)
             self.slots["link"][new] = np.append(new[1:], self.count("free"))
             self.counts["free"] = old
@@ -248,6 +248,8 @@ class _Run:
         order: Any = slice(n_rows)
         if self.opening.n_entries:
             order = np.lexsort((self.rows.entry[:n_rows], self.rows.first_step[:n_rows]))
+        # Not in the event loop: a million workers' fates lie far apart in memory.
+        self.jobs.fate[self.rows.job[:n_rows]] = Fate.APPLIED
         header = Header(
             method=self.method.label,
             times=self.times.label,
