@@ -17,6 +17,7 @@ from asgrad.trace.tables import Fate
 __all__ = [
     "COUNTS",
     "ENTRIES",
+    "LOG",
     "SLOTS",
     "TALLY",
     "TREE",
@@ -61,6 +62,9 @@ WORKERS = np.dtype(
 # holds the earliest of its children 2i and 2i + 1. A leaf's path to the root is known in advance,
 # so its cache misses overlap even with a million workers.
 TREE = np.dtype([("finish", np.float64), ("winner", np.int64)])
+# When each job arrived, in the order of arrival; entered into the trace's jobs at the end, because
+# a million workers' jobs lie far apart in memory.
+LOG = np.dtype([("row", np.int64), ("time", np.float64)])
 # The server's table of held gradients: lists of slots, and the weight of each.
 ENTRIES = np.dtype([("head", np.int64), ("tail", np.int64), ("weight", np.float64)])
 # Running sums over each worker's jobs, for a summary where no trace is recorded.
@@ -344,12 +348,13 @@ def next_job(slots, jobs, workers, record, worker, now):
 
 
 @inlined
-def arrive_job(counts, slots, jobs, workers, tally, record, worker, now):
+def arrive_job(counts, slots, log, workers, tally, record, worker, now):
     """Take the finished job of `worker` off it; return the job's slot."""
     slot = workers[worker]["running"]
     slots[slot]["arrived"] = 1
     if record:
-        jobs.arrival_time[slots[slot]["row"]] = now
+        log[counts[0]["arrived"]]["row"] = slots[slot]["row"]
+        log[counts[0]["arrived"]]["time"] = now
     else:
         tally[worker]["busy"] += now - slots[slot]["start_time"]
     workers[worker]["running"] = -1
@@ -359,7 +364,7 @@ def arrive_job(counts, slots, jobs, workers, tally, record, worker, now):
 
 
 @inlined
-def lacks_room(counts, slots, jobs, rows, step_times, record, out):
+def lacks_room(counts, slots, jobs, rows, log, step_times, record, out):
     """Say whether the arrays are too small for the decisions in `out`."""
     n_decisions = int(out[0, 0])
     if not record:
@@ -376,5 +381,6 @@ def lacks_room(counts, slots, jobs, rows, step_times, record, out):
         counts[0]["n_free"] < n_decisions
         or counts[0]["assigned"] + n_decisions > jobs.worker.size
         or counts[0]["steps"] + n_decisions > step_times.size
+        or counts[0]["arrived"] + 1 > log.size  # the next arrival's place
         or counts[0]["needed_rows"] > rows.job.size
     )

@@ -12,6 +12,7 @@ from numba import typeof, types
 from asgrad.engines.books import (
     COUNTS,
     ENTRIES,
+    LOG,
     SLOTS,
     TALLY,
     TREE,
@@ -39,7 +40,7 @@ _INFINITE = np.inf
 
 def _array_types() -> tuple:
     """Return the types of the loop's arrays."""
-    kinds = (COUNTS, SLOTS, WORKERS, TREE, ENTRIES, TALLY, np.float64)
+    kinds = (COUNTS, SLOTS, WORKERS, TREE, ENTRIES, TALLY, np.float64, LOG)
     counts, slots, *others = (typeof(np.zeros(1, kind)) for kind in kinds)
     tables = (typeof(table) for table in (empty_table(Jobs, 1), empty_table(Contributions, 1)))
     return counts, slots, *tables, *others
@@ -48,7 +49,7 @@ def _array_types() -> tuple:
 _SIGNATURE = types.int64(
     types.FunctionType(RULE),
     types.FunctionType(SECONDS),
-    *_array_types(),  # counts ... step_times
+    *_array_types(),  # counts ... step_times, log
     types.int64[::1],  # the method's state
     types.float64[:, ::1],  # its decisions
     types.int64[::1],  # workers to start
@@ -77,6 +78,7 @@ def run(
     entries,
     tally,
     step_times,
+    log,
     state,
     out,
     restart,
@@ -121,7 +123,7 @@ def run(
                 status = STANDSTILL
                 break
             worker = tree[1]["winner"]
-            slot = arrive_job(counts, slots, jobs, workers, tally, record, worker, now)
+            slot = arrive_job(counts, slots, log, workers, tally, record, worker, now)
             counts[0]["arriving"] = slot
             out[0, 0] = 0
             rule(state, worker, slots[slot]["read_step"], counts[0]["steps"], out)
@@ -129,7 +131,7 @@ def run(
         if int(out[0, 0]) >= out.shape[0]:
             status = OVERFLOW
             break
-        if lacks_room(counts, slots, jobs, rows, step_times, record, out):
+        if lacks_room(counts, slots, jobs, rows, log, step_times, record, out):
             status = GROW
             break
         steps_before = counts[0]["steps"]

@@ -143,7 +143,7 @@ class _Run:
         self.tally = np.zeros(n_workers, books.TALLY)
         self.slots = np.empty(0, books.SLOTS)
         self.jobs, self.rows = empty_table(Jobs, 0), empty_table(Contributions, 0)
-        self.step_times = np.empty(0)
+        self.step_times, self.log = np.empty(0), np.empty(0, books.LOG)
         self.out = self.opening.decision_table(n_workers)
         self.restart = np.empty(self.out.shape[0] + 2, np.int64)
         first = self.opening.workers
@@ -156,7 +156,7 @@ class _Run:
         """Make room in the trace in advance; memory that is never written costs nothing."""
         size = n_jobs + 2 * self.n_workers + 16
         self.jobs, self.rows = empty_table(Jobs, size), empty_table(Contributions, size)
-        self.step_times = np.empty(size)
+        self.step_times, self.log = np.empty(size), np.empty(size, books.LOG)
 
     def count(self, name: str) -> int:
         """Return one of the event loop's counters."""
@@ -179,6 +179,7 @@ class _Run:
                 self.entries,
                 self.tally,
                 self.step_times,
+                self.log,
                 self.opening.state,
                 self.out,
                 self.restart,
@@ -240,6 +241,7 @@ class _Run:
             self.jobs = Jobs(*(_larger(column, n_jobs) for column in self.jobs))
             self.rows = Contributions(*(_larger(column, n_rows) for column in self.rows))
             self.step_times = _larger(self.step_times, self.count("steps") + coming)
+            self.log = _larger(self.log, self.count("arrived") + 1)
 
     def trace(self, stopped_by: str) -> Trace:
         """Return what was recorded; an entry still in use counts to the last step."""
@@ -248,7 +250,8 @@ class _Run:
         order: Any = slice(n_rows)
         if self.opening.n_entries:
             order = np.lexsort((self.rows.entry[:n_rows], self.rows.first_step[:n_rows]))
-        # Not in the event loop: a million workers' fates lie far apart in memory.
+        arrived = self.log[: self.count("arrived")]
+        self.jobs.arrival_time[arrived["row"]] = arrived["time"]
         self.jobs.fate[self.rows.job[:n_rows]] = Fate.APPLIED
         header = Header(
             method=self.method.label,
