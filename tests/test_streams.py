@@ -11,11 +11,12 @@ from scipy import stats
 
 from asgrad.errors import KindError
 from asgrad.streams import (
+    N_TILE,
     Purpose,
-    add_normals,
     below,
     mix,
     normal,
+    set_normals,
     shuffle,
     stream_key,
     uniform,
@@ -81,20 +82,30 @@ def test_normal_is_box_and_muller():
 
 def normals(key: int, count: int) -> np.ndarray:
     """The first standard normal numbers of a stream."""
-    out = np.zeros(count)
-    add_normals(key, 1.0, out, np.empty(count + 1))
-    return out
+    out = np.full(-(-count // N_TILE) * N_TILE, np.nan, np.float32)
+    for first in range(0, count, N_TILE):
+        set_normals(key, first, min(N_TILE, count - first), out[first : first + N_TILE])
+    return out[:count].astype(np.float64)
 
 
-@pytest.mark.parametrize("count", [1, 2, 3, 10, 11, 501])
-def test_normals_are_scaled_and_added(count):
-    before = np.random.default_rng(count).normal(size=count)
-    for key in KEYS:
-        out, work = before.copy(), np.full(count + 3, np.nan)
-        add_normals(key, 2.5, out, work)
-        wanted = before + 2.5 * normals(key, count)
-        np.testing.assert_allclose(out, wanted, rtol=1e-14, atol=1e-14)
-        assert np.isnan(work[count + 1 :]).all()
+@pytest.mark.parametrize("key", KEYS)
+def test_normals_are_box_and_muller(key):
+    half, found = N_TILE // 2, normals(key, 3 * N_TILE)
+    for i in range(0, found.size // 2, 7):
+        tile, pair = divmod(i, half)
+        bits = splitmix(key, i)
+        u = ((bits >> 32) % 2**31 + 0.5) / 2.0**31
+        radius = math.sqrt(-2.0 * math.log(u)) * (-1.0 if bits >> 63 else 1.0)
+        low = bits % 2**32
+        angle = math.pi * (low - 2**32 * (low >> 31)) / 2.0**32
+        wanted = [radius * math.cos(angle), radius * math.sin(angle)]
+        pairs = [found[tile * N_TILE + pair], found[tile * N_TILE + half + pair]]
+        assert pairs == pytest.approx(wanted, rel=2e-6, abs=1e-6)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 127, 129, 255, 256, 300])
+def test_a_normal_number_does_not_depend_on_how_many_are_made(count):
+    np.testing.assert_array_equal(normals(5, count), normals(5, 3 * N_TILE)[:count])
 
 
 def test_normals_are_normal():
@@ -110,10 +121,11 @@ def test_normals_are_independent_of_each_other():
     # the numbers nor their squares, nor their signs.
     n = 20_000
     draws = normals(stream_key(8, Purpose.GRADIENT), n)
-    first, second = draws[: n // 2], draws[n // 2 :]
+    first, second = draws[: n // N_TILE * N_TILE].reshape(-1, 2, N_TILE // 2).swapaxes(0, 1)
+    first, second = first.ravel(), second.ravel()  # number i of either is made from hash i
     for other in (second, np.roll(first, 1), np.roll(second, 1)):
         for a, b in ((first, other), (first**2, other**2), (abs(first), other), (first, other**2)):
-            assert abs(np.corrcoef(a, b)[0, 1]) < 4 / math.sqrt(n // 2)
+            assert abs(np.corrcoef(a, b)[0, 1]) < 4 / math.sqrt(first.size)
 
 
 def test_the_first_normals_of_many_streams_are_normal():

@@ -12,7 +12,7 @@ import numpy as np
 from asgrad.errors import AsgradError, check_integer, check_positive, shown
 from asgrad.kernels import inlined, set_zero
 from asgrad.problems.base import CompiledProblem, Packed
-from asgrad.streams import Purpose, add_normals, job_stream, stream_key
+from asgrad.streams import N_TILE, Purpose, job_stream, set_normals, stream_key
 
 __all__ = ["Quadratic", "Tridiagonal"]
 
@@ -27,21 +27,23 @@ def _finish(b, deviation, key, worker, draw, out, scratch):
     """out ← (out − b) + N(0, deviation²) noise, the same in every lane."""
     dim, n_lanes = out.shape
     stream = job_stream(key, worker, draw)
-    work = scratch[dim:]
-    if n_lanes == 1:  # one contiguous run: LLVM vectorises over the coordinates
-        flat = out.reshape(dim)
-        for i in range(dim):
-            flat[i] -= b[i]
+    noise = scratch.view(np.float32)
+    flat = out.reshape(out.size)
+    for first in range(0, dim, N_TILE):
+        count = min(N_TILE, dim - first)
         if deviation > 0:
-            add_normals(stream, deviation, flat, work)
-        return
-    noise = scratch[:dim]
-    set_zero(noise)
-    if deviation > 0:
-        add_normals(stream, deviation, noise, work)
-    for i in range(dim):
-        for lane in range(n_lanes):
-            out[i, lane] = (out[i, lane] - b[i]) + noise[i]
+            set_normals(stream, first, count, noise)
+        else:
+            set_zero(noise)
+        part, run = b[first:], flat[first * n_lanes :]
+        if n_lanes == 1:  # one contiguous run: LLVM vectorises over the coordinates
+            for i in range(count):
+                run[i] = (run[i] - part[i]) + deviation * noise[i]
+        else:
+            for i in range(count):
+                row, shift, noise_i = run[i * n_lanes :], part[i], deviation * noise[i]
+                for lane in range(n_lanes):
+                    row[lane] = (row[lane] - shift) + noise_i
 
 
 @inlined
@@ -147,7 +149,7 @@ class _Quadratic(CompiledProblem):
 
     def workspace(self, n_columns: int) -> tuple[int, int]:
         """Return how many floats and how many integers the kernels need beside their arguments."""
-        return 2 * self.dim + 1, 1
+        return N_TILE, 1
 
     @property
     def label(self) -> str:
