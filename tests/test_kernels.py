@@ -8,7 +8,14 @@ import numpy as np
 import pytest
 from numba import types
 
-from asgrad.kernels import add_scaled, compiled, copy_columns, exp_nonpositive, is_compiled
+from asgrad.kernels import (
+    add_scaled,
+    compiled,
+    copy_columns,
+    exp_nonpositive,
+    is_compiled,
+    multiply,
+)
 
 
 def test_exp_is_right_to_its_promised_accuracy():
@@ -44,6 +51,16 @@ def test_add_scaled_is_the_plain_update(dtype, n_lanes):
     add_scaled(out, scale, v)
     np.testing.assert_array_equal(out, wanted, strict=True)
     np.testing.assert_array_equal(v, kept)
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("scale", [[1.0], [0.3], [1.0, 1.0], [0.3, 0.3], [0.3, 1.0, -2.0]])
+def test_multiply_is_the_plain_product(dtype, scale):
+    out = np.random.default_rng(1).normal(size=(37, len(scale))).astype(dtype)
+    factors = np.array(scale, dtype)
+    wanted = out * factors
+    multiply(out, factors)
+    np.testing.assert_array_equal(out, wanted, strict=True)
 
 
 def test_copy_columns_writes_its_columns_and_no_other():

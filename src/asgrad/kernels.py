@@ -31,7 +31,7 @@ __all__ = [
     "exp_nonpositive",
     "inlined",
     "is_compiled",
-    "set_scaled",
+    "multiply",
     "set_zero",
 ]
 
@@ -133,16 +133,16 @@ def add_scaled(out, scale, v):
 
 
 @inlined
-def set_scaled(out, scale, v):
-    """out[:, lane] = scale[lane] * v[:, lane], in place."""
-    if _is_uniform(scale):
-        flat_out, flat_v = out.reshape(out.size), v.reshape(v.size)
-        for i in range(flat_v.size):
-            flat_out[i] = scale[0] * flat_v[i]
-    else:
-        for i in range(v.shape[0]):
-            for lane in range(v.shape[1]):
-                out[i, lane] = scale[lane] * v[i, lane]
+def multiply(out, scale):
+    """out[:, lane] *= scale[lane], in place."""
+    if not _is_uniform(scale):
+        for i in range(out.shape[0]):
+            for lane in range(out.shape[1]):
+                out[i, lane] *= scale[lane]
+    elif scale[0] != 1:
+        flat = out.reshape(out.size)
+        for i in range(flat.size):
+            flat[i] *= scale[0]
 
 
 @inlined

@@ -15,7 +15,7 @@ from numba import typeof, types
 
 from asgrad.engines.blocks import Blocks
 from asgrad.engines.plan import Plan
-from asgrad.kernels import add_scaled, compiled, copy_columns, inlined, set_scaled, set_zero
+from asgrad.kernels import add_scaled, compiled, copy_columns, inlined, multiply, set_zero
 from asgrad.optimizers.base import optimizer_type
 from asgrad.problems.base import Packed, gradient_type
 from asgrad.stepsizes.base import FACTOR
@@ -83,7 +83,7 @@ def walk(gradient, factor, transform, optimizer, data, key, plan, rules, blocks,
                     )
                     needed = needed or blocks.scales[lane] != 0
                 if needed:  # a rule may drop a gradient by the factor 0
-                    g = blocks.gradient
+                    g = direction if empty and entry < 0 else blocks.gradient  # saves a copy
                     x_read = blocks.models[plan.slot[plan.read_step[row]]]
                     gradient(
                         data.values, data.indices, data.layout, x_read, worker, plan.draw[row],
@@ -93,7 +93,7 @@ def walk(gradient, factor, transform, optimizer, data, key, plan, rules, blocks,
                     if entry >= 0:
                         add_scaled(blocks.table[entry], blocks.scales, g)
                     elif empty:
-                        set_scaled(direction, blocks.scales, g)
+                        multiply(direction, blocks.scales)
                         empty = False
                     else:
                         add_scaled(direction, blocks.scales, g)
