@@ -20,6 +20,7 @@ from asgrad.engines.walk import (
     STEP,
     TAKEN,
     Rules,
+    bound_kernels,
     compiled_walk,
     walk,
 )
@@ -127,9 +128,13 @@ class _Job:
         if self.progress and lanes > 0:
             self.progress(lanes / self.n_lanes)
 
-    def step_kernels(self) -> tuple[Callable, Callable, Callable]:
-        """Return what a step calls beside the gradient: factor, transform, optimizer."""
-        return type(self.stepsize).kernel, type(self.transform).kernel, type(self.optimizer).kernel
+    def walk(self) -> tuple[Callable, tuple[Any, ...]]:
+        """Return the walk and what it calls: gradient, factor, transform, optimizer."""
+        gradient = self.problem.kernels()[0]
+        parts = self.stepsize, self.transform, self.optimizer
+        if isinstance(self.problem, CompiledProblem):
+            return compiled_walk(self.dtype), bound_kernels(self.dtype, gradient, *parts)
+        return walk, (gradient, *(type(part).kernel for part in parts))
 
 
 def replay(
@@ -291,16 +296,15 @@ def _run_block(
         job.problem, job.transform, job.optimizer, stepsizes, job.dtype, job.n_slots, job.n_entries
     )
     blocks.models[job.plan.slot[0]] = job.x0[:, None]
-    gradient, evaluate = job.problem.kernels()
-    kernels = job.step_kernels()
-    go_on = compiled_walk(job.dtype) if isinstance(job.problem, CompiledProblem) else walk
+    evaluate = job.problem.kernels()[1]
+    go_on, kernels = job.walk()
     cursor = np.zeros(N_CURSORS, np.int64)
     evaluated = 0
     with np.errstate(all="ignore"):
         while evaluated < n_evaluations and alive.size:
             if job.stop.is_set():
                 raise Interrupted
-            go_on(gradient, *kernels, job.packed, key, job.plan, job.rules, blocks, cursor)
+            go_on(*kernels, job.packed, key, job.plan, job.rules, blocks, cursor)
             if job.plan.evaluated.size > cursor[EVALUATION] and not _is_full(blocks, cursor):
                 continue
             values = _evaluate(job, evaluate, blocks, int(cursor[TAKEN]))

@@ -12,23 +12,25 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-import numba
 import numpy as np
 
 from asgrad.engines.blocks import Blocks, new_blocks
 from asgrad.engines.plan import Plan
-from asgrad.engines.walk import N_CURSORS, STEP, Rules, compiled_walk, delivered
-from asgrad.kernels import Bound
+from asgrad.engines.walk import (
+    N_CURSORS,
+    STEP,
+    Rules,
+    bound_kernels,
+    compiled_walk,
+    delivered,
+)
 from asgrad.methods import decisions
 from asgrad.methods.base import Method
 from asgrad.optimizers import Optimizer
-from asgrad.optimizers.base import optimizer_type
-from asgrad.problems.base import Packed, Problem, gradient_type
+from asgrad.problems.base import Packed, Problem
 from asgrad.stepsizes import Stepsize
-from asgrad.stepsizes.base import FACTOR
 from asgrad.trace import Contributions, Fate, Jobs
 from asgrad.transforms import Transform
-from asgrad.transforms.base import transform_type
 
 __all__ = ["Job", "Orders", "Server"]
 
@@ -113,7 +115,7 @@ class Server:
         self._entries = [_Entry() for _ in range(self.opening.n_entries)]
         self._touched: set[int] = set()
         self._out = self.opening.decision_table(problem.n_workers)
-        self._kernels = _bound_kernels(dtype, stepsize, transform, optimizer)
+        self._kernels = bound_kernels(dtype, delivered, stepsize, transform, optimizer)
         self._rules, self._dtype, self._dim = rules, np.dtype(dtype), problem.dim
         self._walk = compiled_walk(dtype)
         self._blocks = self._new_blocks(problem, transform, optimizer, gamma)
@@ -381,19 +383,6 @@ class Server:
         if step + 2 > self._plan.slot.size:
             self._plan = _resized(self._plan, 2 * self._plan.slot.size, self._plan.entry.size)
         return self._plan
-
-
-def _bound_kernels(
-    dtype: str, stepsize: Stepsize, transform: Transform, optimizer: Optimizer
-) -> tuple[Bound, ...]:
-    """Return what the walk calls, ready to be passed at every step."""
-    f = numba.from_dtype(np.dtype(dtype))
-    return (
-        Bound(delivered, gradient_type(f)),
-        Bound(type(stepsize).kernel, FACTOR),
-        Bound(type(transform).kernel, transform_type(f)),
-        Bound(type(optimizer).kernel, optimizer_type(f)),
-    )
 
 
 _NO_INDICES = np.zeros(1, np.int32)

@@ -15,13 +15,21 @@ from numba import typeof, types
 
 from asgrad.engines.blocks import Blocks
 from asgrad.engines.plan import Plan
-from asgrad.kernels import add_scaled, compiled, copy_columns, inlined, multiply, set_zero
-from asgrad.optimizers.base import optimizer_type
+from asgrad.kernels import (
+    Bound,
+    add_scaled,
+    compiled,
+    copy_columns,
+    inlined,
+    multiply,
+    set_zero,
+)
+from asgrad.optimizers.base import Optimizer, optimizer_type
 from asgrad.problems.base import Packed, gradient_type
-from asgrad.stepsizes.base import FACTOR
-from asgrad.transforms.base import transform_type
+from asgrad.stepsizes.base import FACTOR, Stepsize
+from asgrad.transforms.base import Transform, transform_type
 
-__all__ = ["Rules", "compiled_walk", "delivered", "walk"]
+__all__ = ["Rules", "bound_kernels", "compiled_walk", "delivered", "walk"]
 
 STEP, EVALUATION, TAKEN, N_CURSORS = 0, 1, 2, 3
 REFRESH = 256
@@ -123,6 +131,19 @@ def delivered(values, indices, layout, x, worker, draw, key, out, scratch, picks
     given = values[draw * out.size :]
     for i in range(flat.size):
         flat[i] = given[i]
+
+
+def bound_kernels(
+    dtype: str, gradient: Any, stepsize: Stepsize, transform: Transform, optimizer: Optimizer
+) -> tuple[Bound, ...]:
+    """Return what the compiled walk calls, looked up once and not at every pause."""
+    f = numba.from_dtype(np.dtype(dtype))
+    return (
+        Bound(gradient, gradient_type(f)),
+        Bound(type(stepsize).kernel, FACTOR),
+        Bound(type(transform).kernel, transform_type(f)),
+        Bound(type(optimizer).kernel, optimizer_type(f)),
+    )
 
 
 @cache
