@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import cache
 from typing import Any, Literal, overload
 
 import numpy as np
@@ -360,6 +361,12 @@ def _larger(array: np.ndarray, size: int) -> np.ndarray:
 
 def versions() -> dict[str, str]:
     """Return the versions that a trace depends on."""
+    return {name: _version(name) for name in ("asgrad", "numba", "numpy")}
+
+
+@cache  # a look-up reads files, for a millisecond
+def _version(package: str) -> str:
+    """Return the version of an installed package."""
     from importlib.metadata import version
 
-    return {name: version(name) for name in ("asgrad", "numba", "numpy")}
+    return version(package)
