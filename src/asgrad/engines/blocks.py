@@ -12,7 +12,7 @@ from asgrad.transforms import Transform
 
 __all__ = ["Blocks", "keep_lanes", "new_blocks"]
 
-_REPEATS = 64
+_RUN = 512  # numbers in a run of the stepsizes
 _COLUMNS = 64  # models evaluated together
 _SNAPSHOT_BYTES = 1 << 26
 
@@ -23,7 +23,7 @@ class Blocks(NamedTuple):
     stepsizes: np.ndarray
     """float of shape (n_lanes,)."""
     runs: np.ndarray
-    """The stepsizes over and over, float of shape (64 · n_lanes,)."""
+    """The stepsizes over and over, float of shape (a multiple of n_lanes,)."""
     scales: np.ndarray
     """Working space, one number a lane."""
     models: np.ndarray
@@ -64,7 +64,7 @@ def new_blocks(
     n_floats, n_picks = problem.workspace(columns)
     return Blocks(
         stepsizes=stepsizes.astype(dtype),
-        runs=np.tile(stepsizes.astype(dtype), _REPEATS),
+        runs=_repeated(stepsizes.astype(dtype)),
         scales=np.zeros(lanes, dtype),
         models=np.empty((n_slots, dim, lanes), dtype),
         gradient=np.zeros((dim, lanes), dtype),
@@ -80,6 +80,11 @@ def new_blocks(
     )
 
 
+def _repeated(stepsizes: np.ndarray) -> np.ndarray:
+    """Return the stepsizes over and over: a long run, but one that stays in the fastest cache."""
+    return np.tile(stepsizes, max(1, _RUN // max(1, stepsizes.size)))
+
+
 def keep_lanes(blocks: Blocks, lanes: np.ndarray) -> Blocks:
     """Return the blocks of the lanes that are marked; those that have diverged are left out."""
     n_lanes = int(lanes.sum())
@@ -88,7 +93,7 @@ def keep_lanes(blocks: Blocks, lanes: np.ndarray) -> Blocks:
         for name, array in blocks._asdict().items()
         if name not in ("runs", "table_weights", "snapshots", "scratch", "picks")
     }
-    kept["runs"] = np.tile(kept["stepsizes"], _REPEATS)
+    kept["runs"] = _repeated(kept["stepsizes"])
     columns = blocks.snapshots.shape[1] // lanes.size * n_lanes
     snapshots = np.empty((blocks.snapshots.shape[0], columns), blocks.snapshots.dtype)
     return blocks._replace(snapshots=snapshots, **kept)
