@@ -11,7 +11,7 @@ from scipy import stats
 
 from asgrad.errors import KindError
 from asgrad.streams import (
-    N_TILE,
+    N_TOGETHER,
     Purpose,
     below,
     mix,
@@ -80,32 +80,33 @@ def test_normal_is_box_and_muller():
         assert normal(key, index) == pytest.approx(wanted, rel=1e-13, abs=1e-13)
 
 
-def normals(key: int, count: int) -> np.ndarray:
-    """The first standard normal numbers of a stream."""
-    out = np.full(-(-count // N_TILE) * N_TILE, np.nan, np.float32)
-    for first in range(0, count, N_TILE):
-        set_normals(key, first, min(N_TILE, count - first), out[first : first + N_TILE])
+def normals(key: int, count: int, first: int = 0) -> np.ndarray:
+    """So many standard normal numbers of a stream."""
+    out = np.full(-(-count // N_TOGETHER) * N_TOGETHER, np.nan, np.float32)
+    set_normals(key, first, count, out)
     return out[:count].astype(np.float64)
 
 
 @pytest.mark.parametrize("key", KEYS)
 def test_normals_are_box_and_muller(key):
-    half, found = N_TILE // 2, normals(key, 3 * N_TILE)
-    for i in range(0, found.size // 2, 7):
-        tile, pair = divmod(i, half)
+    half, found = N_TOGETHER // 2, normals(key, 10 * N_TOGETHER)
+    for i in range(0, found.size // 2, 3):
+        block, pair = divmod(i, half)
         bits = splitmix(key, i)
-        u = ((bits >> 32) % 2**31 + 0.5) / 2.0**31
+        u = float((np.float32((bits >> 32) % 2**31) + np.float32(0.5)) * np.float32(2.0**-31))
         radius = math.sqrt(-2.0 * math.log(u)) * (-1.0 if bits >> 63 else 1.0)
         low = bits % 2**32
         angle = math.pi * (low - 2**32 * (low >> 31)) / 2.0**32
         wanted = [radius * math.cos(angle), radius * math.sin(angle)]
-        pairs = [found[tile * N_TILE + pair], found[tile * N_TILE + half + pair]]
+        pairs = [found[block * N_TOGETHER + pair], found[block * N_TOGETHER + half + pair]]
         assert pairs == pytest.approx(wanted, rel=2e-6, abs=1e-6)
 
 
-@pytest.mark.parametrize("count", [1, 2, 3, 127, 129, 255, 256, 300])
+@pytest.mark.parametrize("count", [1, 2, 3, 31, 33, 63, 64, 65, 300])
 def test_a_normal_number_does_not_depend_on_how_many_are_made(count):
-    np.testing.assert_array_equal(normals(5, count), normals(5, 3 * N_TILE)[:count])
+    for first in (0, N_TOGETHER, 5 * N_TOGETHER):
+        wanted = normals(5, 1000)[first : first + count]
+        np.testing.assert_array_equal(normals(5, count, first), wanted)
 
 
 def test_normals_are_normal():
@@ -121,7 +122,9 @@ def test_normals_are_independent_of_each_other():
     # the numbers nor their squares, nor their signs.
     n = 20_000
     draws = normals(stream_key(8, Purpose.GRADIENT), n)
-    first, second = draws[: n // N_TILE * N_TILE].reshape(-1, 2, N_TILE // 2).swapaxes(0, 1)
+    first, second = (
+        draws[: n // N_TOGETHER * N_TOGETHER].reshape(-1, 2, N_TOGETHER // 2).swapaxes(0, 1)
+    )
     first, second = first.ravel(), second.ravel()  # number i of either is made from hash i
     for other in (second, np.roll(first, 1), np.roll(second, 1)):
         for a, b in ((first, other), (first**2, other**2), (abs(first), other), (first, other**2)):

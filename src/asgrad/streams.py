@@ -18,7 +18,7 @@ from asgrad.errors import check_integer
 from asgrad.kernels import compiled, inlined
 
 __all__ = [
-    "N_TILE",
+    "N_TOGETHER",
     "Purpose",
     "below",
     "job_stream",
@@ -30,8 +30,8 @@ __all__ = [
     "uniform",
 ]
 
-N_TILE = 256
-"""How many normal numbers are made together: few enough for the fastest cache."""
+N_TOGETHER = 64
+"""How many normal numbers are made together: some vectors of them."""
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
@@ -139,25 +139,28 @@ def _sin_cos(angle):
 def set_normals(key, first, count, out):
     """out[:count] = standard normal numbers `first` and on of stream `key`, in float32.
 
-    A tile at a time: `first` is a multiple of N_TILE, `count` at most that, `out` holds N_TILE.
-    Box and Muller's pairs, numbers i and i + N_TILE / 2 of a tile: of the 64 bits of a hash 31 make
-    the radius, so that no number is larger than 6.7, one its sign, and 32 an angle in [−π/2, π/2].
+    `first` is a multiple of N_TOGETHER, and `out` holds `count` rounded up to a multiple of it.
+    Box and Muller's pairs, numbers i and i + 32 of every 64: of the 64 bits of a hash 31 make the
+    radius, so that no number is larger than 6.7, one its sign, and 32 an angle in [−π/2, π/2].
     In single precision and by minimax polynomials, in forms that LLVM can vectorise: a normal
-    number that is wrong by 1e-6 of itself is noise all the same.
+    number that is wrong by its rounding is noise all the same.
     """
-    half = N_TILE // 2
-    n_pairs = min(count, half)
-    second = out[half:]
+    half = N_TOGETHER // 2
     state = np.uint64(key) + np.uint64(first // 2) * _GOLDEN
-    for i in range(n_pairs):
-        state += _GOLDEN
-        z = _scramble(state)
-        out[i] = np.int32(z).view(np.float32)
-        second[i] = np.int32(z >> np.uint64(32)).view(np.float32)
-    for i in range(n_pairs):
-        angle, bits = np.float32(out[i]).view(np.int32), np.float32(second[i]).view(np.int32)
-        u = (np.float32(bits & np.int32(0x7FFFFFFF)) + np.float32(0.5)) * np.float32(2.0**-31)
-        radius = np.float32(math.copysign(_radius(u), second[i]))
-        sine, cosine = _sin_cos(np.float32(angle) * np.float32(math.pi * 2.0**-32))
-        out[i] = radius * cosine
-        second[i] = radius * sine
+    for start in range(0, count, N_TOGETHER):
+        ones, others = out[start:], out[start + half :]
+        for i in range(half):
+            state += _GOLDEN
+            z = _scramble(state)
+            ones[i] = np.int32(z).view(np.float32)
+            others[i] = np.int32(z >> np.uint64(32)).view(np.float32)
+    # A loop of its own: numbers read right after they were stored cost half as much again.
+    for start in range(0, count, N_TOGETHER):
+        ones, others = out[start:], out[start + half :]
+        for i in range(half):
+            angle, bits = np.float32(ones[i]).view(np.int32), np.float32(others[i]).view(np.int32)
+            u = (np.float32(bits & np.int32(0x7FFFFFFF)) + np.float32(0.5)) * np.float32(2.0**-31)
+            radius = np.float32(math.copysign(_radius(u), others[i]))
+            sine, cosine = _sin_cos(np.float32(angle) * np.float32(math.pi * 2.0**-32))
+            ones[i] = radius * cosine
+            others[i] = radius * sine
