@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from asgrad.engines.plan import Plan, count_gradients, model_times, plan_replay
 from asgrad.engines.walk import (
     EVALUATION,
     N_CURSORS,
+    PAUSE,
     STEP,
     TAKEN,
     Rules,
@@ -54,6 +56,8 @@ __all__ = [
 
 _LANES_A_BLOCK = 32
 BLOW_UP = 1e8
+_SHORT = 0.05  # seconds that a request to stop may well go unheard
+_MOST_STEPS = 1 << 20  # at a time
 
 
 class Status(StrEnum):
@@ -299,12 +303,16 @@ def _run_block(
     evaluate = job.problem.kernels()[1]
     go_on, kernels = job.walk()
     cursor = np.zeros(N_CURSORS, np.int64)
+    cursor[PAUSE] = 64
     evaluated = 0
     with np.errstate(all="ignore"):
         while evaluated < n_evaluations and alive.size:
             if job.stop.is_set():
                 raise Interrupted
+            start = time.perf_counter()
             go_on(*kernels, job.packed, key, job.plan, job.rules, blocks, cursor)
+            if time.perf_counter() - start < _SHORT:  # coming back costs some 50 µs
+                cursor[PAUSE] = min(2 * cursor[PAUSE], _MOST_STEPS)
             if job.plan.evaluated.size > cursor[EVALUATION] and not _is_full(blocks, cursor):
                 continue
             values = _evaluate(job, evaluate, blocks, int(cursor[TAKEN]))

@@ -18,6 +18,7 @@ from asgrad.engines.blocks import Blocks, new_blocks
 from asgrad.engines.plan import Plan
 from asgrad.engines.walk import (
     N_CURSORS,
+    PAUSE,
     STEP,
     Rules,
     bound_kernels,
@@ -126,6 +127,7 @@ class Server:
         self._plan.slot[0] = slot
         self._blocks.models[slot, :, 0] = x0
         self._cursor = np.zeros(N_CURSORS, np.int64)
+        self._cursor[PAUSE] = 1
 
     def start(self, now: float) -> Orders:
         """Assign the first jobs."""

@@ -31,9 +31,8 @@ from asgrad.transforms.base import Transform, transform_type
 
 __all__ = ["Rules", "bound_kernels", "compiled_walk", "delivered", "walk"]
 
-STEP, EVALUATION, TAKEN, N_CURSORS = 0, 1, 2, 3
+STEP, EVALUATION, TAKEN, PAUSE, N_CURSORS = 0, 1, 2, 3, 4
 REFRESH = 256
-PAUSE = 512  # steps after which control goes back, so that a request to stop is heard
 
 
 class Rules(NamedTuple):
@@ -45,7 +44,7 @@ class Rules(NamedTuple):
 
 
 def walk(gradient, factor, transform, optimizer, data, key, plan, rules, blocks, cursor):
-    """Go on until the snapshots are full, some steps later, or to the end.
+    """Go on until the snapshots are full, for cursor[PAUSE] steps, or to the end.
 
     x_{s+1} = optimizer(x_s, Σ over the rows of step s of weight · factor(τ) · transform(g)), plus
     the table's weighted sum. A gradient is computed when a step first uses it.
@@ -53,7 +52,7 @@ def walk(gradient, factor, transform, optimizer, data, key, plan, rules, blocks,
     n_steps = plan.first_row.size - 1
     n_lanes = blocks.stepsizes.size
     n_entries = blocks.table_weights.size
-    pause_at = cursor[STEP] + PAUSE
+    pause_at = cursor[STEP] + cursor[PAUSE]
     while True:
         step = cursor[STEP]
         x = blocks.models[plan.slot[step]]
