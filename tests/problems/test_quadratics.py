@@ -172,3 +172,17 @@ def test_evaluation_knows_no_noise(problem):
     x = np.random.default_rng(7).normal(size=problem.dim)
     assert problem.loss(x) == quiet.loss(x)
     np.testing.assert_array_equal(problem.full_gradient(x), quiet.full_gradient(x))
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("dim", [2, 3, 64, 1023, 1024, 1025, 1026, 2049])
+def test_one_lane_of_a_noisy_tridiagonal_has_the_bits_of_several(dim, dtype):
+    problem = Tridiagonal(dim, n_workers=3, noise=0.7)
+    x = np.random.default_rng(dim).normal(size=(dim, 3)).astype(dtype)
+    packed, kernel = problem.pack(dtype), problem.kernels()[0]
+    several, alone = np.empty_like(x), np.empty((dim, 1), dtype)
+    kernel(*packed, x, 2, 5, KEY, several, *problem.buffers(3, dtype))
+    for lane in range(3):
+        model = np.ascontiguousarray(x[:, lane : lane + 1])
+        kernel(*packed, model, 2, 5, KEY, alone, *problem.buffers(1, dtype))
+        np.testing.assert_array_equal(alone[:, 0], several[:, lane])

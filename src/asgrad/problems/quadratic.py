@@ -67,6 +67,30 @@ def _tridiagonal_product(matrix, x, out):
 
 
 @inlined
+def _tridiagonal_lane(matrix, b, deviation, key, worker, draw, x, out, scratch):
+    """What `_tridiagonal_product` and `_finish` give for one lane with noise, in one pass."""
+    dim, diagonal, beside = x.size, matrix[0], matrix[1]
+    stream = job_stream(key, worker, draw)
+    noise = scratch.view(np.float32)
+    flat, result = x.reshape(dim), out.reshape(dim)
+    for first in range(0, dim, _TILE):
+        count = min(_TILE, dim - first)
+        set_normals(stream, first, count, noise)
+        if first == 0:
+            product = diagonal * flat[0] + beside * flat[1]
+            result[0] = (product - b[0]) + deviation * noise[0]
+        if first + count == dim:
+            product = diagonal * flat[dim - 1] + beside * flat[dim - 2]
+            result[dim - 1] = (product - b[dim - 1]) + deviation * noise[count - 1]
+        start, end = max(first, 1), min(first + count, dim - 1)
+        before, middle, after = flat[start - 1 :], flat[start:], flat[start + 1 :]
+        inner, shift, normals = result[start:], b[start:], noise[start - first :]
+        for i in range(end - start):
+            product = diagonal * middle[i] + beside * (before[i] + after[i])
+            inner[i] = (product - shift[i]) + deviation * normals[i]
+
+
+@inlined
 def _dense_product(matrix, x, out):
     """out = A x for a symmetric A, stored row by row."""
     dim, n_lanes = x.shape
@@ -105,8 +129,11 @@ def _start_of_b(layout, size, worker):
 @inlined
 def _tridiagonal_gradient(values, indices, layout, x, worker, draw, key, out, scratch, picks):
     """A x − b_worker + noise."""
-    _tridiagonal_product(values[_MATRIX:], x, out)
     b = values[_start_of_b(layout, 2, worker) :]
+    if x.shape[1] == 1 and values[_NOISE] > 0:
+        _tridiagonal_lane(values[_MATRIX:], b, values[_NOISE], key, worker, draw, x, out, scratch)
+        return
+    _tridiagonal_product(values[_MATRIX:], x, out)
     _finish(b, values[_NOISE], key, worker, draw, out, scratch)
 
 
