@@ -74,7 +74,7 @@ class Bound(types.WrapperAddressProtocol):  # type: ignore[misc]
 
 def inlined(function: Callable) -> Any:
     """Compile a small helper that only other kernels call; LLVM inlines it there."""
-    return njit(function, cache=True, **_OPTIONS)
+    return njit(function, cache=True, forceinline=True, **_OPTIONS)
 
 
 def is_compiled(function: Any) -> bool:
