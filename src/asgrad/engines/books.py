@@ -19,11 +19,11 @@ __all__ = [
     "ENTRIES",
     "LOG",
     "SLOTS",
-    "TALLY",
     "TREE",
     "WORKERS",
     "arrive_job",
     "carry_out",
+    "first_worker",
     "lacks_room",
     "next_job",
     "reschedule",
@@ -54,21 +54,23 @@ WORKERS = np.dtype(
         ("head", np.int64),  # first and last slot of the queue, -1 for none
         ("tail", np.int64),
         ("draws", np.int64),  # jobs assigned so far
-        ("order", np.int64),  # when the running job started, counted in starts; settles ties
-        ("padding", np.int64, 3),  # to a cache line
+        # Running sums over the worker's jobs, for a summary where no trace is recorded.
+        ("applied", np.int64),
+        ("delay", np.int64),
+        ("busy", np.float64),
+        ("padding", np.int64),  # to a cache line
     ]
 )
 # A tournament over the moments at which the workers finish: the workers are the leaves, node i > 0
 # holds the earliest of its children 2i and 2i + 1. A leaf's path to the root is known in advance,
-# so its cache misses overlap even with a million workers.
-TREE = np.dtype([("finish", np.float64), ("winner", np.int64)])
+# so its cache misses overlap even with a million workers. The ticket, (starts before this one) *
+# leaves + worker, settles ties and names the worker.
+TREE = np.dtype([("finish", np.float64), ("ticket", np.int64)])
 # When each job arrived, in the order of arrival; entered into the trace's jobs at the end, because
 # a million workers' jobs lie far apart in memory.
 LOG = np.dtype([("row", np.int64), ("time", np.float64)])
 # The server's table of held gradients: lists of slots, and the weight of each.
 ENTRIES = np.dtype([("head", np.int64), ("tail", np.int64), ("weight", np.float64)])
-# Running sums over each worker's jobs, for a summary where no trace is recorded.
-TALLY = np.dtype([("applied", np.int64), ("delay", np.int64), ("busy", np.float64)])
 COUNTS = np.dtype(
     [
         (name, np.int64)
@@ -88,23 +90,30 @@ COUNTS = np.dtype(
 
 
 @inlined
-def reschedule(workers, tree, worker, time):
+def first_worker(tree):
+    """Return the worker that finishes first."""
+    return tree[1]["ticket"] & (tree.size // 2 - 1)
+
+
+@inlined
+def reschedule(counts, tree, worker, time):
     """Set the moment at which `worker` finishes (infinity: never) and replay its matches."""
-    node = tree.size // 2 + worker
-    best = worker
+    leaves = tree.size // 2
+    node = leaves + worker
+    ticket = counts[0]["started"] * leaves + worker
+    counts[0]["started"] += 1
     tree[node]["finish"] = time
+    tree[node]["ticket"] = ticket
     while node > 1:
         rival = tree[node ^ 1]["finish"]
-        contender = tree[node ^ 1]["winner"]
-        wins = rival < time
-        if rival == time:
-            wins = workers[contender]["order"] < workers[best]["order"]
-        # Selections instead of a branch: who wins cannot be predicted.
-        best = contender if wins else best
+        contender = tree[node ^ 1]["ticket"]
+        # No branch: who wins cannot be predicted.
+        loses = (rival < time) | ((rival == time) & (contender < ticket))
+        ticket = contender if loses else ticket
         time = min(time, rival)
         node >>= 1
         tree[node]["finish"] = time
-        tree[node]["winner"] = best
+        tree[node]["ticket"] = ticket
 
 
 @inlined
@@ -161,12 +170,12 @@ def cancel_job(counts, slots, jobs, record, slot, now):
 
 
 @inlined
-def cancel_jobs(counts, slots, jobs, workers, tally, record, worker, now):
+def cancel_jobs(counts, slots, jobs, workers, record, worker, now):
     """Call off the running job of a worker and those in its queue."""
     slot = workers[worker]["running"]
     if slot >= 0:
         if not record:
-            tally[worker]["busy"] += now - slots[slot]["start_time"]
+            workers[worker]["busy"] += now - slots[slot]["start_time"]
         workers[worker]["running"] = -1
         cancel_job(counts, slots, jobs, record, slot, now)
     slot = workers[worker]["head"]
@@ -188,7 +197,7 @@ def drop_job(counts, slots, jobs, record, slot):
 
 @inlined
 def use_gradient(
-    counts, slots, jobs, rows, tally, record, slot, entry, first_step, end_step, weight
+    counts, slots, jobs, rows, workers, record, slot, entry, first_step, end_step, weight
 ):
     """Note that a job's gradient entered steps first_step <= s < end_step with this weight."""
     if slots[slot]["applied"] == 0:
@@ -196,8 +205,8 @@ def use_gradient(
         if not record:  # in a trace the contributions say which jobs were applied
             worker = slots[slot]["worker"]
             delay = first_step - slots[slot]["read_step"]
-            tally[worker]["applied"] += 1
-            tally[worker]["delay"] += delay
+            workers[worker]["applied"] += 1
+            workers[worker]["delay"] += delay
             counts[0]["max_delay"] = max(counts[0]["max_delay"], delay)
     if record:
         row = counts[0]["rows"]
@@ -210,14 +219,14 @@ def use_gradient(
 
 
 @inlined
-def take_step(counts, slots, jobs, rows, tally, record, step_times, now):
+def take_step(counts, slots, jobs, rows, workers, record, step_times, now):
     """Take a step: the jobs of the batch are applied and the batch is emptied."""
     step = counts[0]["steps"]
     slot = counts[0]["batch_head"]
     while slot >= 0:
         following = slots[slot]["link"]
         weight = slots[slot]["weight"]
-        use_gradient(counts, slots, jobs, rows, tally, record, slot, -1, step, step + 1, weight)
+        use_gradient(counts, slots, jobs, rows, workers, record, slot, -1, step, step + 1, weight)
         free_slot(counts, slots, slot)
         counts[0]["kept"] -= 1
         slot = following
@@ -254,7 +263,7 @@ def hold_job(counts, slots, entries, slot, entry):
 
 
 @inlined
-def weigh_entry(counts, slots, jobs, rows, entries, tally, record, entry, weight):
+def weigh_entry(counts, slots, jobs, rows, workers, entries, record, entry, weight):
     """Change the weight of an entry from the coming step on."""
     step = counts[0]["steps"]
     old = entries[entry]["weight"]
@@ -262,16 +271,16 @@ def weigh_entry(counts, slots, jobs, rows, entries, tally, record, entry, weight
     while slot >= 0:
         since = slots[slot]["since"]
         if old != 0 and since < step:
-            use_gradient(counts, slots, jobs, rows, tally, record, slot, entry, since, step, old)
+            use_gradient(counts, slots, jobs, rows, workers, record, slot, entry, since, step, old)
         slots[slot]["since"] = step if weight != 0 else -1
         slot = slots[slot]["link"]
     entries[entry]["weight"] = weight
 
 
 @inlined
-def clear_entry(counts, slots, jobs, rows, entries, tally, record, entry):
+def clear_entry(counts, slots, jobs, rows, workers, entries, record, entry):
     """Empty an entry; a job that never entered a step is dropped."""
-    weigh_entry(counts, slots, jobs, rows, entries, tally, record, entry, 0.0)
+    weigh_entry(counts, slots, jobs, rows, workers, entries, record, entry, 0.0)
     slot = entries[entry]["head"]
     while slot >= 0:
         following = slots[slot]["link"]
@@ -286,7 +295,7 @@ def clear_entry(counts, slots, jobs, rows, entries, tally, record, entry):
 
 @inlined
 def carry_out(
-    counts, slots, jobs, rows, workers, entries, tally, step_times, record, out, restart, now
+    counts, slots, jobs, rows, workers, entries, step_times, record, out, restart, now
 ):
     """Carry out the decisions in `out`; return how many workers stand in `restart`.
 
@@ -306,7 +315,7 @@ def carry_out(
         if code == APPLY:
             apply_job(counts, slots, slot, out[i, 2])
         elif code == STEP:
-            take_step(counts, slots, jobs, rows, tally, record, step_times, now)
+            take_step(counts, slots, jobs, rows, workers, record, step_times, now)
         elif code == ASSIGN:
             assign_job(counts, slots, jobs, workers, record, target, now)
             if workers[target]["running"] < 0:
@@ -315,14 +324,14 @@ def carry_out(
         elif code == DROP:
             drop_job(counts, slots, jobs, record, slot)
         elif code == CANCEL:
-            cancel_jobs(counts, slots, jobs, workers, tally, record, target, now)
+            cancel_jobs(counts, slots, jobs, workers, record, target, now)
             n_cancels += 1
         elif code == HOLD:
             hold_job(counts, slots, entries, slot, target)
         elif code == WEIGH:
-            weigh_entry(counts, slots, jobs, rows, entries, tally, record, target, out[i, 2])
+            weigh_entry(counts, slots, jobs, rows, workers, entries, record, target, out[i, 2])
         elif code == CLEAR:
-            clear_entry(counts, slots, jobs, rows, entries, tally, record, target)
+            clear_entry(counts, slots, jobs, rows, workers, entries, record, target)
     # Last those that may be left without work.
     for i in range(1, int(out[0, 0]) + 1 if n_cancels > 0 else 1):
         if int(out[i, 0]) == CANCEL:
@@ -348,7 +357,7 @@ def next_job(slots, jobs, workers, record, worker, now):
 
 
 @inlined
-def arrive_job(counts, slots, log, workers, tally, record, worker, now):
+def arrive_job(counts, slots, log, workers, record, worker, now):
     """Take the finished job of `worker` off it; return the job's slot."""
     slot = workers[worker]["running"]
     slots[slot]["arrived"] = 1
@@ -356,7 +365,7 @@ def arrive_job(counts, slots, log, workers, tally, record, worker, now):
         log[counts[0]["arrived"]]["row"] = slots[slot]["row"]
         log[counts[0]["arrived"]]["time"] = now
     else:
-        tally[worker]["busy"] += now - slots[slot]["start_time"]
+        workers[worker]["busy"] += now - slots[slot]["start_time"]
     workers[worker]["running"] = -1
     counts[0]["flying"] -= 1
     counts[0]["arrived"] += 1

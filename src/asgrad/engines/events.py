@@ -14,11 +14,11 @@ from asgrad.engines.books import (
     ENTRIES,
     LOG,
     SLOTS,
-    TALLY,
     TREE,
     WORKERS,
     arrive_job,
     carry_out,
+    first_worker,
     lacks_room,
     next_job,
     reschedule,
@@ -40,7 +40,7 @@ _INFINITE = np.inf
 
 def _array_types() -> tuple:
     """Return the types of the loop's arrays."""
-    kinds = (COUNTS, SLOTS, WORKERS, TREE, ENTRIES, TALLY, np.float64, LOG)
+    kinds = (COUNTS, SLOTS, WORKERS, TREE, ENTRIES, np.float64, LOG)
     counts, slots, *others = (typeof(np.zeros(1, kind)) for kind in kinds)
     tables = (typeof(table) for table in (empty_table(Jobs, 1), empty_table(Contributions, 1)))
     return counts, slots, *tables, *others
@@ -76,7 +76,6 @@ def run(
     workers,
     tree,
     entries,
-    tally,
     step_times,
     log,
     state,
@@ -122,8 +121,8 @@ def run(
             if counts[0]["standing"] > 1000 * workers.size + 100_000 and max_jobs >= UNLIMITED:
                 status = STANDSTILL
                 break
-            worker = tree[1]["winner"]
-            slot = arrive_job(counts, slots, log, workers, tally, record, worker, now)
+            worker = first_worker(tree)
+            slot = arrive_job(counts, slots, log, workers, record, worker, now)
             counts[0]["arriving"] = slot
             out[0, 0] = 0
             rule(state, worker, slots[slot]["read_step"], counts[0]["steps"], out)
@@ -142,7 +141,6 @@ def run(
             rows,
             workers,
             entries,
-            tally,
             step_times,
             record,
             out,
@@ -165,16 +163,14 @@ def run(
                     clock[1] = duration
                     counts[0]["worker"] = worker
                     return BAD_TIME
-                workers[worker]["order"] = counts[0]["started"]
-                counts[0]["started"] += 1
-            reschedule(workers, tree, worker, now + duration)
+            reschedule(counts, tree, worker, now + duration)
     counts[0]["max_flying"] = max(counts[0]["max_flying"], counts[0]["flying"])
     clock[0] = now
     return status
 
 
-@compiled(types.void(*_array_types()[:4], *_array_types()[6:8], types.boolean))
-def close_entries(counts, slots, jobs, rows, entries, tally, record):
+@compiled(types.void(*_array_types()[:5], _array_types()[6], types.boolean))
+def close_entries(counts, slots, jobs, rows, workers, entries, record):
     """At the end of a run, note the steps that the gradients still held have entered."""
     for entry in range(entries.size):
-        weigh_entry(counts, slots, jobs, rows, entries, tally, record, entry, 0.0)
+        weigh_entry(counts, slots, jobs, rows, workers, entries, record, entry, 0.0)

@@ -141,7 +141,6 @@ class _Run:
         self.tree = _new_tree(n_workers)
         self.entries = np.zeros(self.opening.n_entries, books.ENTRIES)
         self.entries["head"] = -1
-        self.tally = np.zeros(n_workers, books.TALLY)
         self.slots = np.empty(0, books.SLOTS)
         self.jobs, self.rows = empty_table(Jobs, 0), empty_table(Contributions, 0)
         self.step_times, self.log = np.empty(0), np.empty(0, books.LOG)
@@ -178,7 +177,6 @@ class _Run:
                 self.workers,
                 self.tree,
                 self.entries,
-                self.tally,
                 self.step_times,
                 self.log,
                 self.opening.state,
@@ -277,10 +275,10 @@ class _Run:
         waiting = self._jobs_in_flight()
         running = waiting[~np.isnan(waiting["start_time"]) & (waiting["arrived"] == 0)]
         ages = n_steps - waiting["read_step"]
-        applied = self.tally["applied"]
+        applied = self.workers["applied"]
         terms = applied + np.bincount(waiting["worker"], minlength=n)
-        sums = self.tally["delay"] + np.bincount(waiting["worker"], weights=ages, minlength=n)
-        busy = self.tally["busy"] + np.bincount(
+        sums = self.workers["delay"] + np.bincount(waiting["worker"], weights=ages, minlength=n)
+        busy = self.workers["busy"] + np.bincount(
             running["worker"], weights=end - running["start_time"], minlength=n
         )
         n_applied = int(applied.sum())
@@ -310,7 +308,7 @@ class _Run:
         if self.record:
             self.grow()
         events.close_entries(
-            self.counts, self.slots, self.jobs, self.rows, self.entries, self.tally, self.record
+            self.counts, self.slots, self.jobs, self.rows, self.workers, self.entries, self.record
         )
 
     def _jobs_in_flight(self) -> np.ndarray:
@@ -333,9 +331,7 @@ def _new_tree(n_workers: int) -> np.ndarray:
     """Return the tournament tree of idle workers."""
     leaves = max(2, 1 << (n_workers - 1).bit_length())
     tree = _aligned(2 * leaves, books.TREE)
-    tree["winner"] = 0
-    tree["finish"] = np.inf
-    tree["winner"][leaves : leaves + n_workers] = np.arange(n_workers)
+    tree["finish"], tree["ticket"] = np.inf, 0
     return tree
 
 
