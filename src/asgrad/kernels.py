@@ -21,7 +21,10 @@ if not any(  # Numba would refuse to start where it can write no cache at all
 ):
     os.environ.setdefault("NUMBA_CACHE_DIR", str(Path(tempfile.gettempdir(), "asgrad-numba")))
 
+from llvmlite import ir
 from numba import njit, types
+from numba.core import cgutils
+from numba.extending import intrinsic, overload
 
 __all__ = [
     "Bound",
@@ -32,6 +35,7 @@ __all__ = [
     "inlined",
     "is_compiled",
     "multiply",
+    "prefetch",
     "set_zero",
 ]
 
@@ -80,6 +84,36 @@ def inlined(function: Callable) -> Any:
 def is_compiled(function: Any) -> bool:
     """Say whether `function` was made by `compiled`."""
     return hasattr(function, "py_func") and bool(getattr(function, "signatures", ()))
+
+
+def prefetch(array: np.ndarray, index: int) -> None:
+    """Ask for the cache line where array[index] begins, without waiting; nothing in plain Python.
+
+    `index` must be >= 0 and may lie outside of the array.
+    """
+
+
+@intrinsic
+def _prefetch_line(typing, array, index):  # type: ignore[no-untyped-def]
+    """Emit LLVM's prefetch of array[index], for reading, into all levels of the cache."""
+
+    def emit(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        view = context.make_array(array)(context, builder, args[0])
+        place = cgutils.get_item_pointer(context, builder, array, view, args[1:])
+        pointer, number = cgutils.voidptr_t, cgutils.int32_t
+        kind = ir.FunctionType(ir.VoidType(), [pointer, number, number, number])
+        function = builder.module.declare_intrinsic("llvm.prefetch", [pointer], kind)
+        read, everywhere, data = (number(value) for value in (0, 3, 1))
+        builder.call(function, [builder.bitcast(place, pointer), read, everywhere, data])
+        return context.get_dummy_value()
+
+    return types.none(array, types.int64), emit
+
+
+@overload(prefetch)
+def _prefetch(array, index):  # type: ignore[no-untyped-def]
+    """Give compiled code the instruction."""
+    return lambda array, index: _prefetch_line(array, index)
 
 
 @inlined

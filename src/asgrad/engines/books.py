@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from asgrad.kernels import inlined
+from asgrad.kernels import inlined, prefetch
 from asgrad.methods.decisions import APPLY, ASSIGN, CANCEL, CLEAR, DROP, HOLD, STEP, WEIGH
 from asgrad.trace.tables import Fate
 
@@ -26,6 +26,7 @@ __all__ = [
     "first_worker",
     "lacks_room",
     "next_job",
+    "prefetch_arrivals",
     "reschedule",
     "weigh_entry",
 ]
@@ -88,6 +89,8 @@ COUNTS = np.dtype(
     ]
 )
 
+_LEAVES_IN_CACHE = 1 << 14
+
 
 @inlined
 def first_worker(tree):
@@ -114,6 +117,29 @@ def reschedule(counts, tree, worker, time):
         node >>= 1
         tree[node]["finish"] = time
         tree[node]["ticket"] = ticket
+
+
+@inlined
+def prefetch_arrivals(slots, workers, tree, scales, worker):
+    """Prefetch what the next arrivals from the part of the tree around `worker` will touch.
+
+    With a million workers an arrival misses the cache a dozen times. Who arrives soon stands high
+    in the tree: what wins 1/64 of it there comes up in some 64 arrivals.
+    """
+    leaves = tree.size // 2
+    if leaves < _LEAVES_IN_CACHE:
+        return
+    leaf = leaves + worker
+    soon = tree[leaf * 64 // leaves]["ticket"] & (leaves - 1)
+    prefetch(workers, soon)
+    prefetch(scales, soon)
+    node = leaves + soon
+    while node >= _LEAVES_IN_CACHE:
+        prefetch(tree, node)
+        node >>= 1
+    slot = workers[tree[leaf * 8 // leaves]["ticket"] & (leaves - 1)]["running"]
+    if slot >= 0:
+        prefetch(slots, slot)
 
 
 @inlined

@@ -21,6 +21,7 @@ from asgrad.engines.books import (
     first_worker,
     lacks_room,
     next_job,
+    prefetch_arrivals,
     reschedule,
     weigh_entry,
 )
@@ -164,6 +165,7 @@ def run(
                     counts[0]["worker"] = worker
                     return BAD_TIME
             reschedule(counts, tree, worker, now + duration)
+            prefetch_arrivals(slots, workers, tree, scales, worker)
     counts[0]["max_flying"] = max(counts[0]["max_flying"], counts[0]["flying"])
     clock[0] = now
     return status
