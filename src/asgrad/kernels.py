@@ -94,10 +94,10 @@ def prefetch(array: np.ndarray, index: int) -> None:
 
 
 @intrinsic
-def _prefetch_line(typing, array, index):  # type: ignore[no-untyped-def]
+def _prefetch_line(typing, array, index):
     """Emit LLVM's prefetch of array[index], for reading, into all levels of the cache."""
 
-    def emit(context, builder, signature, args):  # type: ignore[no-untyped-def]
+    def emit(context, builder, signature, args):
         view = context.make_array(array)(context, builder, args[0])
         place = cgutils.get_item_pointer(context, builder, array, view, args[1:])
         pointer, number = cgutils.voidptr_t, cgutils.int32_t
@@ -111,7 +111,7 @@ def _prefetch_line(typing, array, index):  # type: ignore[no-untyped-def]
 
 
 @overload(prefetch)
-def _prefetch(array, index):  # type: ignore[no-untyped-def]
+def _prefetch(array, index):
     """Give compiled code the instruction."""
     return lambda array, index: _prefetch_line(array, index)
 

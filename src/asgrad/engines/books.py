@@ -320,9 +320,7 @@ def clear_entry(counts, slots, jobs, rows, workers, entries, record, entry):
 
 
 @inlined
-def carry_out(
-    counts, slots, jobs, rows, workers, entries, step_times, record, out, restart, now
-):
+def carry_out(counts, slots, jobs, rows, workers, entries, step_times, record, out, restart, now):
     """Carry out the decisions in `out`; return how many workers stand in `restart`.
 
     `restart` names the workers that may have to start a job, in the order of starting: the worker
