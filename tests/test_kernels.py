@@ -15,6 +15,7 @@ from asgrad.kernels import (
     exp_nonpositive,
     is_compiled,
     multiply,
+    prefetch,
 )
 
 
@@ -69,6 +70,18 @@ def test_copy_columns_writes_its_columns_and_no_other():
     copy_columns(out, 2, x)
     np.testing.assert_array_equal(out[:, 2:4], x)
     assert (out[:, [0, 1, 4]] == -1.0).all()
+
+
+def test_prefetch_touches_nothing_inside_or_outside_of_an_array():
+    @compiled(types.void(types.float64[::1], types.int64))
+    def ask(array, index):
+        prefetch(array, index)
+
+    array = np.arange(8.0)
+    for index in (0, 7, 8, 2**40):
+        ask(array, index)
+        ask.py_func(array, index)
+    np.testing.assert_array_equal(array, np.arange(8.0))
 
 
 def test_only_what_was_compiled_counts_as_compiled():

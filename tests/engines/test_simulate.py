@@ -217,6 +217,19 @@ def test_zero_times_are_fine_while_steps_are_taken():
     np.testing.assert_array_equal(trace.step_times, 0.0)
 
 
+def test_many_workers_with_equal_times_take_turns():
+    # All n jobs of a round arrive at one moment and are taken in the order of their starts; from
+    # the second round on, n - 1 steps lie between a job's assignment and its arrival.
+    n = 40_001
+    trace = ag.simulate(ag.methods.Pure(), ag.times.Fixed(1.0), n_workers=n, jobs=3 * n)
+    k = np.arange(4 * n)
+    np.testing.assert_array_equal(trace.jobs.worker, k % n)
+    np.testing.assert_array_equal(trace.jobs.draw, k // n)
+    np.testing.assert_array_equal(trace.jobs.assign_time, k // n)
+    np.testing.assert_array_equal(trace.contributions.job, k[: 3 * n])
+    np.testing.assert_array_equal(trace.delays, np.minimum(k[: 3 * n], n - 1))
+
+
 def test_a_limit_is_needed():
     """Without one the run would never end."""
     with pytest.raises(ag.AsgradError, match="give a limit"):

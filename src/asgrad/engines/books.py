@@ -67,6 +67,7 @@ WORKERS = np.dtype(
 # so its cache misses overlap even with a million workers. The ticket, (starts before this one) *
 # leaves + worker, settles ties and names the worker.
 TREE = np.dtype([("finish", np.float64), ("ticket", np.int64)])
+_NODES_IN_CACHE = 1 << 14  # the top of the tree, which every arrival touches
 # When each job arrived, in the order of arrival; entered into the trace's jobs at the end, because
 # a million workers' jobs lie far apart in memory.
 LOG = np.dtype([("row", np.int64), ("time", np.float64)])
@@ -88,9 +89,6 @@ COUNTS = np.dtype(
         )
     ]
 )
-
-_LEAVES_IN_CACHE = 1 << 14
-
 
 @inlined
 def first_worker(tree):
@@ -121,23 +119,25 @@ def reschedule(counts, tree, worker, time):
 
 @inlined
 def prefetch_arrivals(slots, workers, tree, scales, worker):
-    """Prefetch what the next arrivals from the part of the tree around `worker` will touch.
+    """Prefetch what coming arrivals will touch, after `worker` was rescheduled.
 
-    With a million workers an arrival misses the cache a dozen times. Who arrives soon stands high
-    in the tree: what wins 1/64 of it there comes up in some 64 arrivals.
+    With a million workers an arrival misses the cache a dozen times. The first to finish among a
+    64th of the workers arrives some 64 arrivals from now; it can have changed only in the part of
+    the tree around `worker`. A job's slot is asked for later, when its worker's record is there.
     """
     leaves = tree.size // 2
-    if leaves < _LEAVES_IN_CACHE:
+    if leaves < _NODES_IN_CACHE:
         return
     leaf = leaves + worker
-    soon = tree[leaf * 64 // leaves]["ticket"] & (leaves - 1)
-    prefetch(workers, soon)
-    prefetch(scales, soon)
-    node = leaves + soon
-    while node >= _LEAVES_IN_CACHE:
+    coming = tree[leaf * 64 // leaves]["ticket"] & (leaves - 1)
+    prefetch(workers, coming)
+    prefetch(scales, coming)
+    node = leaves + coming
+    while node >= _NODES_IN_CACHE:
         prefetch(tree, node)
         node >>= 1
-    slot = workers[tree[leaf * 8 // leaves]["ticket"] & (leaves - 1)]["running"]
+    sooner = tree[leaf * 8 // leaves]["ticket"] & (leaves - 1)
+    slot = workers[sooner]["running"]
     if slot >= 0:
         prefetch(slots, slot)
 

@@ -134,10 +134,11 @@ class _Run:
         self.counts = np.zeros(1, books.COUNTS)
         for name in ("free", "batch_head", "batch_tail", "arriving"):
             self.counts[name] = -1
-        self.workers = _aligned(n_workers, books.WORKERS)
-        self.workers[:] = np.zeros(1, books.WORKERS)
+        idle = np.zeros(1, books.WORKERS)
         for name in ("running", "head", "tail"):
-            self.workers[name] = -1
+            idle[name] = -1
+        self.workers = _aligned(n_workers, books.WORKERS)
+        self.workers[:] = idle
         self.tree = _new_tree(n_workers)
         self.entries = np.zeros(self.opening.n_entries, books.ENTRIES)
         self.entries["head"] = -1
@@ -230,10 +231,11 @@ class _Run:
         if self.count("n_free") < coming:
             old = self.slots.size
             self.slots = _larger(self.slots, old + coming + 1024)
-            new = np.arange(old, self.slots.size)
-            self.slots["link"][new] = np.append(new[1:], self.count("free"))
+            links = self.slots["link"][old:]
+            links[:-1] = np.arange(old + 1, self.slots.size)
+            links[-1] = self.count("free")
             self.counts["free"] = old
-            self.counts["n_free"] += new.size
+            self.counts["n_free"] += links.size
         if self.record:
             n_jobs = self.count("assigned") + coming
             n_rows = max(self.count("needed_rows"), self.count("rows") + self.count("kept"))
