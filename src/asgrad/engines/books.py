@@ -90,6 +90,7 @@ COUNTS = np.dtype(
     ]
 )
 
+
 @inlined
 def first_worker(tree):
     """Return the worker that finishes first."""
