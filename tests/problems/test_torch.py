@@ -167,6 +167,51 @@ def test_a_data_set_of_pairs_is_taken():
     np.testing.assert_array_equal(one.full_gradient(one.x0), two.full_gradient(two.x0))
 
 
+@pytest.mark.parametrize("as_data_set", [False, True])
+def test_accuracy_is_that_of_the_test_rows(as_data_set):
+    """With test rows accuracy is theirs, in evaluations too; loss and gradient do not change."""
+    inputs, labels = digits()
+    training, test = (inputs[:900], labels[:900]), (inputs[900:1100], labels[900:1100])
+    given = torch.utils.data.TensorDataset(*test) if as_data_set else test
+    alone = TorchProblem(mlp(), LOSS, training, n_workers=3, batch=16)
+    chosen = TorchProblem(mlp(), LOSS, training, n_workers=3, batch=16, test=given)
+    trace = ag.simulate(ag.methods.Pure(), ag.times.Linear(), n_workers=3, steps=40)
+    run, without = (ag.replay(trace, p, 0.3, evaluations=2) for p in (chosen, alone))
+    x = run.models[:, 0]
+    with torch.no_grad():
+        said = chosen.module_at(x).double()(test[0].double()).argmax(dim=1)
+    assert chosen.accuracy(x) == float((said == test[1]).double().mean())
+    assert run.accuracy[-1, 0] == chosen.accuracy(x) != without.accuracy[-1, 0]
+    np.testing.assert_array_equal(x, without.models[:, 0])
+    np.testing.assert_array_equal(run.loss, without.loss)
+    np.testing.assert_array_equal(run.gradient_norm, without.gradient_norm)
+
+
+@pytest.mark.parametrize(
+    ("test", "said"),
+    [
+        (3, "test must be .*a data set"),
+        ((np.zeros((4, 2)), np.zeros(3, int)), "test must have one target a row"),
+        ((np.zeros((4, 5)), np.zeros(4, int)), r"the data's shape \(2,\), got \(5,\)"),
+        ((np.zeros((4, 2)), np.zeros(4)), "classes as targets"),
+        ((np.full((4, 2), np.inf), np.zeros(4, int)), "inputs of test must be finite"),
+    ],
+)
+def test_unfit_test_rows_are_refused(test, said):
+    """One clear line each."""
+    with pytest.raises(ag.AsgradError, match=said):
+        TorchProblem(nn.Linear(2, 2), LOSS, (np.ones((4, 2)), np.zeros(4, int)), n_workers=2,
+                     test=test)  # fmt: skip
+
+
+def test_accuracy_is_not_a_number_without_classes():
+    """A regression has none."""
+    rows = torch.randn(6, 2, generator=torch.Generator().manual_seed(0))
+    chosen = TorchProblem(nn.Linear(2, 1), nn.functional.mse_loss, (rows, rows[:, :1]), n_workers=2)
+    assert np.isnan(chosen.accuracy(chosen.x0))
+    assert chosen.loss(chosen.x0) > 0
+
+
 def test_training_learns():
     """Two hundred steps of shuffled SGD bring the perceptron above 85 % on the training data."""
     chosen = TorchProblem(mlp(), LOSS, digits(), n_workers=4, split="shuffled", batch=32)

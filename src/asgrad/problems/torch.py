@@ -48,6 +48,9 @@ class TorchProblem(Problem):
         Rows of a stochastic gradient, drawn without replacement; by default all of the worker's.
     augment : callable, optional
         augment(inputs, rng) → inputs, `rng` a NumPy generator; for stochastic gradients only.
+    test : (inputs, targets) or torch.utils.data.Dataset, optional
+        Rows, with classes as targets, on which the accuracy is measured; by default the training
+        rows. Loss and gradient are those of the training rows in any case.
     device : str
         "cpu", "cuda", ...
 
@@ -70,6 +73,7 @@ class TorchProblem(Problem):
         alpha: float = 0.5,
         batch: int | None = None,
         augment: Callable[[torch.Tensor, np.random.Generator], torch.Tensor] | None = None,
+        test: Any = None,
         device: str = "cpu",
         seed: int = 0,
     ):
@@ -97,7 +101,8 @@ class TorchProblem(Problem):
         self.dim = sum(self._sizes)
         flat = torch.cat([parameter.detach().reshape(-1) for _, parameter in named])
         self._x0 = flat.double().cpu().numpy()
-        inputs, targets = _tensors(data)
+        inputs, targets = _tensors(data, "data")
+        self._test = None if test is None else self._checked_test(test, inputs)
         labels = targets.double().numpy() if targets.ndim == 1 else np.zeros(len(targets))
         rows = Dataset(sparse.csr_matrix((len(labels), 1)), labels)
         shards = split_rows(rows, self.n_workers, split, alpha=alpha, seed=seed)
@@ -140,9 +145,13 @@ class TorchProblem(Problem):
         return self._array(flat.grad)
 
     def accuracy(self, x: np.ndarray) -> float:
-        """Return the share of right predictions; NaN unless targets are classes."""
+        """Return the share of right predictions, on the test rows if there are any.
+
+        NaN unless targets are classes.
+        """
+        flat = self._flat(x)
         with torch.no_grad():
-            return self._objective(self._flat(x))[1]
+            return self._objective(flat)[1] if self._test is None else self._test_accuracy(flat)
 
     def module_at(self, x: np.ndarray) -> torch.nn.Module:
         """Return a copy of the module with the parameters x."""
@@ -179,12 +188,15 @@ class TorchProblem(Problem):
         """Evaluate column by column, each in one pass."""
         for column in range(x.shape[1]):
             flat = self._flat(np.ascontiguousarray(x[:, column])).requires_grad_()
-            value, right = self._objective(flat)
+            value, share = self._objective(flat)
             value.backward()
             out[:, column] = self._array(flat.grad)
             metrics[0, column] = float(value.detach())
             metrics[1, column] = np.square(out[:, column], dtype=np.float64).sum()
-            metrics[2, column] = right
+            if self._test is not None:
+                with torch.no_grad():
+                    share = self._test_accuracy(flat)
+            metrics[2, column] = share
 
     def _value(
         self, flat: torch.Tensor, inputs: torch.Tensor, targets: torch.Tensor
@@ -211,17 +223,35 @@ class TorchProblem(Problem):
         return said
 
     def _objective(self, flat: torch.Tensor) -> tuple[torch.Tensor, float]:
-        """Return f, and the share of right predictions (NaN unless targets are classes)."""
-        values, n_right = [], 0
-        classes = not self._targets.is_floating_point() and self._targets.ndim == 1
+        """Return f, and the share of right predictions on the training rows."""
+        values, n_right = [], 0.0
         for worker in range(self.n_workers):
             inputs, targets = self._shard(worker)
             outputs = self._outputs(flat, inputs)
             values.append(self._loss(outputs, targets))
-            if classes and outputs.ndim == 2:
-                n_right += int((outputs.argmax(dim=1) == targets).sum())
-        share = n_right / len(self._targets) if classes else float("nan")
-        return torch.stack(values).mean(), share
+            n_right += _n_right(outputs, targets)
+        return torch.stack(values).mean(), n_right / len(self._targets)
+
+    def _test_accuracy(self, flat: torch.Tensor) -> float:
+        """Return the share of right predictions on the test rows."""
+        assert self._test is not None
+        inputs, targets = self._test
+        return _n_right(self._outputs(flat, inputs), targets) / len(targets)
+
+    def _checked_test(self, test: Any, inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the test rows on the device; they must be like the training rows."""
+        found, targets = _tensors(test, "test")
+        if found.shape[1:] != inputs.shape[1:]:
+            raise AsgradError(
+                f"TorchProblem: test must have inputs of the data's shape {tuple(inputs.shape[1:])}"
+                f", got {tuple(found.shape[1:])}."
+            )
+        if targets.is_floating_point() or targets.ndim != 1:
+            raise AsgradError(
+                "TorchProblem: test must have classes as targets, one integer a row, got "
+                f"{targets.dtype} of shape {tuple(targets.shape)}; accuracy is all it is for."
+            )
+        return found.to(self.device), targets.to(self.device)
 
     def _shard(self, worker: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Return a worker's rows."""
@@ -258,25 +288,32 @@ class TorchProblem(Problem):
         return found
 
 
-def _tensors(data: Any) -> tuple[torch.Tensor, torch.Tensor]:
+def _n_right(outputs: torch.Tensor, targets: torch.Tensor) -> float:
+    """Return how many predictions are right; NaN unless targets are classes, one score each."""
+    if targets.is_floating_point() or targets.ndim != 1 or outputs.ndim != 2:
+        return float("nan")
+    return float((outputs.argmax(dim=1) == targets).sum())
+
+
+def _tensors(data: Any, name: str) -> tuple[torch.Tensor, torch.Tensor]:
     """Return inputs and targets as tensors with one row a sample, finite and of equal length."""
     if isinstance(data, tuple) and len(data) == 2:
         inputs, targets = (torch.as_tensor(part) for part in data)
     elif hasattr(data, "__len__") and hasattr(data, "__getitem__"):
         pairs = [data[i] for i in range(len(data))]
         if not pairs:
-            raise AsgradError("TorchProblem: the data set is empty.")
+            raise AsgradError(f"TorchProblem: the data set given as {name} is empty.")
         inputs = torch.stack([torch.as_tensor(pair[0]) for pair in pairs])
         targets = torch.as_tensor([np.asarray(pair[1]).tolist() for pair in pairs])
     else:
         raise KindError(
-            f"TorchProblem: data must be (inputs, targets) or a data set, got {shown(data)}."
+            f"TorchProblem: {name} must be (inputs, targets) or a data set, got {shown(data)}."
         )
     if len(inputs) != len(targets) or len(inputs) == 0:
         raise AsgradError(
-            f"TorchProblem: there must be one target a row and at least one row, got {len(inputs)} "
-            f"inputs and {len(targets)} targets."
+            f"TorchProblem: {name} must have one target a row and at least one row, got "
+            f"{len(inputs)} inputs and {len(targets)} targets."
         )
     if inputs.is_floating_point() and not torch.isfinite(inputs).all():
-        raise AsgradError("TorchProblem: inputs must be finite.")
+        raise AsgradError(f"TorchProblem: the inputs of {name} must be finite.")
     return inputs, targets
