@@ -12,6 +12,7 @@ torch = pytest.importorskip("torch")
 
 from torch import nn  # noqa: E402
 
+from asgrad.problems import torch as torch_module  # noqa: E402
 from asgrad.problems.torch import TorchProblem  # noqa: E402
 
 LOSS = nn.functional.cross_entropy
@@ -165,6 +166,61 @@ def test_a_data_set_of_pairs_is_taken():
     one = TorchProblem(mlp(), LOSS, pairs, n_workers=3)
     two = TorchProblem(mlp(), LOSS, (inputs[:60], labels[:60]), n_workers=3)
     np.testing.assert_array_equal(one.full_gradient(one.x0), two.full_gradient(two.x0))
+
+
+class Watched(nn.Module):
+    """A module that notes how many rows it is given at once."""
+
+    def __init__(self, module: nn.Module):
+        super().__init__()
+        self.module = module
+
+    seen: list[int] = []  # noqa: RUF012 - the problem computes with copies, which share the class
+
+    def forward(self, images):
+        """Note, and pass on."""
+        self.seen.append(len(images))
+        return self.module(images)
+
+
+def test_an_evaluation_in_pieces_has_the_value_of_the_whole(monkeypatch):
+    """Rows that do not meet: loss, gradient and accuracy as in one piece, from small pieces."""
+    inputs, labels = digits()
+    rows = (inputs[:410], labels[:410])
+    chosen = TorchProblem(
+        Watched(mlp()), LOSS, rows, n_workers=3, test=(inputs[410:], labels[410:])
+    )
+    x = chosen.x0 + 0.01
+    whole = chosen.loss(x), chosen.full_gradient(x), chosen.accuracy(x)
+    monkeypatch.setattr(torch_module, "_PIECE", 40)
+    Watched.seen.clear()
+    assert chosen.loss(x) == pytest.approx(whole[0], rel=1e-12)
+    assert Watched.seen == [35, 34, 34, 34] * 2 + [34] * 4  # 137, 137, 136 rows; none above 40
+    np.testing.assert_allclose(chosen.full_gradient(x), whole[1], rtol=1e-9, atol=1e-14)
+    Watched.seen.clear()
+    assert chosen.accuracy(x) == whole[2]
+    assert max(Watched.seen) <= 40
+    assert sum(Watched.seen) == 1797 - 410
+
+
+def test_pieces_with_batch_norm_are_normalised_by_themselves(monkeypatch):
+    """f_i is the mean over pieces k, k + p, ..., each its own batch, weighted by their rows."""
+    inputs, labels = digits()
+    chosen = TorchProblem(cnn(), LOSS, (inputs[:50], labels[:50]), n_workers=1, split="contiguous")
+    monkeypatch.setattr(torch_module, "_PIECE", 20)
+    own = [own_value(cnn(), chosen.x0, inputs[k:50:3], labels[k:50:3]) for k in range(3)]
+    weights = np.array([17, 17, 16]) / 50
+    assert chosen.loss(chosen.x0) == pytest.approx(weights @ [v for v, _ in own], rel=1e-12)
+    expected = weights @ np.array([g for _, g in own])
+    np.testing.assert_allclose(chosen.full_gradient(chosen.x0), expected, rtol=1e-9, atol=1e-14)
+
+
+@pytest.mark.parametrize("module", [mlp, cnn])
+def test_a_shard_of_one_piece_is_evaluated_as_one_batch(module):
+    """The gradients with whole shards as batches average to ∇f, BatchNorm or not."""
+    chosen = TorchProblem(module(), LOSS, digits(), n_workers=4)
+    mean = np.mean([chosen.gradient(chosen.x0, worker) for worker in range(4)], axis=0)
+    np.testing.assert_allclose(chosen.full_gradient(chosen.x0), mean, rtol=1e-10, atol=1e-15)
 
 
 @pytest.mark.parametrize("as_data_set", [False, True])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 
 import numpy as np
@@ -20,6 +20,8 @@ from asgrad.streams import job_stream
 
 __all__ = ["TorchProblem"]
 
+_PIECE = 500  # rows: at most so many go through the module at once in an evaluation
+
 
 class TorchProblem(Problem):
     """Any `nn.Module` with a loss and data: f_i(x) = loss(module(X_i), y_i) over worker i's rows.
@@ -28,6 +30,12 @@ class TorchProblem(Problem):
     starts at the module's own. Buffers are no part of x: every call begins with those the module
     had when it was given, and changes to them are thrown away; so BatchNorm in training mode
     normalises with the batch at hand, in gradients and in evaluation alike.
+
+    f is evaluated in pieces: a shard of more than 500 rows is dealt out to as few pieces of nearly
+    equal size as it takes, rows k, k + p, k + 2p, ... to piece k of p, and f_i is the mean of the
+    pieces' losses, weighted by their rows. Where rows do not meet in the module this is the loss on
+    the whole shard; with BatchNorm it is the loss with each piece normalised by itself. Test rows
+    are dealt out likewise. A stochastic gradient is never cut up, whatever `batch` is.
 
     A gradient's rows, and what `augment` draws, follow from (seed, worker, draw) alone. On the CPU
     each thread computes with one torch thread, so that a job's bits do not depend on who computes
@@ -136,12 +144,12 @@ class TorchProblem(Problem):
     def loss(self, x: np.ndarray) -> float:
         """Return f(x)."""
         with torch.no_grad():
-            return float(self._objective(self._flat(x))[0])
+            return self._objective(self._flat(x))[0]
 
     def full_gradient(self, x: np.ndarray) -> np.ndarray:
         """Return ∇f(x), of shape (dim,)."""
         flat = self._flat(x).requires_grad_()
-        self._objective(flat)[0].backward()
+        self._objective(flat)
         return self._array(flat.grad)
 
     def accuracy(self, x: np.ndarray) -> float:
@@ -188,10 +196,8 @@ class TorchProblem(Problem):
         """Evaluate column by column, each in one pass."""
         for column in range(x.shape[1]):
             flat = self._flat(np.ascontiguousarray(x[:, column])).requires_grad_()
-            value, share = self._objective(flat)
-            value.backward()
+            metrics[0, column], share = self._objective(flat)
             out[:, column] = self._array(flat.grad)
-            metrics[0, column] = float(value.detach())
             metrics[1, column] = np.square(out[:, column], dtype=np.float64).sum()
             if self._test is not None:
                 with torch.no_grad():
@@ -222,21 +228,31 @@ class TorchProblem(Problem):
         said: torch.Tensor = functional_call(module, {**parameters, **buffers}, (inputs,))
         return said
 
-    def _objective(self, flat: torch.Tensor) -> tuple[torch.Tensor, float]:
-        """Return f, and the share of right predictions on the training rows."""
-        values, n_right = [], 0.0
+    def _objective(self, flat: torch.Tensor) -> tuple[float, float]:
+        """Return f and the share of right predictions on the training rows.
+
+        Where `flat` requires a gradient, ∇f is added to flat.grad piece by piece, so that no more
+        than one piece's activations are held.
+        """
+        value, n_right = 0.0, 0.0
         for worker in range(self.n_workers):
-            inputs, targets = self._shard(worker)
-            outputs = self._outputs(flat, inputs)
-            values.append(self._loss(outputs, targets))
-            n_right += _n_right(outputs, targets)
-        return torch.stack(values).mean(), n_right / len(self._targets)
+            shard = self._shard(worker)
+            for inputs, targets in _pieces(*shard):
+                outputs = self._outputs(flat, inputs)
+                piece = self._loss(outputs, targets)
+                weight = len(targets) / len(shard[1]) / self.n_workers
+                if flat.requires_grad:
+                    (piece * weight).backward()
+                value += weight * float(piece.detach())
+                n_right += _n_right(outputs, targets)
+        return value, n_right / len(self._targets)
 
     def _test_accuracy(self, flat: torch.Tensor) -> float:
         """Return the share of right predictions on the test rows."""
         assert self._test is not None
-        inputs, targets = self._test
-        return _n_right(self._outputs(flat, inputs), targets) / len(targets)
+        pieces = _pieces(*self._test)
+        n_right = sum(_n_right(self._outputs(flat, inputs), targets) for inputs, targets in pieces)
+        return n_right / len(self._test[1])
 
     def _checked_test(self, test: Any, inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the test rows on the device; they must be like the training rows."""
@@ -286,6 +302,15 @@ class TorchProblem(Problem):
         assert tensor is not None
         found: np.ndarray = tensor.detach().cpu().numpy()
         return found
+
+
+def _pieces(
+    inputs: torch.Tensor, targets: torch.Tensor
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Yield the rows in pieces; strided, so that each is like the whole if rows are sorted."""
+    n_pieces = -(-len(targets) // _PIECE)
+    for k in range(n_pieces):
+        yield inputs[k::n_pieces], targets[k::n_pieces]
 
 
 def _n_right(outputs: torch.Tensor, targets: torch.Tensor) -> float:
