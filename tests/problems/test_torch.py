@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+
 import numpy as np
 import pytest
 from sklearn.datasets import load_digits
@@ -37,6 +40,11 @@ def cnn() -> nn.Module:
         nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(),
         nn.Linear(36, 10),
     )  # fmt: skip
+
+
+def rolled(images, rng):
+    """Roll the images by up to a pixel."""
+    return torch.roll(images, int(rng.integers(-1, 2)), dims=3)
 
 
 @pytest.fixture(scope="module")
@@ -129,13 +137,8 @@ def test_a_module_without_batching_rules_falls_back_to_single_lanes():
 @pytest.mark.parametrize("module", [mlp, cnn])
 def test_a_live_run_replays_bit_for_bit(module, dtype):
     """On the CPU, on threads, with sampling and augmentation."""
-
-    def shifted(images, rng):
-        """Roll the images by up to a pixel."""
-        return torch.roll(images, int(rng.integers(-1, 2)), dims=3)
-
     chosen = TorchProblem(
-        module(), LOSS, digits(), n_workers=3, split="label", batch=16, augment=shifted
+        module(), LOSS, digits(), n_workers=3, split="label", batch=16, augment=rolled
     )
     engine = ag.Threads(slowdown=[1.0, 1.0, 3.0])
     run = ag.train(
@@ -145,6 +148,23 @@ def test_a_live_run_replays_bit_for_bit(module, dtype):
     again = ag.replay(run.trace, chosen, 0.05, dtype=dtype)
     np.testing.assert_array_equal(again.models[:, 0], run.model)
     assert run.gradient_norm[-1] == again.gradient_norm[-1, 0]
+
+
+@pytest.mark.parametrize("copier", ["copy", "pickle", "cloudpickle"])
+def test_a_copy_computes_the_same_bits(copier):
+    """Copied and pickled problems, before and after use, in gradients and evaluation alike."""
+    module = pickle if copier == "copy" else pytest.importorskip(copier)
+    inputs, labels = digits()
+    chosen = TorchProblem(
+        cnn(), LOSS, (inputs[:600], labels[:600]), n_workers=3, batch=16,
+        augment=rolled, test=(inputs[600:], labels[600:]),
+    )  # fmt: skip
+    for _ in range(2):
+        twin = copy.deepcopy(chosen) if copier == "copy" else module.loads(module.dumps(chosen))
+        ours, theirs = (p.gradient(p.x0, 1, 4, np.random.default_rng(9)) for p in (chosen, twin))
+        np.testing.assert_array_equal(ours, theirs)
+        np.testing.assert_array_equal(chosen.full_gradient(chosen.x0), twin.full_gradient(twin.x0))
+        assert chosen.accuracy(chosen.x0) == twin.accuracy(twin.x0)
 
 
 def test_buffers_stay_as_they_were():

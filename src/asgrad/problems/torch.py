@@ -40,6 +40,7 @@ class TorchProblem(Problem):
     A gradient's rows, and what `augment` draws, follow from (seed, worker, draw) alone. On the CPU
     each thread computes with one torch thread, so that a job's bits do not depend on who computes
     it. Layers that draw from torch's global generator (Dropout) are not reproducible and refused.
+    A problem can be copied and pickled, if module, loss and `augment` can.
 
     Parameters
     ----------
@@ -131,6 +132,15 @@ class TorchProblem(Problem):
         """The problem in a few words."""
         kind = type(self._module).__name__
         return f"{kind} with {self.dim} parameters, {self.n_workers} workers"
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return all but the threads' own modules, which are made again where they are needed."""
+        return {name: value for name, value in self.__dict__.items() if name != "_local"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take over what `__getstate__` returned."""
+        self.__dict__.update(state)
+        self._local = threading.local()
 
     def gradient(
         self, x: np.ndarray, worker: int, draw: int = 0, rng: np.random.Generator | None = None
