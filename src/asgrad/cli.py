@@ -32,10 +32,12 @@ TimesText = Annotated[str | None, typer.Option(help="Worker times, e.g. normal:s
 Steps = Annotated[int | None, typer.Option(help="Stop after this many server steps.")]
 UntilTime = Annotated[float | None, typer.Option(help="Stop at this time, in seconds.")]
 Stepsizes = Annotated[str | None, typer.Option(help="Stepsizes, e.g. 0.01,0.1,1.")]
-DataText = Annotated[str | None, typer.Option(help="digits, breast-cancer or a LIBSVM file.")]
+DataText = Annotated[
+    str | None, typer.Option(help="digits, breast-cancer, a LIBSVM file, CIFAR-10's folder.")
+]
 ProblemText = Annotated[
     str | None,
-    typer.Option(help="auto, logistic, softmax, least-squares or tridiagonal."),
+    typer.Option(help="auto, logistic, softmax, least-squares, tridiagonal, mlp, cnn or resnet20."),
 ]
 SplitText = Annotated[str | None, typer.Option(help="contiguous, shuffled, label or dirichlet.")]
 Batch = Annotated[int | None, typer.Option(help="Rows of a stochastic gradient; 0: all.")]

@@ -127,7 +127,8 @@ def default_stepsizes(smoothness: float) -> list[float]:
     """
     if not (np.isfinite(smoothness) and smoothness > 0):
         raise AsgradError(
-            "compare: the problem's smoothness constant is not known; give the stepsizes."
+            "compare: the problem's smoothness constant is not known; give the stepsizes, on the "
+            "command line as in --stepsizes 0.01,0.1."
         )
     return [2.0**k / smoothness for k in range(-7, 5)]
 
@@ -212,6 +213,9 @@ def compare(
         )
     grid = _checked_grid(default_stepsizes(problem.smoothness) if stepsizes is None else stepsizes)
     seed_list = _checked_seeds(seeds)
+    for contender in contenders:  # a rule that needs an unknown L is refused before any work
+        if not isinstance(contender.stepsize, Constant):
+            contender.stepsize.parameters(problem.smoothness, 1, problem.n_workers)
     if target is not None:
         check_positive("compare", "target", target)
     check_integer("compare", "evaluations", evaluations, minimum=1)

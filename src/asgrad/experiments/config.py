@@ -20,7 +20,8 @@ _MODELS = {
     "logistic": problems.Logistic,
     "softmax": problems.Softmax,
 }
-_PROBLEMS = ("auto", *_MODELS, "tridiagonal")
+_NETWORKS = ("cnn", "mlp", "resnet20")
+_PROBLEMS = ("auto", *_MODELS, "tridiagonal", *_NETWORKS)
 
 
 class ProblemConfig(BaseModel):
@@ -28,11 +29,14 @@ class ProblemConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    data: str = Field("digits", description="digits, breast-cancer, or a LIBSVM file")
+    data: str = Field(
+        "digits",
+        description="digits, breast-cancer, or a LIBSVM file; for resnet20 the folder of CIFAR-10",
+    )
     problem: str = Field(
         "auto",
         description="auto (logistic for labels ±1 or 0/1, else softmax), logistic, softmax, "
-        "least-squares, tridiagonal",
+        "least-squares, tridiagonal; with PyTorch mlp, cnn (on digits), resnet20",
     )
     split: str = Field("label", description="contiguous, shuffled, label, dirichlet")
     alpha: float = Field(0.5, gt=0, description="Dirichlet parameter of the split")
@@ -85,6 +89,8 @@ class ProblemConfig(BaseModel):
             return problems.Tridiagonal(self.dim, n_workers=self.workers, noise=self.noise)
         if self.split not in SPLITS:
             raise unknown_name("split", self.split, SPLITS)
+        if self.problem in _NETWORKS:
+            return self._network()
         data = problems.load(self.data)
         kind = self.problem
         if kind == "auto":
@@ -100,6 +106,35 @@ class ProblemConfig(BaseModel):
             regularizer=self.regularizer,
             strength=self.strength,
         )
+
+    def _network(self) -> Problem:
+        """Return a neural network; nothing else imports torch."""
+        for key in ("regularizer", "strength", "dim", "noise"):
+            value = getattr(self, key)
+            if value != ProblemConfig.model_fields[key].default:
+                raise AsgradError(
+                    f"{key}: does not apply to problem {self.problem!r}, got {value!r}; leave it "
+                    "out."
+                )
+        if self.problem != "resnet20" and self.data != "digits":
+            raise AsgradError(
+                f"data: must be 'digits' for problem {self.problem!r}, got {self.data!r}."
+            )
+        try:
+            from asgrad.problems import networks
+        except ImportError as error:
+            raise AsgradError(
+                f"problem {self.problem!r} needs PyTorch: pip install 'asgrad[torch]'."
+            ) from error
+        options: dict[str, Any] = {
+            "split": self.split,
+            "alpha": self.alpha,
+            "batch": self.batch or None,
+        }
+        if self.problem == "resnet20":
+            return networks.cifar10_resnet20(self.data, self.workers, **options)
+        make = networks.digits_mlp if self.problem == "mlp" else networks.digits_cnn
+        return make(self.workers, **options)
 
 
 class CompareConfig(ProblemConfig):

@@ -40,7 +40,8 @@ def known_smoothness(owner: str, given: float | None, problem: float) -> float:
     smoothness = problem if given is None else given
     if not (np.isfinite(smoothness) and smoothness > 0):
         raise AsgradError(
-            f"{owner}: the problem's smoothness constant is not known; give smoothness=..."
+            f"{owner}: the problem's smoothness constant is not known; give smoothness=..., on the "
+            f"command line as in {owner.lower()}:smoothness=10."
         )
     return smoothness
 

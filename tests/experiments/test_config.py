@@ -1,0 +1,109 @@
+"""Problems from a configuration: neural networks, what they refuse, and that torch is optional."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import asgrad as ag
+from asgrad.experiments import comparison
+from asgrad.experiments.config import ProblemConfig, TrainConfig
+from asgrad.experiments.training import StoredTraining, run_training, save_training
+
+_NO_TORCH = """
+import sys
+class NoTorch:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == "torch":
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+sys.meta_path.insert(0, NoTorch())
+"""
+
+
+def without_torch(code: str) -> subprocess.CompletedProcess:
+    """Run some Python where torch cannot be imported."""
+    command = [sys.executable, "-c", _NO_TORCH + code]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_without_torch_a_network_is_refused_in_one_line():
+    """The line says what to install; problems that do without torch are built as ever."""
+    arguments = ["asgrad", "train", "--problem", "mlp", "--stepsize", "0.1"]
+    run = without_torch(f"sys.argv = {arguments}\nfrom asgrad.cli import main\nmain()")
+    assert run.returncode == 2
+    assert run.stderr == "asgrad: problem 'mlp' needs PyTorch: pip install 'asgrad[torch]'.\n"
+    run = without_torch(
+        "from asgrad.experiments.config import ProblemConfig\n"
+        "print(ProblemConfig(workers=3).build_problem().n_workers)"
+    )
+    assert run.stdout == "3\n", run.stderr
+
+
+@pytest.mark.parametrize(
+    ("said", "text"),
+    [
+        ({"problem": "mlp", "strength": 0.5}, "strength: does not apply to problem 'mlp', got 0.5"),
+        ({"problem": "cnn", "regularizer": "nonconvex"}, "regularizer: does not apply"),
+        ({"problem": "resnet20", "noise": 1.0}, "noise: does not apply to problem 'resnet20'"),
+        ({"problem": "mlp", "dim": 7}, "dim: does not apply to problem 'mlp', got 7"),
+        ({"problem": "cnn", "data": "breast-cancer"}, "must be 'digits' for problem 'cnn', got"),
+        ({"problem": "mlp", "split": "lable"}, "Did you mean 'label'?"),
+        ({"problem": "resnet"}, "Did you mean 'resnet20'?"),
+    ],
+)
+def test_options_that_do_not_fit_a_network_are_refused(refused, said, text):
+    """One clear line each, before torch is imported."""
+    assert text in refused(ProblemConfig.read(None, said).build_problem)
+
+
+def test_a_configuration_builds_the_networks(tmp_path, refused):
+    """Workers, split and batch arrive; 0 rows means all; `data` is CIFAR-10's folder."""
+    pytest.importorskip("torch")
+    from asgrad.problems import networks
+
+    said = {"problem": "mlp", "workers": 3, "batch": 8, "split": "dirichlet", "alpha": 2.0}
+    built = ProblemConfig.read(None, said).build_problem()
+    own = networks.digits_mlp(3, batch=8, split="dirichlet", alpha=2.0)
+    for problem in (built, own):
+        assert problem.label == "MLP with 2410 parameters, 3 workers"
+    ours, theirs = (p.gradient(p.x0, 2, 0, np.random.default_rng(1)) for p in (built, own))
+    np.testing.assert_array_equal(ours, theirs)
+    built = ProblemConfig.read(None, {"problem": "cnn", "workers": 2, "batch": 0}).build_problem()
+    assert built.label == "CNN with 6090 parameters, 2 workers"
+    assert built.batch == 0
+
+    resnet = {"problem": "resnet20", "workers": 2}
+    assert "folder, got digits; give cifar-10" in refused(
+        ProblemConfig.read(None, resnet).build_problem
+    )
+    for name in (*(f"data_batch_{i}.bin" for i in range(1, 6)), "test_batch.bin"):
+        (tmp_path / name).write_bytes(bytes(2 * 3073))
+    built = ProblemConfig.read(None, {**resnet, "data": str(tmp_path)}).build_problem()
+    assert built.label == "ResNet20 with 269722 parameters, 2 workers"
+
+
+def test_a_stored_run_of_a_network_is_verified_bit_for_bit(tmp_path):
+    """config.toml names every field, those that do not apply too, and builds the same problem."""
+    pytest.importorskip("torch")
+    said = {"problem": "mlp", "workers": 2, "steps": 30, "stepsize": 0.2, "dtype": "float32"}
+    config = TrainConfig.read(None, said)
+    run = run_training(config, config.build_problem())
+    save_training(run, config, tmp_path / "run")
+    stored = StoredTraining.load(tmp_path / "run")
+    stored.verify(stored.config.build_problem())
+
+
+def test_a_network_needs_a_stepsize(refused, monkeypatch):
+    """Its smoothness is not known: the default grid, and rules that use L, are refused at once."""
+    pytest.importorskip("torch")
+    config = TrainConfig.read(None, {"problem": "mlp", "workers": 2})
+    problem = config.build_problem()
+    assert "give --stepsize" in refused(lambda: run_training(config, problem))
+    monkeypatch.setattr(comparison, "simulate", None)  # is not called
+    times, methods = ag.times.Linear(), ["sync", "pure+koloskova"]
+    assert "give the stepsizes" in refused(lambda: ag.compare(problem, times, methods, steps=9))
+    text = refused(lambda: ag.compare(problem, times, methods, steps=9, stepsizes=[0.1]))
+    assert "koloskova:smoothness=10" in text
