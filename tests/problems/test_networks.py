@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from itertools import pairwise
 
 import numpy as np
@@ -200,6 +201,14 @@ def test_resnet20_replays_and_takes_several_stepsizes(cifar10):
     assert chosen._lanes_work
     alone = ag.replay(trace, chosen, 0.02, evaluations=1)
     np.testing.assert_allclose(together.models[:, 1], alone.models[:, 0], rtol=1e-6, atol=1e-8)
+
+
+def test_networks_are_pickled(cifar10):
+    """Plain pickle will do: worker processes get the same gradients, augmented or not."""
+    for chosen in (networks.digits_cnn(2), networks.cifar10_resnet20(cifar10[0], 2, batch=4)):
+        twin = pickle.loads(pickle.dumps(chosen))
+        ours, theirs = (p.gradient(p.x0, 1, 0, np.random.default_rng(2)) for p in (chosen, twin))
+        np.testing.assert_array_equal(ours, theirs)
 
 
 def test_a_folder_that_is_none_is_refused(tmp_path, refused):
