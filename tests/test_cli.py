@@ -107,7 +107,9 @@ def test_train_then_verify_then_ask_what_if(tmp_path):
     model = load_file(folder / "model.safetensors")["model"]
     model[7] = np.nextafter(model[7], 1.0)
     save_file({"model": model}, folder / "model.safetensors")
-    assert "1 of 640 numbers of the model differ" in refused("replay", str(folder), "--verify")
+    assert "1 of the 640 numbers of the model at step 60 differ" in refused(
+        "replay", str(folder), "--verify"
+    )
     (folder / "model.safetensors").write_bytes(b"\x00" * 100)
     assert "is damaged" in refused("replay", str(folder), "--verify")
     assert "no run that train wrote" in refused("replay", str(folder / "trace"), "--verify")

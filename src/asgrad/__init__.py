@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from asgrad import methods, optimizers, problems, stepsizes, times, transforms
-    from asgrad.engines import Result, Threads, Training, replay, simulate, train
+    from asgrad.engines import Checkpoints, Result, Threads, Training, replay, simulate, train
     from asgrad.errors import AsgradError, TraceError
     from asgrad.experiments import Comparison, compare
     from asgrad.methods import Method
@@ -28,6 +28,7 @@ __version__ = version("asgrad")
 # Imported on first use, so that `import asgrad` and `asgrad --help` answer at once.
 _HOMES = {
     "AsgradError": "asgrad.errors",
+    "Checkpoints": "asgrad.engines",
     "Comparison": "asgrad.experiments",
     "Method": "asgrad.methods",
     "Problem": "asgrad.problems",
@@ -47,6 +48,7 @@ _ROOMS = ("methods", "optimizers", "problems", "stepsizes", "times", "transforms
 
 __all__ = [
     "AsgradError",
+    "Checkpoints",
     "Comparison",
     "Method",
     "Problem",

@@ -215,11 +215,20 @@ def train(
     slowdown: Annotated[
         str | None, typer.Option(help="A factor >= 1 for every worker, e.g. 1,1,5.")
     ] = None,
+    resume: Annotated[
+        Path | None,
+        typer.Option(help="Go on with this run from its newest checkpoint; new limits may be set."),
+    ] = None,
     out: Out = None,
 ) -> None:
-    """Run a method on real threads of this machine; the run can be replayed bit for bit."""
+    """Run a method on real workers; the run survives crashes and can be replayed bit for bit."""
     from asgrad.experiments import TrainConfig
-    from asgrad.experiments.training import check_training_target, run_training, save_training
+    from asgrad.experiments.training import (
+        check_training,
+        resume_training,
+        run_training,
+        save_training,
+    )
 
     said = {
         "method": method,
@@ -236,12 +245,24 @@ def train(
         "slowdown": _numbers("slowdown", slowdown),
         "out": out,
     }
-    settings = TrainConfig.read(config, {k: v for k, v in said.items() if v is not None})
-    check_training_target(settings.out)
-    built = settings.build_problem()
-    with _live(settings) as (on_step, on_evaluation):
-        done = run_training(settings, built, on_step=on_step, on_evaluation=on_evaluation)
-    folder = save_training(done, settings, settings.out)
+    said = {k: v for k, v in said.items() if v is not None}
+    if resume is not None:
+        others = sorted(
+            {*said, *(["CONFIG"] if config else [])} - {"steps", "until_time", "target"}
+        )
+        if others:
+            raise AsgradError(
+                f"train: a resumed run keeps its settings; leave out {', '.join(others)}."
+            )
+        settings = resume_training(resume, said)
+        built = settings.build_problem()
+    else:
+        settings = TrainConfig.read(config, said)
+        check_training(settings.out)
+        built = settings.build_problem()
+    with _live_line(settings.method) as callbacks:
+        done = run_training(settings, built, resume=resume is not None, **callbacks)
+    folder = save_training(done, settings)
     print(f"{_label(built)}: stopped by {done.status}")
     _print_summary(done.trace)
     print(f"‖∇f‖ {done.gradient_norm[0]:.3e} → {done.gradient_norm[-1]:.3e}, "
@@ -297,8 +318,11 @@ def replay(
         stored = StoredTraining.load(trace)
         read, built = stored.trace, stored.config.build_problem()
         if verify:
-            stored.verify(built)
-            print(f"{trace}: the replay gives back the model bit for bit.")
+            steps = stored.verify(built)
+            print(
+                f"{trace}: the replay gives back the model bit for bit, compared at "
+                f"{'step' if len(steps) == 1 else 'steps'} {', '.join(map(str, steps))}."
+            )
             return
         with _progress("replaying") as tell:
             result = stored.replay(built, numbers, rule, progress=tell)
@@ -426,28 +450,15 @@ def _progress(what: str) -> Iterator[Callable[[float], None] | None]:
 
 
 @contextmanager
-def _live(settings: Any) -> Iterator[tuple[Any, Any]]:
-    """Show steps, speed and gradient norm of a live run on a terminal; stay quiet elsewhere."""
+def _live_line(title: str) -> Iterator[dict[str, Callable]]:
+    """Follow a live run on a terminal; stay quiet elsewhere."""
     if not sys.stderr.isatty():
-        yield None, None
+        yield {}
         return
-    from rich.console import Console
-    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+    from asgrad.report.live import live_line
 
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(settings.method)
-        seen = ["", ""]
-
-        def on_step(step: int, now: float) -> None:
-            if step % 64 == 0:
-                seen[0] = f"step {step}, {step / max(now, 1e-9):.0f} a second"
-                bar.update(task, description=f"{settings.method}: {seen[0]}{seen[1]}")
-
-        def on_evaluation(step: int, now: float, loss: float, norm: float) -> None:
-            seen[1] = f", ‖∇f‖ {norm:.2e}, loss {loss:.4g}"
-
-        yield on_step, on_evaluation
+    with live_line(title) as callbacks:
+        yield callbacks
 
 
 if __name__ == "__main__":

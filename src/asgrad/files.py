@@ -6,15 +6,27 @@ import os
 import shutil
 import signal
 import threading
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
 
+import numpy as np
+
 from asgrad.errors import AsgradError
 
-__all__ = ["check_target", "new_folder", "write_table", "write_text"]
+__all__ = [
+    "check_target",
+    "need_safetensors",
+    "new_folder",
+    "read_arrays",
+    "write_arrays",
+    "write_table",
+    "write_text",
+]
 
 
 def check_target(path: str | Path, what: str, is_ours: Callable[[Path], bool]) -> Path:
@@ -71,6 +83,7 @@ def new_folder(path: str | Path, what: str, is_ours: Callable[[Path], bool]) -> 
                 shutil.rmtree(aside, ignore_errors=True)
                 os.replace(target, aside)
             os.replace(temporary, target)
+            _flush(target.parent)
             shutil.rmtree(aside, ignore_errors=True)
     except OSError as error:
         raise AsgradError(f"cannot write {what} {target}: {error.strerror or error}.") from error
@@ -97,6 +110,63 @@ def write_text(path: Path, text: str) -> None:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
+
+
+def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> int:
+    """Write arrays as a safetensors file, flush it to the disk, and return its checksum."""
+    need_safetensors()
+    from safetensors.numpy import save_file
+
+    save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, path)
+    _flush(path)
+    return _checksum(path)
+
+
+def read_arrays(path: Path, checksum: int | None = None) -> dict[str, np.ndarray]:
+    """Read a safetensors file.
+
+    Raises
+    ------
+    AsgradError
+        If it is damaged, or its checksum is another one.
+    """
+    need_safetensors()
+    from safetensors.numpy import load_file
+
+    try:
+        if checksum is not None and _checksum(path) != checksum:
+            raise AsgradError(f"{path} is damaged: its checksum is not the one written down.")
+        arrays: dict[str, np.ndarray] = load_file(path)
+    except AsgradError:
+        raise
+    except Exception as error:  # safetensors raises its own kinds
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise AsgradError(f"{path} is damaged: {reason}.") from error
+    return arrays
+
+
+def need_safetensors() -> None:
+    """Refuse what needs safetensors where it is not installed."""
+    if find_spec("safetensors") is None:
+        raise AsgradError("models are stored as safetensors: pip install 'asgrad[train]'.")
+
+
+def _checksum(path: Path) -> int:
+    """Return the CRC-32 of a file."""
+    value = 0
+    with open(path, "rb") as file:
+        while piece := file.read(1 << 22):
+            value = zlib.crc32(piece, value)
+    return value
+
+
+def _flush(path: Path) -> None:
+    """Flush a file, or the names in a folder, to the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def write_table(path: Path, columns: dict[str, Any]) -> None:

@@ -1,11 +1,15 @@
 """The engines: simulate in virtual time, train over real workers, replay a trace."""
 
+from asgrad.engines.checkpoint import Checkpoints, CheckpointWarning
+from asgrad.engines.live import Ending
 from asgrad.engines.replay import Interrupted, Result, Status, replay
 from asgrad.engines.simulate import simulate
 from asgrad.engines.threads import Threads
-from asgrad.engines.train import Ending, Training, train
+from asgrad.engines.train import Training, train
 
 __all__ = [
+    "CheckpointWarning",
+    "Checkpoints",
     "Ending",
     "Interrupted",
     "Result",

@@ -8,8 +8,10 @@ the run: so the trace that it writes gives back its model bit for bit.
 from __future__ import annotations
 
 import math
+from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from enum import IntEnum
 from typing import Any
 
 import numpy as np
@@ -25,6 +27,7 @@ from asgrad.engines.walk import (
     compiled_walk,
     delivered,
 )
+from asgrad.errors import AsgradError
 from asgrad.methods import decisions
 from asgrad.methods.base import Method
 from asgrad.optimizers import Optimizer
@@ -64,6 +67,38 @@ class _Entry:
     weight: float = 0.0
     shown: float = 0.0
     """The weight with which it entered the last step."""
+
+
+class _Event(IntEnum):
+    """What the server was told; together with the method this fixes every decision of a run."""
+
+    ARRIVED = 0
+    LOST = 1
+    JOINED = 2
+
+
+class _Events:
+    """What the server was told, in order."""
+
+    def __init__(self) -> None:
+        self.kinds, self.rows, self.workers = array("q"), array("q"), array("q")
+        self.times = array("d")
+
+    def add(self, kind: _Event, row: int, worker: int, now: float) -> None:
+        """Note one event: the job's row and the worker that gets a new job, −1 for none."""
+        self.kinds.append(kind)
+        self.rows.append(row)
+        self.workers.append(worker)
+        self.times.append(now)
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Return the events as columns."""
+        return {
+            "event_kind": np.array(self.kinds, np.int64),
+            "event_row": np.array(self.rows, np.int64),
+            "event_worker": np.array(self.workers, np.int64),
+            "event_time": np.array(self.times, np.float64),
+        }
 
 
 @dataclass(slots=True)
@@ -109,6 +144,8 @@ class Server:
         self.jobs: list[Job] = []
         self.step_times: list[float] = []
         self.n_in_flight = 0
+        self._events = _Events()
+        self._deciding_only = False
         self._rows: list[tuple[int, int, int, int, float]] = []
         self._draws = [0] * problem.n_workers
         self._unfinished: list[list[Job]] = [[] for _ in range(problem.n_workers)]
@@ -146,8 +183,9 @@ class Server:
         """The model now, of shape (dim, 1)."""
         return self.model(self.n_steps)
 
-    def arrive(self, job: Job, gradient: np.ndarray, now: float) -> Orders:
+    def arrive(self, job: Job, gradient: np.ndarray | None, now: float) -> Orders:
         """Put an arrived gradient, of shape (dim, 1), to the method and carry out what it says."""
+        self._events.add(_Event.ARRIVED, job.row, -1, now)
         job.arrival_time, job.gradient = now, gradient
         self._unfinished[job.worker].remove(job)
         self.n_in_flight -= 1
@@ -189,16 +227,94 @@ class Server:
         """Say whether a job is still to arrive: not cancelled, given up, or arrived before."""
         return job.fate == Fate.IN_FLIGHT and math.isnan(job.arrival_time)
 
-    def lose(self, job: Job, now: float, again: bool) -> Orders:
-        """Give a job up whose worker failed; `again`: assign the worker another in its place."""
+    def lose(self, job: Job, now: float, heir: int | None) -> Orders:
+        """Give a job up whose worker failed; `heir`, if any, gets another in its place."""
+        self._events.add(_Event.LOST, job.row, -1 if heir is None else heir, now)
         job.arrival_time = now
         self._unfinished[job.worker].remove(job)
         self.n_in_flight -= 1
         self._finish(job, Fate.LOST)
         orders = Orders()
-        if again:
-            self._assign(job.worker, now, orders)
+        if heir is not None:
+            self._assign(heir, now, orders)
         return orders
+
+    def join(self, worker: int, now: float) -> Orders:
+        """Give a job to a worker that has come back."""
+        self._events.add(_Event.JOINED, -1, worker, now)
+        orders = Orders()
+        self._assign(worker, now, orders)
+        return orders
+
+    @property
+    def n_arrived(self) -> int:
+        """How many gradients have arrived."""
+        return self._events.kinds.count(_Event.ARRIVED)
+
+    def unfinished(self) -> list[Job]:
+        """Return the jobs that are still to arrive, in the order of their assignment."""
+        return sorted((job for jobs in self._unfinished for job in jobs), key=lambda job: job.row)
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Return copies of all that `restore` needs: what happened, and the numbers."""
+        steps = sorted(self._readers)
+        held = (job for entry in self._entries for job in entry.jobs)
+        waiting = [job for job in (*self._batch, *held) if job.gradient is not None]
+        gradients = [job.gradient for job in waiting]
+        return {
+            **self._events.arrays(),
+            "start_time": np.array([job.start_time for job in self.jobs]),
+            "model_steps": np.array(steps, np.int64),
+            "models": self._blocks.models[self._plan.slot[steps]],
+            "gradient_rows": np.array([job.row for job in waiting], np.int64),
+            "gradients": np.array(gradients, self._dtype).reshape(-1, self._dim, 1),
+            **{name: getattr(self._blocks, name).copy() for name in _MEMORY},
+        }
+
+    def restore(self, state: dict[str, np.ndarray]) -> None:
+        """Bring a new server to where `state` was taken.
+
+        The method decides again on all that happened, without any arithmetic; so its own state, the
+        trace and the fates come back. The numbers are read.
+
+        Raises
+        ------
+        AsgradError
+            If the method decides otherwise than it did then.
+        """
+        columns = ("event_kind", "event_row", "event_worker", "event_time")
+        events = zip(*(state[name].tolist() for name in columns), strict=True)
+        other = AsgradError(
+            f"the checkpoint does not fit {self.method.label}: it decides otherwise than it did "
+            "when the checkpoint was written."
+        )
+        self._deciding_only = True
+        self.start(0.0)
+        try:
+            for kind, row, worker, time in events:
+                if kind == _Event.ARRIVED:
+                    self.arrive(self.jobs[row], None, time)
+                elif kind == _Event.LOST:
+                    self.lose(self.jobs[row], time, None if worker < 0 else worker)
+                else:
+                    self.join(worker, time)
+            waiting = [self.jobs[row] for row in state["gradient_rows"].tolist()]
+        except (IndexError, ValueError) as error:
+            raise other from error
+        self._deciding_only = False
+        steps = state["model_steps"].tolist()
+        if steps != sorted(self._readers) or len(self.jobs) != state["start_time"].size:
+            raise other
+        for step, model in zip(steps, state["models"], strict=True):
+            self._blocks.models[self._plan.slot[step]] = model
+        for name in _MEMORY:
+            getattr(self._blocks, name)[:] = state[name]
+        for job, gradient in zip(waiting, state["gradients"], strict=True):
+            job.gradient = gradient
+        for job, start_time in zip(self.jobs, state["start_time"].tolist(), strict=True):
+            job.start_time = start_time
+        for job in self.unfinished():
+            job.start_time = math.nan
 
     def tables(self) -> tuple[Jobs, Contributions, np.ndarray]:
         """Return the trace's tables up to now; the run may go on."""
@@ -276,6 +392,17 @@ class Server:
         # Last readers may leave with this step: their slots are free only after it.
         plan.slot[step + 1] = self._free.pop()
         plan.first_row[step], plan.first_row[step + 1] = 0, n_rows
+        if not self._deciding_only:
+            self._walk_one_step(plan, step, gradients)
+        self.n_steps += 1
+        self.step_times.append(now)
+        self._readers[step + 1] = 1
+        for job in used:
+            self._finish(job, Fate.APPLIED)
+        self._release(step)
+
+    def _walk_one_step(self, plan: Plan, step: int, gradients: list[np.ndarray]) -> None:
+        """Let the walk compute x_{step + 1}."""
         values = (
             gradients[0].reshape(-1)
             if len(gradients) == 1
@@ -292,12 +419,6 @@ class Server:
             self._blocks,
             self._cursor,
         )
-        self.n_steps += 1
-        self.step_times.append(now)
-        self._readers[step + 1] = 1
-        for job in used:
-            self._finish(job, Fate.APPLIED)
-        self._release(step)
 
     def _write_entry(
         self, n_rows: int, index: int, gradients: list[np.ndarray], used: list[Job]
@@ -387,6 +508,7 @@ class Server:
         return self._plan
 
 
+_MEMORY = ("table", "table_sum", "table_weights", "transform_memory", "optimizer_memory")
 _NO_INDICES = np.zeros(1, np.int32)
 _NO_LAYOUT = np.zeros(1, np.int64)
 

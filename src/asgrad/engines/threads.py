@@ -3,36 +3,22 @@
 from __future__ import annotations
 
 import queue
-import statistics
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from asgrad.engines.server import Job
-from asgrad.errors import AsgradError, check_integer, check_positive
+from asgrad.engines.workers import Arrival, Joined, Limits, Record
+from asgrad.errors import AsgradError
 from asgrad.problems.base import Problem
 from asgrad.times import Clock, Times
 from asgrad.trace import Fate
 
-__all__ = ["Arrival", "Threads"]
-
-_REMEMBERED = 31  # job times a worker's median is taken over
-
-
-class Arrival(NamedTuple):
-    """What an engine reports: a gradient, or why there is none."""
-
-    job: Job
-    gradient: np.ndarray | None
-    """float of shape (dim, 1)."""
-    failure: str = ""
-    gone: bool = False
-    """The worker has failed too often and takes no more jobs."""
+__all__ = ["Threads"]
 
 
 @dataclass
@@ -64,9 +50,7 @@ class Threads:
     _workers: list[_Worker] = field(default_factory=list, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        check_positive("Threads", "deadline", self.deadline)
-        check_positive("Threads", "least_deadline", self.least_deadline)
-        check_integer("Threads", "restarts", self.restarts, minimum=0)
+        self._limits = Limits("Threads", self.deadline, self.least_deadline, self.restarts)
         for factor in self.slowdown or ():
             if not factor >= 1:
                 raise AsgradError(f"Threads: a slowdown must be >= 1, got {factor:g}.")
@@ -88,7 +72,7 @@ class Threads:
         self._workers = [
             _Worker(
                 problem, key, dtype, clock, 1.0 if self.slowdown is None else self.slowdown[i],
-                self._arrivals, now, i,
+                self._arrivals, now, i, Record(self._limits),
             )
             for i in range(n)
         ]  # fmt: skip
@@ -101,7 +85,7 @@ class Threads:
         worker.inbox.put((job, x))
         return True
 
-    def wait(self, seconds: float) -> Arrival | None:
+    def wait(self, seconds: float) -> Arrival | Joined | None:
         """Return the next arrival, in order of arrival; None if there is none within `seconds`."""
         end = time.monotonic() + seconds
         while True:
@@ -116,6 +100,10 @@ class Threads:
                 continue
             return self._counted(arrival) if arrival.failure else arrival
 
+    def may_join(self) -> bool:
+        """Say no: a thread that is gone does not come back."""
+        return False
+
     def close(self) -> None:
         """Tell the workers to stop after the job they are at; do not wait for one that hangs."""
         for worker in self._workers:
@@ -126,17 +114,16 @@ class Threads:
     def _counted(self, arrival: Arrival) -> Arrival:
         """Count a failure of a worker; beyond the limit it is gone."""
         worker = self._workers[arrival.job.worker]
-        worker.failures += 1
-        worker.gone = worker.failures > self.restarts
+        worker.gone = worker.record.fail()
         return arrival._replace(gone=worker.gone)
 
     def _late(self) -> Arrival | None:
         """Return a job past its deadline as failed; a new thread takes its worker's place."""
         for index, worker in enumerate(self._workers):
             job = worker.running
-            if job is None or job.fate != Fate.IN_FLIGHT or len(worker.took) < 5:
+            if job is None or job.fate != Fate.IN_FLIGHT:
                 continue
-            limit = max(self.least_deadline, self.deadline * statistics.median(worker.took))
+            limit = worker.record.deadline
             if self._now() - job.start_time > limit:
                 self._workers[index] = worker.replaced()
                 return self._counted(Arrival(job, None, f"no answer within {limit:.3g} s"))
@@ -165,12 +152,12 @@ class _Worker:
         arrivals: queue.SimpleQueue[Arrival],
         now: Callable[[], float],
         index: int,
+        record: Record,
     ):
-        self._settings = (problem, key, dtype, clock, slowdown, arrivals, now, index)
+        self._settings = (problem, key, dtype, clock, slowdown, arrivals, now, index, record)
         self.inbox: queue.SimpleQueue[tuple[Job, np.ndarray] | None] = queue.SimpleQueue()
         self.running: Job | None = None
-        self.took: deque[float] = deque(maxlen=_REMEMBERED)
-        self.failures = 0
+        self.record = record
         self.gone = False
         self._stopped = False
         self.thread = threading.Thread(target=self._work, daemon=True, name=f"asgrad-{index}")
@@ -185,14 +172,13 @@ class _Worker:
         """Return a fresh worker with the jobs that wait; this thread is left to itself."""
         self._stopped = True
         fresh = _Worker(*self._settings)
-        fresh.failures, fresh.took = self.failures, self.took
         while not self.inbox.empty():
             fresh.inbox.put(self.inbox.get())
         return fresh
 
     def _work(self) -> None:
         """Compute one job after the other."""
-        problem, key, dtype, clock, slowdown, arrivals, now, index = self._settings
+        problem, key, dtype, clock, slowdown, arrivals, now, index, record = self._settings
         compute = problem.kernels()[0]
         packed = problem.pack(np.dtype(dtype))
         n_floats, n_picks = problem.workspace(1)
@@ -220,7 +206,7 @@ class _Worker:
                 pause += drawn
             if pause > 0:
                 time.sleep(pause)
-            self.took.append(now() - job.start_time)
+            record.took.append(now() - job.start_time)
             self.running = None
             if not self._stopped:
                 arrivals.put(Arrival(job, gradient, failure))

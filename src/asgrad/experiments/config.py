@@ -185,6 +185,8 @@ class TrainConfig(ProblemConfig):
     dtype: Literal["float64", "float32"] = Field("float64", description="float64 or float32")
     slowdown: list[float] | None = Field(None, description="a factor >= 1 for every worker")
     evaluate_every: float = Field(0.5, gt=0, description="seconds between evaluations")
+    checkpoint_seconds: float = Field(10.0, gt=0, description="seconds between checkpoints")
+    checkpoint_steps: int | None = Field(None, ge=1, description="steps between checkpoints")
     out: str = Field("runs/train", description="folder of the run")
 
     @classmethod

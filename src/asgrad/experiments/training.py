@@ -1,11 +1,16 @@
 """A live run on disk, and the proof that its trace gives back its model.
 
-runs/NAME/  config.toml  trace/  metrics.parquet  model.safetensors  run.json
+runs/NAME/             config.toml  trace/  metrics.parquet  model.safetensors  run.json
+                       checkpoints/  tensorboard/
+runs/NAME-unfinished/  config.toml  checkpoints/  tensorboard/   (until the run ends)
 """
 
 from __future__ import annotations
 
 import json
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,21 +18,41 @@ from typing import Any
 import numpy as np
 
 from asgrad import optimizers as optimizer_room
-from asgrad.engines import Result, Threads, Training, replay, train
+from asgrad.engines import Checkpoints, Result, Threads, Training, replay, train
+from asgrad.engines.checkpoint import list_checkpoints, load_checkpoint
+from asgrad.engines.server import Job
+from asgrad.engines.workers import Engine
 from asgrad.errors import AsgradError
 from asgrad.experiments.comparison import Contender
 from asgrad.experiments.config import TrainConfig
 from asgrad.experiments.run import to_toml
-from asgrad.files import check_target, new_folder, write_table, write_text
+from asgrad.files import (
+    check_target,
+    need_safetensors,
+    new_folder,
+    read_arrays,
+    write_arrays,
+    write_table,
+    write_text,
+)
 from asgrad.optimizers import Optimizer
 from asgrad.problems import Problem
 from asgrad.registry import build
+from asgrad.report.tensorboard import logged
 from asgrad.stepsizes import Stepsize
 from asgrad.trace import Trace
 
-__all__ = ["StoredTraining", "is_training", "run_training", "save_training"]
+__all__ = [
+    "StoredTraining",
+    "check_training",
+    "is_training",
+    "resume_training",
+    "run_training",
+    "save_training",
+]
 
-_FACTS, _MODEL = "run.json", "model.safetensors"
+CHECKPOINTS = "checkpoints"
+_CONFIG, _FACTS, _MODEL, _LOGS = "config.toml", "run.json", "model.safetensors", "tensorboard"
 _KIND = "asgrad training"
 
 
@@ -37,6 +62,7 @@ class StoredTraining:
 
     Attributes
     ----------
+    folder : Path
     config : TrainConfig
     trace : Trace
     model : numpy.ndarray
@@ -44,6 +70,7 @@ class StoredTraining:
     stepsize : float
     """
 
+    folder: Path
     config: TrainConfig
     trace: Trace
     model: np.ndarray
@@ -56,33 +83,38 @@ class StoredTraining:
         Raises
         ------
         AsgradError
-            If there is none at `path`, or it is damaged.
+            If there is none at `path`, it was not finished, or it is damaged.
         """
         folder = Path(path)
         if not is_training(folder):
-            raise AsgradError(f"no training run of asgrad at {folder}.")
-        load_file, _ = _safetensors()
+            remedy = ""
+            if unfinished(folder).is_dir():
+                remedy = f" It was not finished: asgrad train --resume {folder}."
+            raise AsgradError(f"no training run of asgrad at {folder}.{remedy}")
+        model = read_arrays(folder / _MODEL).get("model")
         try:
             facts = json.loads((folder / _FACTS).read_text(encoding="utf-8"))
             stepsize = float(facts["stepsize"])
-            model = load_file(folder / _MODEL)["model"]
-        except Exception as error:  # safetensors raises its own kinds
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise AsgradError(f"run {folder} is damaged: {reason}.") from error
-        config = TrainConfig.read(folder / "config.toml", {})
-        return cls(config, Trace.load(folder / "trace"), model, stepsize)
+        except (ValueError, KeyError, TypeError) as error:
+            raise AsgradError(f"run {folder} is damaged: {_FACTS}: {error}.") from error
+        if model is None or model.ndim != 1:
+            raise AsgradError(f"run {folder} is damaged: {_MODEL} holds no model.")
+        config = TrainConfig.read(folder / _CONFIG, {})
+        return cls(folder, config, Trace.load(folder / "trace"), model, stepsize)
 
     def replay(
         self,
         problem: Problem,
         stepsizes: Any = None,
         method_stepsize: Stepsize | None = None,
+        *,
+        trace: Trace | None = None,
         **options: Any,
     ) -> Result:
         """Replay the run as it was, or with other stepsizes on the recorded asynchrony."""
         contender, optimizer = parts_of(self.config)
         return replay(
-            self.trace,
+            trace or self.trace,
             problem,
             self.stepsize if stepsizes is None else stepsizes,
             method_stepsize=method_stepsize or contender.stepsize,
@@ -91,21 +123,35 @@ class StoredTraining:
             **options,
         )
 
-    def verify(self, problem: Problem) -> None:
-        """Recompute the run from its trace and compare the bits of the model.
+    def verify(self, problem: Problem) -> list[int]:
+        """Recompute the run from its trace and compare the bits of every model that is stored.
+
+        Returns
+        -------
+        list of int
+            The steps whose models were compared: those of the checkpoints, then the last.
 
         Raises
         ------
         AsgradError
             If a bit differs.
         """
-        again = self.replay(problem, evaluations=1).models[:, 0]
-        if again.dtype != self.model.dtype or again.tobytes() != self.model.tobytes():
-            n_different = int(np.sum(again != self.model))
-            raise AsgradError(
-                f"verify: {n_different} of {self.model.size} numbers of the model differ from the "
-                "replay; was the run made on another processor, or with other data or versions?"
-            )
+        models = {}
+        for path in list_checkpoints(self.folder / CHECKPOINTS):
+            state, head = load_checkpoint(path)
+            models[int(head["step"])] = state["models"][-1, :, 0]
+        models[self.trace.n_steps] = self.model
+        for step, model in models.items():
+            trace = self.trace.until(step)
+            again = self.replay(problem, trace=trace, evaluations=1).models[:, 0]
+            if again.dtype != model.dtype or again.tobytes() != model.tobytes():
+                n_different = int(np.sum(again != model))
+                raise AsgradError(
+                    f"verify: {n_different} of the {model.size} numbers of the model at step "
+                    f"{step} differ from the replay; was the run made on another processor, or "
+                    "with other data or versions?"
+                )
+        return list(models)
 
 
 def parts_of(config: TrainConfig) -> tuple[Contender, Optimizer]:
@@ -113,29 +159,120 @@ def parts_of(config: TrainConfig) -> tuple[Contender, Optimizer]:
     return Contender.of(config.method), build("optimizer", optimizer_room, config.optimizer)
 
 
-def run_training(config: TrainConfig, problem: Problem, **callbacks: Any) -> Training:
-    """Run what the configuration says."""
+def unfinished(path: str | Path) -> Path:
+    """Return the folder in which the run that is to become `path` lives until it ends."""
+    target = Path(path)
+    return target.with_name(f"{target.name}-unfinished")
+
+
+def check_training(path: str | Path) -> None:
+    """Refuse, before any work is done, a run that could not be written in the end.
+
+    Raises
+    ------
+    AsgradError
+        Also if another run of that name was not finished.
+    """
+    need_safetensors()
+    check_target(path, "training run", is_training)
+    folder = unfinished(path)
+    if list_checkpoints(folder / CHECKPOINTS):
+        raise AsgradError(
+            f"{folder} holds a run that was not finished: go on with --resume {path}, remove it, "
+            "or choose another name with --out."
+        )
+
+
+@contextmanager
+def _unfinished_run(config: TrainConfig) -> Iterator[Path]:
+    """Give the folder of a run that begins or goes on; it vanishes if the run is refused."""
+    folder = unfinished(config.out)
+    outermost = folder
+    while not outermost.parent.exists():
+        outermost = outermost.parent
+    is_new = not folder.exists()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_text(folder / _CONFIG, to_toml(config.model_dump()))
+    except OSError as error:
+        raise AsgradError(f"cannot write {folder}: {error.strerror or error}.") from error
+    try:
+        yield folder
+    except AsgradError:
+        if is_new and not list_checkpoints(folder / CHECKPOINTS):
+            shutil.rmtree(outermost, ignore_errors=True)
+        raise
+
+
+def resume_training(path: str | Path, said: dict[str, Any]) -> TrainConfig:
+    """Return the configuration of the run at `path`, ready to go on; `said` are new limits.
+
+    A finished run stays as it is until its continuation takes its place.
+
+    Raises
+    ------
+    AsgradError
+        If there is no such run.
+    """
+    target, folder = Path(path), unfinished(path)
+    if not folder.is_dir():
+        if not is_training(target):
+            raise AsgradError(f"no training run of asgrad at {target}; nothing to resume.")
+        with new_folder(folder, "training run", lambda _: False) as copy:
+            shutil.copy(target / _CONFIG, copy)
+            for name in (CHECKPOINTS, _LOGS):
+                if (target / name).is_dir():
+                    shutil.copytree(target / name, copy / name)
+    return TrainConfig.read(folder / _CONFIG, {**said, "out": str(path)})
+
+
+def run_training(
+    config: TrainConfig,
+    problem: Problem,
+    *,
+    resume: bool = False,
+    on_step: Callable[[int, float], None] | None = None,
+    on_arrival: Callable[[Job], None] | None = None,
+    on_evaluation: Callable[[int, float, float, float], None] | None = None,
+) -> Training:
+    """Run what the configuration says, with checkpoints in its unfinished folder."""
     contender, optimizer = parts_of(config)
     stepsize = config.stepsize
     if stepsize is None:
         if not problem.smoothness > 0:
             raise AsgradError("train: the problem's smoothness is not known; give --stepsize.")
         stepsize = 0.25 / problem.smoothness
-    return train(
-        problem,
-        contender.method,
-        stepsize,
-        engine=Threads(slowdown=config.slowdown),
-        steps=config.steps,
-        until_time=config.until_time,
-        target=config.target,
-        seed=config.seed,
-        method_stepsize=contender.stepsize,
-        optimizer=optimizer,
-        dtype=config.dtype,
-        evaluate_every=config.evaluate_every,
-        **callbacks,
-    )
+    with (
+        _unfinished_run(config) as folder,
+        logged(folder / _LOGS, on_evaluation) as log_evaluation,
+    ):
+        checkpoints = Checkpoints(
+            folder / CHECKPOINTS, seconds=config.checkpoint_seconds, steps=config.checkpoint_steps
+        )
+        return train(
+            problem,
+            contender.method,
+            stepsize,
+            engine=engine_of(config),
+            steps=config.steps,
+            until_time=config.until_time,
+            target=config.target,
+            seed=config.seed,
+            method_stepsize=contender.stepsize,
+            optimizer=optimizer,
+            dtype=config.dtype,
+            evaluate_every=config.evaluate_every,
+            checkpoints=checkpoints,
+            resume=resume and bool(list_checkpoints(checkpoints.folder)),
+            on_step=on_step,
+            on_arrival=on_arrival,
+            on_evaluation=log_evaluation,
+        )
+
+
+def engine_of(config: TrainConfig) -> Engine:
+    """Return the workers that the configuration asks for."""
+    return Threads(slowdown=config.slowdown)
 
 
 def is_training(folder: Path) -> bool:
@@ -147,17 +284,11 @@ def is_training(folder: Path) -> bool:
         return False
 
 
-def check_training_target(path: str | Path) -> None:
-    """Refuse, before any work is done, a folder that could not be written at the end."""
-    _safetensors()
-    check_target(path, "training run", is_training)
-
-
-def save_training(training: Training, config: TrainConfig, path: str | Path) -> Path:
-    """Write the run to a temporary name, then rename it; a live run of that name is replaced."""
-    _, save_file = _safetensors()
+def save_training(training: Training, config: TrainConfig) -> Path:
+    """Write the finished run; it takes the place of its unfinished folder."""
+    path, beside = Path(config.out), unfinished(config.out)
     with new_folder(path, "training run", is_training) as folder:
-        write_text(folder / "config.toml", to_toml(config.model_dump()))
+        write_text(folder / _CONFIG, to_toml(config.model_dump()))
         training.trace.save(folder / "trace")
         write_table(
             folder / "metrics.parquet",
@@ -169,7 +300,10 @@ def save_training(training: Training, config: TrainConfig, path: str | Path) -> 
                 "accuracy": training.accuracy,
             },
         )
-        save_file({"model": training.model}, folder / _MODEL)
+        write_arrays(folder / _MODEL, {"model": training.model})
+        for name in (CHECKPOINTS, _LOGS):
+            if (beside / name).is_dir():
+                shutil.copytree(beside / name, folder / name)
         facts = {
             "kind": _KIND,
             "status": str(training.status),
@@ -178,15 +312,5 @@ def save_training(training: Training, config: TrainConfig, path: str | Path) -> 
             "n_refused": training.n_refused,
         }
         write_text(folder / _FACTS, json.dumps(facts, indent=1))
-    return Path(path)
-
-
-def _safetensors() -> tuple[Any, Any]:
-    """Return safetensors' load_file and save_file."""
-    try:
-        from safetensors.numpy import load_file, save_file
-    except ImportError as error:
-        raise AsgradError(
-            "live runs are stored as safetensors: pip install 'asgrad[train]'."
-        ) from error
-    return load_file, save_file
+    shutil.rmtree(beside, ignore_errors=True)
+    return path

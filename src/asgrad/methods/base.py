@@ -50,6 +50,8 @@ class Method(ABC):
     """The method's name on the command line and in figures."""
     reference: ClassVar[str] = ""
     """Where the method is from, with its arXiv number."""
+    any_worker: ClassVar[bool] = False
+    """Whether a job whose worker is gone may be given to any other worker."""
 
     @abstractmethod
     def start(self, server: Server) -> None:

@@ -53,6 +53,7 @@ class Minibatch(CompiledMethod):
 
     name: ClassVar[str] = "minibatch"
     reference: ClassVar[str] = "AsGrad, arXiv 2310.20452, Table 1"
+    any_worker: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if self.batch is not None:

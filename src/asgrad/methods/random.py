@@ -58,6 +58,7 @@ class Random(CompiledMethod):
 
     name: ClassVar[str] = "random"
     reference: ClassVar[str] = "AsGrad, arXiv 2310.20452, Alg. 4 and 5; arXiv 2206.08307, Alg. 2"
+    any_worker: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_integer("Random", "wait", self.wait, minimum=1)

@@ -77,6 +77,7 @@ class Shuffled(CompiledMethod):
 
     name: ClassVar[str] = "shuffled"
     reference: ClassVar[str] = "AsGrad, arXiv 2310.20452, Alg. 6"
+    any_worker: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_flag("Shuffled", "once", self.once)
@@ -121,6 +122,7 @@ class Reshuffling(CompiledMethod):
 
     name: ClassVar[str] = "reshuffling"
     reference: ClassVar[str] = "AsGrad, arXiv 2310.20452, Table 1"
+    any_worker: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_flag("Reshuffling", "once", self.once)

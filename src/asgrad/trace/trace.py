@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from asgrad.errors import TraceError
 from asgrad.trace.summary import Summary, summarize
 from asgrad.trace.tables import Contributions, Fate, Jobs
 
@@ -102,6 +103,28 @@ class Trace:
     def summary(self) -> Summary:
         """Delays, concurrency, shares of work and idle time, in numbers."""
         return summarize(self)
+
+    def until(self, step: int) -> Trace:
+        """Return the trace of the run up to x_step: what later steps used is in flight.
+
+        Raises
+        ------
+        TraceError
+            If the run has no such step.
+        """
+        if not 0 <= step <= self.n_steps:
+            raise TraceError(f"the trace ends at step {self.n_steps}, it has no step {step}.")
+        kept = self.contributions.first_step < step
+        rows = Contributions(*(column[kept] for column in self.contributions))
+        rows = rows._replace(end_step=np.minimum(rows.end_step, step))
+        fate = np.where(
+            (self.jobs.fate == Fate.APPLIED) & (self.first_steps >= step),
+            np.int8(Fate.IN_FLIGHT),
+            self.jobs.fate,
+        )
+        return Trace(
+            self.jobs._replace(fate=fate), rows, self.step_times[:step].copy(), self.header
+        )
 
     def equals(self, other: Trace) -> bool:
         """Say whether two traces have the same tables, bit for bit, and the same header."""

@@ -1,0 +1,197 @@
+"""Checkpoints of a live run: all that it needs to go on, written beside it.
+
+FOLDER/step-000000001234/  state.safetensors  checkpoint.json
+"""
+
+from __future__ import annotations
+
+import json
+import queue
+import shutil
+import threading
+import warnings
+import zlib
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from asgrad.errors import AsgradError, check_integer, check_positive
+from asgrad.files import need_safetensors, new_folder, read_arrays, write_arrays, write_text
+
+__all__ = ["Checkpoints", "CheckpointWarning", "Keeper", "list_checkpoints", "load_newest"]
+
+_STATE, _FACTS, _PREFIX = "state.safetensors", "checkpoint.json", "step-"
+_KIND, _VERSION = "asgrad checkpoint", 1
+
+
+class CheckpointWarning(UserWarning):
+    """A checkpoint could not be written, or is damaged."""
+
+
+@dataclass(frozen=True)
+class Checkpoints:
+    """Where and how often a live run is saved, so that it can be resumed.
+
+    Parameters
+    ----------
+    folder : path
+    seconds : float > 0
+        Save after so many seconds,
+    steps : int >= 1, optional
+        or after so many server steps, whichever comes first. The start and the end are always
+        saved.
+    keep : int >= 1
+        How many of the newest stay.
+    """
+
+    folder: str | Path
+    seconds: float = 10.0
+    steps: int | None = None
+    keep: int = 2
+
+    def __post_init__(self) -> None:
+        check_positive("Checkpoints", "seconds", self.seconds)
+        check_integer("Checkpoints", "keep", self.keep, minimum=1)
+        if self.steps is not None:
+            check_integer("Checkpoints", "steps", self.steps, minimum=1)
+
+
+class Keeper:
+    """Writes checkpoints in a thread of its own; one that fails is reported, and the run goes on.
+
+    Parameters
+    ----------
+    rule : Checkpoints
+    settings : dict
+        What a resumed run must agree with.
+    step, now : int, float
+        Where the run begins.
+    """
+
+    def __init__(self, rule: Checkpoints, settings: dict[str, Any], step: int, now: float):
+        need_safetensors()
+        self._rule, self._settings = rule, settings
+        self._folder = Path(rule.folder)
+        self._step, self._time = step, now
+        self._waiting: queue.Queue[Any] = queue.Queue()
+        self.failures: list[str] = []
+        for left in self._folder.glob(f".{_PREFIX}*"):  # by a process that was killed
+            shutil.rmtree(left, ignore_errors=True)
+        self._thread = threading.Thread(target=self._work, daemon=True, name="asgrad-checkpoints")
+        self._thread.start()
+
+    def due(self, step: int, now: float) -> bool:
+        """Say whether it is time for another, and the one before is written."""
+        late = now - self._time >= self._rule.seconds
+        far = self._rule.steps is not None and step - self._step >= self._rule.steps
+        return (late or far) and self._waiting.unfinished_tasks == 0
+
+    def save(self, step: int, now: float, state: dict[str, np.ndarray], facts: Any) -> None:
+        """Have a checkpoint written; `facts` is what JSON can hold."""
+        self._step, self._time = step, now
+        self._waiting.put((step, state, facts))
+
+    def close(self) -> None:
+        """Wait until all is written."""
+        self._waiting.put(None)
+        self._thread.join()
+
+    def _work(self) -> None:
+        """Write one after the other."""
+        while (item := self._waiting.get()) is not None:
+            try:
+                self._write(*item)
+            except (AsgradError, OSError) as error:
+                self.failures.append(f"checkpoint at step {item[0]}: {error}")
+                warnings.warn(self.failures[-1], CheckpointWarning, stacklevel=1)
+            self._waiting.task_done()
+
+    def _write(self, step: int, state: dict[str, np.ndarray], facts: Any) -> None:
+        """Write a checkpoint and remove the oldest."""
+        with new_folder(self._folder / f"{_PREFIX}{step:012d}", "checkpoint", _is_ours) as folder:
+            head = {
+                "kind": _KIND,
+                "version": _VERSION,
+                "step": step,
+                "state_checksum": write_arrays(folder / _STATE, state),
+                "settings": self._settings,
+                "facts": facts,
+            }
+            head["head_checksum"] = _checksum(head)
+            write_text(folder / _FACTS, json.dumps(head, indent=1))
+        for old in list_checkpoints(self._folder)[: -self._rule.keep]:
+            shutil.rmtree(old, ignore_errors=True)
+
+
+def list_checkpoints(folder: str | Path) -> list[Path]:
+    """Return the checkpoints in a folder, the oldest first."""
+    return sorted(Path(folder).glob(f"{_PREFIX}*"))
+
+
+def load_newest(
+    folder: str | Path, settings: dict[str, Any] | None = None
+) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Return state and facts of the newest checkpoint that is whole.
+
+    Those that are damaged are warned of and renamed.
+
+    Raises
+    ------
+    AsgradError
+        If there is none, or it is one of a run with other settings.
+    """
+    found = list_checkpoints(folder)
+    if not found:
+        raise AsgradError(f"there is no checkpoint in {folder}; nothing to resume.")
+    for path in reversed(found):
+        try:
+            state, head = load_checkpoint(path)
+        except AsgradError as error:
+            message = f"{error} It is set aside and the one before is tried."
+            warnings.warn(message, CheckpointWarning, stacklevel=2)
+            with suppress(OSError):
+                path.rename(path.with_name(f"damaged-{path.name}"))
+            continue
+        for name, value in (settings or {}).items():
+            if head["settings"].get(name) != value:
+                raise AsgradError(
+                    f"{path} is of a run with {name} = {head['settings'].get(name)}, "
+                    f"this one has {value}; a resumed run must have the same."
+                )
+        return state, head["facts"]
+    raise AsgradError(f"every checkpoint in {folder} is damaged; the run cannot be resumed.")
+
+
+def load_checkpoint(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Return the state in a checkpoint and its head.
+
+    Raises
+    ------
+    AsgradError
+        If it is damaged or of another version.
+    """
+    try:
+        head = json.loads((path / _FACTS).read_text(encoding="utf-8"))
+        if not isinstance(head, dict) or head.pop("head_checksum", None) != _checksum(head):
+            raise ValueError(f"{_FACTS} is not what was written")
+    except (OSError, ValueError) as error:
+        raise AsgradError(f"checkpoint {path} is damaged: {error}.") from error
+    if head.get("kind") != _KIND or head.get("version") != _VERSION:
+        raise AsgradError(
+            f"{path} is a {head.get('kind')} of version {head.get('version')}, this asgrad reads a "
+            f"{_KIND} of version {_VERSION}."
+        )
+    return read_arrays(path / _STATE, head["state_checksum"]), head
+
+
+def _checksum(head: dict[str, Any]) -> int:
+    """Return the CRC-32 of what stands in a head."""
+    return zlib.crc32(json.dumps(head, sort_keys=True).encode())
+
+
+def _is_ours(path: Path) -> bool:
+    """Say whether a path is a checkpoint, whole or not."""
+    return path.name.startswith(_PREFIX)

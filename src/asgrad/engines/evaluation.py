@@ -1,0 +1,85 @@
+"""Evaluations of a live run, beside it: a thread of their own does them."""
+
+from __future__ import annotations
+
+import math
+import queue
+import threading
+from collections.abc import Callable
+
+import numpy as np
+
+from asgrad.engines.replay import BLOW_UP
+from asgrad.problems.base import Problem
+
+__all__ = ["Evaluation", "Evaluator"]
+
+Evaluation = tuple[int, float, float, float, float]
+"""Step, time, f, ‖∇f‖, accuracy."""
+
+
+class Evaluator:
+    """Evaluates models one after the other, and says what they show.
+
+    Parameters
+    ----------
+    problem : Problem
+    dtype : str
+    done : list of Evaluation
+        Of the part of the run before a checkpoint.
+    tell : callable, optional
+        Called with step, time, f and ‖∇f‖.
+    """
+
+    def __init__(
+        self,
+        problem: Problem,
+        dtype: str,
+        done: list[Evaluation],
+        tell: Callable[[int, float, float, float], None] | None,
+    ):
+        self.done = done
+        self.busy = False
+        self._problem, self._dtype, self._tell = problem, dtype, tell
+        self._wanted: queue.SimpleQueue[tuple[int, float, np.ndarray] | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._work, daemon=True, name="asgrad-evaluation")
+        self._thread.start()
+
+    def ask(self, step: int, now: float, x: np.ndarray) -> None:
+        """Have x_step, which is copied, evaluated."""
+        self.busy = True
+        self._wanted.put((step, now, x.copy()))
+
+    def close(self) -> None:
+        """Wait for what was asked."""
+        self._wanted.put(None)
+        self._thread.join()
+
+    def blown_up(self) -> bool:
+        """Say whether an evaluation has seen the run diverge, by the rule of `replay`."""
+        if not self.done:
+            return False
+        first, last = self.done[0][3], self.done[-1][3]
+        return not last <= BLOW_UP * max(1.0, first)
+
+    def reached(self, target: float | None) -> bool:
+        """Say whether one of the last evaluations has seen ‖∇f‖ at or below `target`."""
+        return target is not None and any(norm <= target for _, _, _, norm, _ in self.done[-3:])
+
+    def _work(self) -> None:
+        """Evaluate the models that wait."""
+        evaluate = self._problem.kernels()[1]
+        packed = self._problem.pack(np.dtype(self._dtype))
+        n_floats, n_picks = self._problem.workspace(1)
+        scratch, picks = np.empty(n_floats, self._dtype), np.arange(n_picks)
+        metrics = np.empty((4, 1))
+        while (item := self._wanted.get()) is not None:
+            step, now, x = item
+            if not self.done or self.done[-1][0] != step:
+                with np.errstate(all="ignore"):
+                    evaluate(*packed, x, metrics, np.empty_like(x), scratch, picks)
+                loss, norm = float(metrics[0, 0]), math.sqrt(metrics[1, 0])
+                self.done.append((step, now, loss, norm, float(metrics[2, 0])))
+                if self._tell:
+                    self._tell(step, now, loss, norm)
+            self.busy = False

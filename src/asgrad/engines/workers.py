@@ -1,0 +1,95 @@
+"""What a live run asks of real workers, whatever they are."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+from asgrad.engines.server import Job
+from asgrad.errors import check_integer, check_positive
+from asgrad.problems.base import Problem
+
+__all__ = ["Arrival", "Engine", "Joined", "Limits", "Record"]
+
+_REMEMBERED = 31  # job times that a worker's median is taken over
+_FEWEST = 5  # jobs before a worker's median counts
+
+
+class Arrival(NamedTuple):
+    """What an engine reports of a job: its gradient, or why there is none."""
+
+    job: Job
+    gradient: np.ndarray | None
+    """float of shape (dim, 1)."""
+    failure: str = ""
+    gone: bool = False
+    """The worker takes no more jobs, unless it joins again."""
+
+
+class Joined(NamedTuple):
+    """A worker that was gone takes jobs again."""
+
+    worker: int
+
+
+class Engine(Protocol):
+    """Real workers."""
+
+    def open(
+        self, problem: Problem, key: int, dtype: str, seed: int, now: Callable[[], float]
+    ) -> None:
+        """Start the workers; `now` is the run's clock."""
+
+    def submit(self, job: Job, x: np.ndarray) -> bool:
+        """Queue a job at model `x`, of shape (dim, 1); False if its worker is gone."""
+
+    def wait(self, seconds: float) -> Arrival | Joined | None:
+        """Return what happens next, in the order in which it happens; None if nothing in time."""
+
+    def may_join(self) -> bool:
+        """Say whether a worker that is gone may still join."""
+
+    def close(self) -> None:
+        """Stop the workers."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """When a worker has failed, and how often it may."""
+
+    owner: str
+    deadline: float
+    least_deadline: float
+    restarts: int
+
+    def __post_init__(self) -> None:
+        check_positive(self.owner, "deadline", self.deadline)
+        check_positive(self.owner, "least_deadline", self.least_deadline)
+        check_integer(self.owner, "restarts", self.restarts, minimum=0)
+
+
+@dataclass
+class Record:
+    """How a worker has done."""
+
+    limits: Limits
+    took: deque[float] = field(default_factory=lambda: deque(maxlen=_REMEMBERED))
+    failures: int = 0
+
+    @property
+    def deadline(self) -> float:
+        """The seconds after which a job of this worker is given up."""
+        if len(self.took) < _FEWEST:
+            return math.inf
+        return max(self.limits.least_deadline, self.limits.deadline * statistics.median(self.took))
+
+    def fail(self) -> bool:
+        """Count a failure; say whether the worker has had its last chance."""
+        self.failures += 1
+        return self.failures > self.limits.restarts

@@ -1,0 +1,42 @@
+"""TensorBoard logs of a live run, where tensorboard is installed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+__all__ = ["logged"]
+
+OnEvaluation = Callable[[int, float, float, float], None] | None
+
+
+@contextmanager
+def logged(folder: Path, on_evaluation: OnEvaluation) -> Iterator[OnEvaluation]:
+    """Give a callback that calls this one and logs too; without tensorboard, this one itself.
+
+    Logged at every evaluation: loss, gradient norm, and steps a second since the one before.
+    """
+    if find_spec("tensorboard") is None:
+        yield on_evaluation
+        return
+    from tensorboard.summary import Writer
+
+    writer: Any = Writer(str(folder))
+    before = [0, 0.0]
+
+    def log(step: int, now: float, loss: float, norm: float) -> None:
+        writer.add_scalar("loss", loss, step)
+        writer.add_scalar("gradient norm", norm, step)
+        if now > before[1]:
+            writer.add_scalar("steps a second", (step - before[0]) / (now - before[1]), step)
+        before[:] = step, now
+        if on_evaluation:
+            on_evaluation(step, now, loss, norm)
+
+    try:
+        yield log
+    finally:
+        writer.close()

@@ -1,0 +1,115 @@
+"""`asgrad train` killed by the system at random moments, resumed, and verified bit for bit."""
+
+from __future__ import annotations
+
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+import asgrad as ag
+from asgrad.trace import Fate
+
+pytest.importorskip("safetensors")
+
+RUN = [sys.executable, "-m", "asgrad", "train"]
+CONFIG = """
+method = "{method}"
+workers = 3
+steps = {steps}
+stepsize = 0.2
+optimizer = "heavy-ball"
+checkpoint_steps = 20
+slowdown = [1, 2, 3]
+out = "{out}"
+"""
+
+
+def kill_after(arguments: Sequence[str], seconds: float) -> bool:
+    """Start a process and kill it; say whether it was still running."""
+    process = subprocess.Popen([*RUN, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    try:
+        process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGKILL)
+    _, errors = process.communicate()
+    assert process.returncode in (0, -signal.SIGKILL), errors.decode()
+    return process.returncode != 0
+
+
+def check_run(folder: Path, steps: int) -> None:
+    """The run is whole: its books balance and the bits of its models come back."""
+    done = subprocess.run(
+        [sys.executable, "-m", "asgrad", "replay", str(folder), "--verify"],
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "bit for bit" in done.stdout
+    trace = ag.Trace.load(folder / "trace")
+    assert trace.n_steps == steps
+    jobs = trace.jobs
+    assert sum(int((jobs.fate == fate).sum()) for fate in Fate) == trace.n_jobs
+    keys = set(zip(jobs.worker.tolist(), jobs.draw.tolist(), strict=True))
+    assert len(keys) == trace.n_jobs
+    assert not folder.with_name(f"{folder.name}-unfinished").exists()
+
+
+def survive(folder: Path, method: str, steps: int, moments: Sequence[float]) -> int:
+    """Train with a kill at each of the moments, in seconds after a start; return the kills."""
+    folder.mkdir()
+    config, run = folder / "config.toml", folder / "run"
+    config.write_text(CONFIG.format(method=method, steps=steps, out=run))
+    kills = 0
+    for moment in moments:
+        begun = run.exists() or run.with_name("run-unfinished").exists()
+        arguments = ["--resume", str(run)] if begun else [str(config)]
+        if not kill_after(arguments, moment):
+            break
+        kills += 1
+    if not run.exists():
+        begun = run.with_name("run-unfinished").exists()
+        arguments = ["--resume", str(run)] if begun else [str(config)]
+        last = subprocess.run([*RUN, *arguments], capture_output=True, text=True)
+        assert last.returncode == 0, last.stderr
+    check_run(run, steps)
+    return kills
+
+
+def test_a_killed_run_goes_on(tmp_path):
+    """Killed once in the middle, once soon after its resumption."""
+    config, run = tmp_path / "config.toml", tmp_path / "run"
+    config.write_text(CONFIG.format(method="ringmaster:max_delay=2", steps=20_000, out=run))
+    process = subprocess.Popen([*RUN, str(config)])
+    kept = tmp_path / "run-unfinished" / "checkpoints"
+    limit = time.monotonic() + 60
+    while len(list(kept.glob("step-*"))) < 2 and time.monotonic() < limit:
+        time.sleep(0.005)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+    newest = max(path.name for path in kept.glob("step-*"))
+    assert newest > "step-000000000000"
+    refused = subprocess.run([*RUN, str(config)], capture_output=True, text=True)
+    assert refused.returncode == 2
+    assert "--resume" in refused.stderr
+    last = subprocess.run(
+        [*RUN, "--resume", str(run), "--steps", "21000"], capture_output=True, text=True
+    )
+    assert last.returncode == 0, last.stderr
+    check_run(run, 21_000)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("method", ["pure", "ringleader", "rennala:batch=4", "shuffled:wait=2"])
+def test_many_kills_at_random_moments(method, tmp_path):
+    """At each of them the run survives; most kills land while it trains."""
+    random.seed(method)
+    kills = sum(
+        survive(tmp_path / f"{i}", method, 40_000, [random.uniform(0.3, 4.0) for _ in range(6)])
+        for i in range(5)
+    )
+    assert kills >= 10
