@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from asgrad import methods, optimizers, problems, stepsizes, times, transforms
-    from asgrad.engines import Checkpoints, Result, Threads, Training, replay, simulate, train
+    from asgrad.engines import Checkpoints, Ray, Result, Threads, Training, replay, simulate, train
     from asgrad.errors import AsgradError, TraceError
     from asgrad.experiments import Comparison, compare
     from asgrad.methods import Method
@@ -32,6 +32,7 @@ _HOMES = {
     "Comparison": "asgrad.experiments",
     "Method": "asgrad.methods",
     "Problem": "asgrad.problems",
+    "Ray": "asgrad.engines",
     "Result": "asgrad.engines",
     "Summary": "asgrad.trace",
     "Threads": "asgrad.engines",
@@ -52,6 +53,7 @@ __all__ = [
     "Comparison",
     "Method",
     "Problem",
+    "Ray",
     "Result",
     "Summary",
     "Threads",

@@ -2,6 +2,7 @@
 
 from asgrad.engines.checkpoint import Checkpoints, CheckpointWarning
 from asgrad.engines.live import Ending
+from asgrad.engines.ray import Ray
 from asgrad.engines.replay import Interrupted, Result, Status, replay
 from asgrad.engines.simulate import simulate
 from asgrad.engines.threads import Threads
@@ -12,6 +13,7 @@ __all__ = [
     "Checkpoints",
     "Ending",
     "Interrupted",
+    "Ray",
     "Result",
     "Status",
     "Threads",

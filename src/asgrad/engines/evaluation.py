@@ -10,6 +10,7 @@ from collections.abc import Callable
 import numpy as np
 
 from asgrad.engines.replay import BLOW_UP
+from asgrad.engines.workers import worker_buffers
 from asgrad.problems.base import Problem
 
 __all__ = ["Evaluation", "Evaluator"]
@@ -70,8 +71,7 @@ class Evaluator:
         """Evaluate the models that wait."""
         evaluate = self._problem.kernels()[1]
         packed = self._problem.pack(np.dtype(self._dtype))
-        n_floats, n_picks = self._problem.workspace(1)
-        scratch, picks = np.empty(n_floats, self._dtype), np.arange(n_picks)
+        scratch, picks = worker_buffers(self._problem, self._dtype)
         metrics = np.empty((4, 1))
         while (item := self._wanted.get()) is not None:
             step, now, x = item

@@ -12,8 +12,14 @@ from typing import Any
 import numpy as np
 
 from asgrad.engines.server import Job
-from asgrad.engines.workers import Arrival, Joined, Limits, Record
-from asgrad.errors import AsgradError
+from asgrad.engines.workers import (
+    Arrival,
+    Joined,
+    Limits,
+    Record,
+    check_slowdown,
+    worker_buffers,
+)
 from asgrad.problems.base import Problem
 from asgrad.times import Clock, Times
 from asgrad.trace import Fate
@@ -51,28 +57,21 @@ class Threads:
 
     def __post_init__(self) -> None:
         self._limits = Limits("Threads", self.deadline, self.least_deadline, self.restarts)
-        for factor in self.slowdown or ():
-            if not factor >= 1:
-                raise AsgradError(f"Threads: a slowdown must be >= 1, got {factor:g}.")
 
     def open(
         self, problem: Problem, key: int, dtype: str, seed: int, now: Callable[[], float]
     ) -> None:
         """Start the workers; `now` is the run's clock."""
         n = problem.n_workers
-        if self.slowdown is not None and len(self.slowdown) != n:
-            raise AsgradError(
-                f"Threads: slowdown must hold one number for each of the {n} workers, "
-                f"got {len(self.slowdown)}."
-            )
+        slowdown = check_slowdown("Threads", self.slowdown, n)
         _warm_up(problem, key, dtype)
         self._now = now
         self._arrivals: queue.SimpleQueue[Arrival] = queue.SimpleQueue()
         clock = self.sleep.begin(n, seed) if self.sleep else None
         self._workers = [
             _Worker(
-                problem, key, dtype, clock, 1.0 if self.slowdown is None else self.slowdown[i],
-                self._arrivals, now, i, Record(self._limits),
+                problem, key, dtype, clock, slowdown[i], self._arrivals, now, i,
+                Record(self._limits),
             )
             for i in range(n)
         ]  # fmt: skip
@@ -132,10 +131,9 @@ class Threads:
 
 def _warm_up(problem: Problem, key: int, dtype: str) -> None:
     """Compute one gradient before the clock starts: kernels are compiled or loaded by it."""
-    n_floats, n_picks = problem.workspace(1)
     x, out = (np.zeros((problem.dim, 1), dtype) for _ in range(2))
     x[:, 0] = problem.x0
-    buffers = np.empty(n_floats, dtype), np.arange(n_picks)
+    buffers = worker_buffers(problem, dtype)
     problem.kernels()[0](*problem.pack(np.dtype(dtype)), x, 0, 0, key, out, *buffers)
 
 
@@ -181,8 +179,7 @@ class _Worker:
         problem, key, dtype, clock, slowdown, arrivals, now, index, record = self._settings
         compute = problem.kernels()[0]
         packed = problem.pack(np.dtype(dtype))
-        n_floats, n_picks = problem.workspace(1)
-        scratch, picks = np.empty(n_floats, dtype), np.arange(n_picks)
+        scratch, picks = worker_buffers(problem, dtype)
         while not self._stopped:
             item = self.inbox.get()
             if item is None or self._stopped:

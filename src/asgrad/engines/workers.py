@@ -5,17 +5,17 @@ from __future__ import annotations
 import math
 import statistics
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 import numpy as np
 
 from asgrad.engines.server import Job
-from asgrad.errors import check_integer, check_positive
+from asgrad.errors import AsgradError, check_integer, check_positive
 from asgrad.problems.base import Problem
 
-__all__ = ["Arrival", "Engine", "Joined", "Limits", "Record"]
+__all__ = ["Arrival", "Engine", "Joined", "Limits", "Record", "check_slowdown", "worker_buffers"]
 
 _REMEMBERED = 31  # job times that a worker's median is taken over
 _FEWEST = 5  # jobs before a worker's median counts
@@ -93,3 +93,24 @@ class Record:
         """Count a failure; say whether the worker has had its last chance."""
         self.failures += 1
         return self.failures > self.limits.restarts
+
+
+def check_slowdown(owner: str, slowdown: Sequence[float] | None, n_workers: int) -> list[float]:
+    """Return each worker's factor; by default 1."""
+    if slowdown is None:
+        return [1.0] * n_workers
+    for factor in slowdown:
+        if not factor >= 1:
+            raise AsgradError(f"{owner}: a slowdown must be >= 1, got {factor:g}.")
+    if len(slowdown) != n_workers:
+        raise AsgradError(
+            f"{owner}: slowdown must hold one number for each of the {n_workers} workers, got "
+            f"{len(slowdown)}."
+        )
+    return list(slowdown)
+
+
+def worker_buffers(problem: Problem, dtype: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return the working space of one worker: floats, and the identity that kernels pick from."""
+    n_floats, n_picks = problem.workspace(1)
+    return np.empty(n_floats, dtype), np.arange(n_picks)

@@ -1,0 +1,410 @@
+"""Workers as actors of a Ray cluster, or of a Ray that is started on this machine."""
+
+from __future__ import annotations
+
+import math
+import os
+import queue
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum, auto
+from typing import Any
+
+import numpy as np
+
+from asgrad.engines.server import Job
+from asgrad.engines.workers import (
+    Arrival,
+    Joined,
+    Limits,
+    Record,
+    check_slowdown,
+    worker_buffers,
+)
+from asgrad.errors import AsgradError, check_choice, check_integer, check_positive
+from asgrad.problems.base import Problem
+from asgrad.trace import Fate
+
+__all__ = ["Ray"]
+
+_INLINE = 100_000  # bytes; Ray sends smaller arguments with the call, without its object store
+
+
+class _Status(Enum):
+    """How a worker stands."""
+
+    STARTING = auto()
+    READY = auto()
+    LEFT = auto()
+    GONE = auto()
+
+
+@dataclass
+class Ray:
+    """An engine whose workers are Ray actors, one call in flight each.
+
+    Arrivals are taken in the order in which they reach the server. A model version above 100 kB is
+    put into Ray's object store once, for all jobs that read it, and freed with the last of them; a
+    smaller one travels with the call. A job lasts from the call to its result's arrival.
+
+    An actor that dies is started anew, up to `restarts` times; until it is there, and while the
+    cluster has no room for it, its worker is away. Nodes may come and go during a run.
+
+    Parameters
+    ----------
+    n_workers : int, optional
+        If given, must be the problem's.
+    address : str, optional
+        Of a running cluster, "auto" for the one of this machine; by default, unless Ray is
+        connected already, a Ray of its own is started here and stopped in the end.
+    cpus, gpus : float >= 0 or a sequence of them, one a worker
+        What each actor asks for.
+    resources : mapping, or a sequence of them, one a worker, optional
+        Custom resources, by which Ray chooses the node, for instance {"a100": 1}.
+    strategy : "DEFAULT" or "SPREAD"
+        Ray's scheduling strategy.
+    slowdown : sequence of float >= 1, optional
+        Each worker's factor, to stage unequal machines.
+    deadline, least_deadline, restarts
+        As for `Threads`; a worker that hangs is killed and started anew.
+    patience : float > 0
+        Seconds to wait for workers at the start; those that come later join then.
+    """
+
+    n_workers: int | None = None
+    address: str | None = None
+    cpus: float | Sequence[float] = 1.0
+    gpus: float | Sequence[float] = 0.0
+    resources: Mapping[str, float] | Sequence[Mapping[str, float]] | None = None
+    strategy: str = "DEFAULT"
+    slowdown: Sequence[float] | None = None
+    deadline: float = 50.0
+    least_deadline: float = 10.0
+    restarts: int = 3
+    patience: float = 60.0
+
+    _workers: list[_Worker] = field(default_factory=list, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self._limits = Limits("Ray", self.deadline, self.least_deadline, self.restarts)
+        check_positive("Ray", "patience", self.patience)
+        check_choice("strategy", self.strategy, ("DEFAULT", "SPREAD"))
+        if self.n_workers is not None:
+            check_integer("Ray", "n_workers", self.n_workers, minimum=1)
+
+    def open(
+        self, problem: Problem, key: int, dtype: str, seed: int, now: Callable[[], float]
+    ) -> None:
+        """Start the actors and wait until they are ready; `now` is the run's clock."""
+        n = problem.n_workers
+        if self.n_workers not in (None, n):
+            raise AsgradError(f"Ray: the problem has {n} workers, n_workers is {self.n_workers}.")
+        slowdown = check_slowdown("Ray", self.slowdown, n)
+        options = [
+            {
+                "num_cpus": _of(self.cpus, "cpus", worker, n),
+                "num_gpus": _of(self.gpus, "gpus", worker, n),
+                "resources": dict(_of(self.resources or {}, "resources", worker, n)),
+                "scheduling_strategy": self.strategy,
+                "max_restarts": 0,
+                "max_task_retries": 0,
+            }
+            for worker in range(n)
+        ]
+        self._ray = _imported()
+        self._now = now
+        self._events: queue.SimpleQueue[tuple[Callable, tuple]] = queue.SimpleQueue()
+        self._arrivals: deque[Arrival | Joined] = deque()
+        self._latest: tuple[int, Any] = (-1, None)
+        self._owns_ray = self._connect(sum(o["num_cpus"] for o in options))
+        actor_class = self._ray.remote(_Actor)
+        shared = self._ray.put(problem)
+        self._workers = [
+            _Worker(
+                actor_class.options(**options[i]),
+                (shared, key, dtype, i, slowdown[i]),
+                Record(self._limits),
+            )
+            for i in range(n)
+        ]
+        for worker in range(n):
+            self._start(worker)
+        self._await_first(options)
+
+    def submit(self, job: Job, x: np.ndarray) -> bool:
+        """Queue a job for its worker; False if the worker is away."""
+        worker = self._workers[job.worker]
+        if worker.status != _Status.READY:
+            return False
+        model: Any = x
+        if x.nbytes > _INLINE:
+            if self._latest[0] != job.read_step:
+                self._latest = job.read_step, self._ray.put(x)
+            model = self._latest[1]
+        worker.waiting.append((job, model))
+        self._send_next(worker)
+        return True
+
+    def wait(self, seconds: float) -> Arrival | Joined | None:
+        """Return what happens next, in order of arrival; None if nothing within `seconds`."""
+        end = time.monotonic() + seconds
+        while not self._arrivals:
+            try:
+                act, arguments = self._events.get(
+                    timeout=max(min(end - time.monotonic(), 0.5), 0.0)
+                )
+            except queue.Empty:
+                self._kill_late()
+                if not self._arrivals and time.monotonic() >= end:
+                    return None
+                continue
+            act(*arguments)
+        return self._arrivals.popleft()
+
+    def may_join(self) -> bool:
+        """Say whether an actor is starting, or waits for room in the cluster."""
+        return any(worker.status == _Status.STARTING for worker in self._workers)
+
+    def leave(self, worker: int) -> None:
+        """Let a worker leave the run, from any thread; its jobs are lost."""
+        check_integer("Ray", "worker", worker, minimum=0, maximum=len(self._workers) - 1)
+        self._events.put((self._left, (worker,)))
+
+    def join(self, worker: int) -> None:
+        """Let a worker that left, or is gone, join the run again, from any thread."""
+        check_integer("Ray", "worker", worker, minimum=0, maximum=len(self._workers) - 1)
+        self._events.put((self._joins, (worker,)))
+
+    def close(self) -> None:
+        """Kill the actors; stop Ray if it was started here."""
+        for worker in self._workers:
+            self._ray.kill(worker.actor)
+        self._workers, self._latest = [], (-1, None)
+        if self._owns_ray:
+            self._ray.shutdown()
+
+    def _connect(self, n_cpus: float) -> bool:
+        """Connect to the cluster; say whether a Ray was started here."""
+        if self._ray.is_initialized():
+            return False
+        quiet = {"log_to_driver": False, "logging_level": "error"}
+        if self.address is not None:
+            try:
+                self._ray.init(address=self.address, **quiet)
+            except (ConnectionError, ValueError, RuntimeError) as error:
+                reason = str(error).splitlines()[0]
+                raise AsgradError(f"Ray: no cluster at {self.address}: {reason}") from error
+            return True
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+        room = max(os.cpu_count() or 1, math.ceil(n_cpus))  # more workers than cores are allowed
+        self._ray.init(num_cpus=room, include_dashboard=False, **quiet)
+        return True
+
+    def _start(self, index: int) -> None:
+        """Start a worker's actor; it reports when it is ready."""
+        worker = self._workers[index]
+        worker.status = _Status.STARTING
+        worker.actor = worker.actor_class.remote(*worker.arguments)
+        self._follow(worker.actor.ready.remote(), self._is_ready, index, worker.actor)
+
+    def _await_first(self, options: list[dict[str, Any]]) -> None:
+        """Wait for the workers of the first jobs; later ones will join."""
+        end = time.monotonic() + self.patience
+        while self.may_join() and (left := end - time.monotonic()) > 0:
+            try:
+                act, arguments = self._events.get(timeout=left)
+            except queue.Empty:
+                break
+            act(*arguments)
+        reports, self._arrivals = self._arrivals, deque()
+        if not any(worker.status == _Status.READY for worker in self._workers):
+            said = [report.failure for report in reports if isinstance(report, Arrival)]
+            why = self._workers[0].failure or (
+                f"each asks for {options[0]['num_cpus']:g} CPUs, {options[0]['num_gpus']:g} GPUs "
+                f"and {options[0]['resources'] or 'no other resources'}, the cluster has "
+                f"{self._ray.cluster_resources()}"
+            )
+            self.close()
+            raise AsgradError(
+                f"Ray: no worker was ready within {self.patience:g} s: {said[0] if said else why}."
+            )
+
+    def _follow(self, ref: Any, act: Callable, *arguments: Any) -> None:
+        """Have `act(*arguments, future)` done by the server's thread when a call has ended."""
+        ref.future().add_done_callback(lambda future: self._events.put((act, (*arguments, future))))
+
+    def _is_ready(self, index: int, actor: Any, future: Any) -> None:
+        """Note that an actor has started, or could not."""
+        worker = self._workers[index]
+        if actor is not worker.actor or worker.status != _Status.STARTING:
+            return
+        error = future.exception()
+        if error is None:
+            worker.status = _Status.READY
+            self._arrivals.append(Joined(index))
+        else:
+            worker.failure = _in_one_line(error)
+            self._restart(index)
+
+    def _restart(self, index: int) -> None:
+        """Kill a worker's actor and start another, unless it has failed too often."""
+        worker = self._workers[index]
+        self._ray.kill(worker.actor)
+        if worker.record.fail():
+            worker.status = _Status.GONE
+        else:
+            self._start(index)
+
+    def _send_next(self, worker: _Worker) -> None:
+        """Send a worker the next job that is still wanted, if it is free."""
+        while worker.running is None and worker.waiting:
+            job, model = worker.waiting.popleft()
+            if job.fate != Fate.IN_FLIGHT:
+                continue  # called off while it waited
+            worker.running = job
+            job.start_time = self._now()
+            ref = worker.actor.compute.remote(job.draw, model)
+            self._follow(ref, self._has_ended, job, worker.actor)
+
+    def _has_ended(self, job: Job, actor: Any, future: Any) -> None:
+        """Take a job's result, or why there is none."""
+        worker = self._workers[job.worker]
+        if actor is not worker.actor or worker.running is not job:
+            return  # of an actor that was given up
+        error = future.exception()
+        if error is None:
+            worker.running = None
+            worker.record.took.append(self._now() - job.start_time)
+            self._arrivals.append(Arrival(job, future.result()))
+        elif isinstance(error, self._ray.exceptions.RayTaskError):
+            worker.running = None
+            gone = worker.record.fail()
+            self._arrivals.append(Arrival(job, None, _in_one_line(error), gone))
+            if gone:
+                self._abandon(job.worker, _in_one_line(error))
+                worker.status = _Status.GONE
+        else:
+            self._abandon(job.worker, _in_one_line(error))
+            self._restart(job.worker)
+        self._send_next(worker)
+
+    def _abandon(self, index: int, why: str) -> None:
+        """Report all jobs of a worker as lost."""
+        worker = self._workers[index]
+        jobs = [worker.running] if worker.running else []
+        jobs += [job for job, _ in worker.waiting]
+        worker.running = None
+        worker.waiting.clear()
+        self._arrivals += [
+            Arrival(job, None, f"worker {index}, draw {job.draw}: {why}", gone=True) for job in jobs
+        ]
+
+    def _kill_late(self) -> None:
+        """Give up workers whose job is past its deadline."""
+        for index, worker in enumerate(self._workers):
+            job, limit = worker.running, worker.record.deadline
+            if job is not None and self._now() - job.start_time > limit:
+                self._abandon(index, f"no answer within {limit:.3g} s")
+                self._restart(index)
+
+    def _left(self, index: int) -> None:
+        """Carry out `leave`."""
+        worker = self._workers[index]
+        if worker.status in (_Status.READY, _Status.STARTING):
+            worker.status = _Status.LEFT
+            self._ray.kill(worker.actor)
+            self._abandon(index, "the worker left")
+
+    def _joins(self, index: int) -> None:
+        """Carry out `join`."""
+        worker = self._workers[index]
+        if worker.status in (_Status.LEFT, _Status.GONE):
+            worker.record.failures = 0
+            self._start(index)
+
+
+@dataclass
+class _Worker:
+    """What the server knows of one worker."""
+
+    actor_class: Any
+    arguments: tuple[Any, ...]
+    record: Record
+    actor: Any = None
+    status: _Status = _Status.STARTING
+    running: Job | None = None
+    waiting: deque[tuple[Job, Any]] = field(default_factory=deque)
+    failure: str = ""
+
+
+class _Actor:
+    """One worker, in a process of its own."""
+
+    def __init__(self, problem: Problem, key: int, dtype: str, index: int, slowdown: float):
+        self._problem, self._key, self._dtype = problem, key, dtype
+        self._index, self._slowdown = index, slowdown
+        self._compute = problem.kernels()[0]
+        self._packed = problem.pack(np.dtype(dtype))
+        self._buffers = worker_buffers(problem, dtype)
+
+    def ready(self) -> int:
+        """Compute one gradient, so that kernels are compiled or loaded; return the process."""
+        self._gradient(0, np.array(self._problem.x0, self._dtype).reshape(-1, 1))
+        return os.getpid()
+
+    def compute(self, draw: int, x: np.ndarray) -> np.ndarray:
+        """Return the gradient of a job, of shape (dim, 1)."""
+        began = time.perf_counter()
+        gradient = self._gradient(draw, _unlocked(x))
+        if self._slowdown > 1:
+            time.sleep((self._slowdown - 1) * (time.perf_counter() - began))
+        return gradient
+
+    def _gradient(self, draw: int, x: np.ndarray) -> np.ndarray:
+        gradient = np.empty((self._problem.dim, 1), self._dtype)
+        self._compute(*self._packed, x, self._index, draw, self._key, gradient, *self._buffers)
+        return gradient
+
+
+def _unlocked(x: np.ndarray) -> np.ndarray:
+    """Return the same memory as an array that kernels accept: Ray's arrays are read-only.
+
+    Nothing is written to it; a copy of the model at every job would cost as much as small gradients
+    do.
+    """
+    holder: Any = type("_Memory", (), {})()
+    holder.__array_interface__ = {**x.__array_interface__, "data": (x.ctypes.data, False)}
+    holder.owner = x
+    return np.asarray(holder)
+
+
+def _of(value: Any, name: str, worker: int, n: int) -> Any:
+    """Return a worker's own value."""
+    if isinstance(value, Sequence):
+        if len(value) != n:
+            raise AsgradError(
+                f"Ray: {name} must hold one value for each of the {n} workers, got {len(value)}."
+            )
+        value = value[worker]
+    if not isinstance(value, Mapping):
+        check_positive("Ray", name, value, zero=True)
+    return value
+
+
+def _in_one_line(error: BaseException) -> str:
+    """Return what went wrong, without the traceback that Ray adds."""
+    cause = getattr(error, "cause", None) or error
+    text = str(cause).strip().splitlines()
+    return f"{type(cause).__name__}: {text[0] if text else ''}"
+
+
+def _imported() -> Any:
+    """Return the module ray."""
+    try:
+        import ray
+    except ImportError as error:
+        raise AsgradError("the Ray engine needs Ray: pip install 'asgrad[ray]'.") from error
+    return ray
