@@ -1,0 +1,306 @@
+"""What every engine of `train` must do: threads, Ray, and Ray's engine over a stand-in for Ray."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import signal
+import sys
+import threading
+import time
+
+import numpy as np
+import pytest
+
+import asgrad as ag
+from asgrad.engines import Ending
+from asgrad.trace import Fate
+
+sys.path.insert(0, os.path.dirname(__file__))
+from fake_ray import Death, FakeRay
+
+ENGINES = ["threads", "fake-ray", "ray"]
+METHODS = [
+    ag.methods.Pure(),
+    ag.methods.Sync(),
+    ag.methods.Random(),
+    ag.methods.Shuffled(wait=2),
+    ag.methods.Minibatch(),
+    ag.methods.Ringmaster(max_delay=2, stop_stale=True),
+    ag.methods.Rennala(batch=4, stop_stale=True),
+    ag.methods.Ringleader(),
+]
+
+
+@pytest.fixture(scope="module")
+def real_ray():
+    """A Ray of this machine that all tests share."""
+    if importlib.util.find_spec("ray") is None:
+        pytest.skip("Ray is not installed")
+    import ray
+
+    ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False, logging_level="error")
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    ray.cloudpickle.register_pickle_by_value(sys.modules["fake_ray"])
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture(params=ENGINES)
+def engine(request, monkeypatch):
+    """A function that makes an engine."""
+    if request.param == "threads":
+        return ag.Threads
+    if request.param == "ray":
+        request.getfixturevalue("real_ray")
+    else:
+        monkeypatch.setitem(sys.modules, "ray", FakeRay())
+    return ag.Ray
+
+
+class Faulty(ag.Problem):
+    """f = ‖x‖²/2; what goes wrong is said by (worker, draw)."""
+
+    n_workers, dim = 3, 4
+
+    def __init__(self, faults=None, always=None, dim=4):
+        self.faults, self.always, self.dim = faults or {}, always or {}, dim
+        self.parent = os.getpid()
+
+    def gradient(self, x, worker, draw=0, rng=None):
+        """x plus noise, unless a fault is due."""
+        fault = self.faults.get((worker, draw)) or self.always.get(worker)
+        if draw == 0:
+            fault = None  # an engine may compute draw 0 to warm up
+        if fault == "raise":
+            raise RuntimeError("out of memory")
+        if fault == "nan":
+            return np.full(self.dim, np.nan)
+        if fault == "hang":
+            time.sleep(4.0)
+        if fault == "die" and os.getpid() == self.parent:
+            raise Death
+        if fault == "die":
+            os.kill(os.getpid(), signal.SIGKILL)
+        time.sleep(0.001)
+        return x + 0.01 * rng.standard_normal(self.dim)
+
+    def loss(self, x):
+        """‖x‖²/2."""
+        return float(x @ x / 2)
+
+    def full_gradient(self, x):
+        """x."""
+        return x
+
+
+def train(problem, method, engine, **options):
+    """A run from ones, and the check of its books and bits."""
+    start = np.ones(problem.dim)
+    run = ag.train(problem, method, 0.1, engine=engine, x0=start, **options)
+    jobs = run.trace.jobs
+    keys = set(zip(jobs.worker.tolist(), jobs.draw.tolist(), strict=True))
+    assert len(keys) == run.trace.n_jobs
+    counts = {fate: int((jobs.fate == fate).sum()) for fate in Fate}
+    assert sum(counts.values()) == run.trace.n_jobs
+    applied = set(np.flatnonzero(jobs.fate == Fate.APPLIED).tolist())
+    assert set(run.trace.contributions.job.tolist()) == applied
+    # A worker computes one job at a time, in the order of their assignment.
+    for worker in range(problem.n_workers):
+        own = (jobs.worker == worker) & np.isin(jobs.fate, (Fate.APPLIED, Fate.DROPPED))
+        start_times, ends = jobs.start_time[own], jobs.arrival_time[own]
+        assert (jobs.assign_time[own] <= start_times).all()
+        assert (start_times <= ends).all()
+        assert (start_times[1:] >= ends[:-1] - 0.05).all()
+    healthy = Faulty(dim=problem.dim)
+    again = ag.replay(run.trace, healthy, 0.1, x0=start, evaluations=1)
+    np.testing.assert_array_equal(again.models[:, 0], run.model)
+    return run, counts
+
+
+@pytest.mark.parametrize("method", METHODS, ids=lambda method: method.label)
+def test_a_run_replays_bit_for_bit(method, engine):
+    """Whatever the method; its books balance."""
+    run, counts = train(Faulty(), method, engine(), steps=40, seed=3)
+    assert run.status == Ending.STEPS
+    assert counts[Fate.LOST] == 0
+    assert run.failures == []
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_compiled_problems_give_the_same_bits(engine, dtype):
+    """Kernels in workers, on arrays as the engine hands them over, and in replay."""
+    problem = ag.problems.Softmax("digits", n_workers=3, split="label", batch=16, strength=0.01)
+    run = ag.train(problem, ag.methods.Pure(), 0.1, engine=engine(), steps=30, dtype=dtype)
+    again = ag.replay(run.trace, problem, 0.1, dtype=dtype, evaluations=1)
+    np.testing.assert_array_equal(again.models[:, 0], run.model)
+
+
+def test_large_models_give_the_same_bits(engine):
+    """Models that do not travel with the call."""
+    train(Faulty(dim=30_000), ag.methods.Pure(), engine(), steps=30)
+
+
+def test_what_a_worker_raises_loses_its_job_and_the_run_goes_on(engine):
+    """The worker gets another job; NaN is refused likewise."""
+    faults = {(1, 3): "raise", (1, 5): "raise", (0, 7): "nan"}
+    run, _ = train(Faulty(faults), ag.methods.Pure(), engine(), steps=60)
+    assert run.status == Ending.STEPS
+    jobs = run.trace.jobs
+    lost = jobs.fate == Fate.LOST
+    pairs = zip(jobs.worker[lost].tolist(), jobs.draw[lost].tolist(), strict=True)
+    assert sorted(pairs) == sorted(faults)
+    assert run.n_refused == 1
+    assert any("RuntimeError: out of memory" in failure for failure in run.failures)
+    assert (jobs.worker == 1).sum() > 8
+
+
+def test_a_worker_that_dies_is_started_anew(engine):
+    """Killed by the system in the middle of a job."""
+    if engine is ag.Threads:
+        pytest.skip("a thread cannot be killed")
+    problem = Faulty({(1, 3): "die", (2, 4): "die"})
+    run, _ = train(problem, ag.methods.Pure(), engine(), until_time=6.0, jobs=4000)
+    jobs = run.trace.jobs
+    lost = jobs.fate == Fate.LOST
+    pairs = set(zip(jobs.worker[lost].tolist(), jobs.draw[lost].tolist(), strict=True))
+    assert pairs == {(1, 3), (2, 4)}
+    for worker in (1, 2):
+        assert (jobs.worker[jobs.fate == Fate.APPLIED] == worker).sum() > 8
+
+
+@pytest.mark.parametrize(
+    "method",
+    [ag.methods.Random(), ag.methods.Shuffled(), ag.methods.Minibatch()],
+    ids=lambda method: method.label,
+)
+def test_jobs_of_a_worker_that_is_gone_go_to_others(method, engine):
+    """Where the method gives jobs to any worker; as many stay under way as before."""
+    problem = Faulty(always={2: "raise"})
+    run, counts = train(problem, method, engine(restarts=1), steps=60)
+    assert run.status == Ending.STEPS
+    assert counts[Fate.LOST] > 2
+    concurrency = method.begin(3, 0).workers.size
+    assert counts[Fate.IN_FLIGHT] <= concurrency
+
+
+def test_a_worker_that_fails_too_often_leaves(engine):
+    """The others go on; a method that needs it ends with a clear status."""
+    problem = Faulty(always={2: "raise"})
+    run, counts = train(problem, ag.methods.Pure(), engine(restarts=2), steps=40)
+    assert run.status == Ending.STEPS
+    assert counts[Fate.LOST] == 3
+    stuck, _ = train(problem, ag.methods.Sync(), engine(restarts=0), steps=40)
+    assert stuck.status == Ending.TOO_FEW_WORKERS
+
+
+def test_a_worker_that_hangs_is_replaced(engine):
+    """Past its deadline its job is lost, and it comes back."""
+    problem = Faulty({(0, 8): "hang"})
+    run, counts = train(
+        problem, ag.methods.Sync(), engine(deadline=20.0, least_deadline=0.5), steps=20
+    )
+    assert run.status == Ending.STEPS
+    assert counts[Fate.LOST] == 1
+    assert "no answer within" in run.failures[0]
+    assert run.trace.step_times[-1] < 60
+
+
+def test_too_many_bad_gradients_end_the_run_as_diverged(engine):
+    """Refused, counted, and the model stays finite."""
+    problem = Faulty(always=dict.fromkeys(range(3), "nan"))
+    run, _ = train(problem, ag.methods.Pure(), engine(), steps=1000, max_refused=5)
+    assert run.status == Ending.DIVERGED
+    assert run.n_refused == 6
+    assert np.isfinite(run.model).all()
+
+
+def test_slow_workers_take_longer(engine):
+    """By the factor that is asked for."""
+    run, _ = train(Faulty(), ag.methods.Pure(), engine(slowdown=[1.0, 1.0, 20.0]), steps=60)
+    took = run.trace.jobs.arrival_time - run.trace.jobs.start_time
+    done = run.trace.jobs.fate == Fate.APPLIED
+    slow = done & (run.trace.jobs.worker == 2)
+    fast = done & (run.trace.jobs.worker == 0)
+    assert slow.sum() >= 1
+    assert np.median(took[slow]) > 4 * np.median(took[fast])
+
+
+def test_a_cut_off_run_is_resumed(engine, tmp_path):
+    """Jobs that were under way are given out again, none is applied twice."""
+    pytest.importorskip("safetensors")
+    kept = ag.Checkpoints(tmp_path, steps=5)
+    train(Faulty(), ag.methods.Shuffled(), engine(), steps=20, checkpoints=kept)
+    run, _ = train(
+        Faulty(), ag.methods.Shuffled(), engine(), steps=45, checkpoints=kept, resume=True
+    )
+    assert run.trace.n_steps == 45
+
+
+def test_what_is_refused(engine):
+    """In one clear line, before any work."""
+    method = ag.methods.Pure()
+    with pytest.raises(ag.AsgradError, match="one number for each of the 3"):
+        ag.train(Faulty(), method, 0.1, steps=5, engine=engine(slowdown=[1.0]))
+    with pytest.raises(ag.AsgradError, match="slowdown must be >= 1"):
+        ag.train(Faulty(), method, 0.1, steps=5, engine=engine(slowdown=[0.5, 1, 1]))
+    for name in ("deadline", "least_deadline"):
+        with pytest.raises(ag.AsgradError, match=f"{name} must be finite and > 0"):
+            engine(**{name: 0})
+    with pytest.raises(ag.AsgradError, match="restarts must be an integer >= 0"):
+        engine(restarts=-1)
+
+
+@pytest.fixture
+def fake(monkeypatch):
+    """The stand-in for Ray."""
+    module = FakeRay()
+    monkeypatch.setitem(sys.modules, "ray", module)
+    return module
+
+
+def test_a_model_version_is_stored_once_and_only_if_large(fake):
+    """Sync gives three workers the same model: one put a step; a small model travels along."""
+    train(Faulty(), ag.methods.Sync(), ag.Ray(), steps=10)
+    assert fake.n_puts == 1  # the problem
+    train(Faulty(dim=30_000), ag.methods.Sync(), ag.Ray(), steps=10)
+    assert fake.n_puts == 2 + 11
+
+
+def test_a_cluster_without_room_is_said(fake):
+    """With what was asked for and what there is."""
+    fake.room = 0
+    with pytest.raises(ag.AsgradError, match=r"no worker was ready within 0\.05 s: each asks for"):
+        train(Faulty(), ag.methods.Pure(), ag.Ray(patience=0.05), steps=10)
+
+
+@pytest.mark.parametrize("method", [ag.methods.Pure(), ag.methods.Random(), ag.methods.Sync()])
+def test_workers_that_come_late_join(method, fake):
+    """The run begins with those that are there, and gives the others work when they come."""
+    fake.room = 2
+    threading.Timer(0.4, lambda: setattr(fake, "room", 3)).start()
+    run, counts = train(Faulty(), method, ag.Ray(patience=0.2), steps=600)
+    assert run.status == Ending.STEPS
+    jobs = run.trace.jobs
+    workers = [int((jobs.worker[jobs.fate == Fate.APPLIED] == worker).sum()) for worker in range(3)]
+    assert min(workers) > 0
+    assert counts[Fate.LOST] >= 1
+
+
+def test_workers_leave_and_join(fake):
+    """The job of one that leaves is lost; it is given another when it joins."""
+    engine = ag.Ray()
+
+    def change(step, now):
+        if step == 20:
+            engine.leave(1)
+        if step == 60:
+            engine.join(1)
+
+    run, counts = train(Faulty(), ag.methods.Pure(), engine, steps=200, on_step=change)
+    assert counts[Fate.LOST] == 1
+    jobs, times = run.trace.jobs, run.trace.step_times
+    own = jobs.assign_time[jobs.worker == 1]
+    assert not ((own > times[21]) & (own < times[60])).any()
+    assert (own > times[60]).any()
+    assert any("the worker left" in failure for failure in run.failures)
