@@ -1,4 +1,4 @@
-"""The command line: asgrad compare, train, simulate, replay, show, methods."""
+"""The command line: asgrad compare, train, profile, simulate, replay, show, methods."""
 
 from __future__ import annotations
 
@@ -41,6 +41,13 @@ ProblemText = Annotated[
 ]
 SplitText = Annotated[str | None, typer.Option(help="contiguous, shuffled, label or dirichlet.")]
 Batch = Annotated[int | None, typer.Option(help="Rows of a stochastic gradient; 0: all.")]
+EngineName = Annotated[
+    str | None, typer.Option(help="Who the workers are: threads of this process, or ray.")
+]
+Address = Annotated[
+    str | None, typer.Option(help="Address of a Ray cluster; by default Ray is started here.")
+]
+Slowdown = Annotated[str | None, typer.Option(help="A factor >= 1 for every worker, e.g. 1,1,5.")]
 Out = Annotated[str | None, typer.Option(help="Folder to write to.")]
 
 
@@ -212,9 +219,9 @@ def train(
     until_time: UntilTime = None,
     target: Annotated[float | None, typer.Option(help="Stop at this gradient norm.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed.")] = None,
-    slowdown: Annotated[
-        str | None, typer.Option(help="A factor >= 1 for every worker, e.g. 1,1,5.")
-    ] = None,
+    engine: EngineName = None,
+    address: Address = None,
+    slowdown: Slowdown = None,
     resume: Annotated[
         Path | None,
         typer.Option(help="Go on with this run from its newest checkpoint; new limits may be set."),
@@ -242,6 +249,8 @@ def train(
         "until_time": until_time,
         "target": target,
         "seed": seed,
+        "engine": engine,
+        "address": address,
         "slowdown": _numbers("slowdown", slowdown),
         "out": out,
     }
@@ -270,6 +279,59 @@ def train(
     if done.failures:
         print(f"{len(done.failures)} jobs failed, first: {done.failures[0]}")
     print(f"Run: {folder}   Check it: asgrad replay {folder} --verify")
+
+
+@app.command()
+def profile(
+    config: Annotated[Path | None, typer.Argument(help="CONFIG.toml; options override it.")] = None,
+    seconds: Annotated[float, typer.Option(help="How long to measure.")] = 60.0,
+    data: DataText = None,
+    problem: ProblemText = None,
+    split: SplitText = None,
+    batch: Batch = None,
+    workers: Workers = None,
+    engine: EngineName = None,
+    address: Address = None,
+    slowdown: Slowdown = None,
+    out: Out = "runs/profile",
+) -> None:
+    """Measure how long each worker takes for a gradient; compare can then simulate on them."""
+    from asgrad.experiments import TrainConfig
+    from asgrad.experiments.training import check_training, run_training, save_training
+    from asgrad.times.measured import measured_times
+
+    said = {
+        "data": data,
+        "problem": problem,
+        "split": split,
+        "batch": batch,
+        "workers": workers,
+        "engine": engine,
+        "address": address,
+        "slowdown": _numbers("slowdown", slowdown),
+        "out": out,
+        "method": "pure",
+        "stepsize": 1e-9,  # the model hardly moves: only the times count
+        "steps": None,
+        "target": None,
+        "until_time": seconds,
+        "evaluate_every": max(seconds, 1e-3),
+    }
+    limits = ("steps", "target")
+    settings = TrainConfig.read(
+        config, {k: v for k, v in said.items() if v is not None or k in limits}
+    )
+    check_training(settings.out)
+    built = settings.build_problem()
+    with _live_line("profile") as callbacks:
+        done = run_training(settings, built, **callbacks)
+    folder = save_training(done, settings)
+    print(f"{_label(built)}, {settings.engine}: {done.trace.header.end_time:.3g} s measured")
+    _print_times(measured_times(done.trace))
+    if done.failures:
+        print(f"{len(done.failures)} jobs failed, first: {done.failures[0]}")
+    print(f"Compare methods on these workers: asgrad compare --workers {built.n_workers} "
+          f"--times from-run:run={folder}")  # fmt: skip
 
 
 @app.command()
@@ -392,6 +454,31 @@ def _label(problem: Any) -> str:
     return str(getattr(problem, "label", problem.name))
 
 
+def _print_times(times: Any) -> None:
+    """Print how long the jobs of every worker took."""
+    import numpy as np
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for title in (
+        "worker",
+        "jobs",
+        "median s",
+        "mean s",
+        "deviation",
+        "slowest 1%",
+        "times slower",
+    ):
+        table.add_column(title, justify="right")
+    medians = [float(np.median(took)) if took.size else np.nan for took in times]
+    for worker, took in enumerate(times):
+        numbers = (medians[worker], took.mean(), took.std(), np.quantile(took, 0.99),
+                   medians[worker] / np.nanmin(medians)) if took.size else ()  # fmt: skip
+        table.add_row(str(worker), str(took.size), *(f"{number:.3g}" for number in numbers))
+    Console().print(table)
+
+
 def _print_lanes(result: Any) -> None:
     """Print how every lane of a replay ended."""
     from rich.console import Console
@@ -450,7 +537,7 @@ def _progress(what: str) -> Iterator[Callable[[float], None] | None]:
 
 
 @contextmanager
-def _live_line(title: str) -> Iterator[dict[str, Callable]]:
+def _live_line(title: str) -> Iterator[dict[str, Any]]:
     """Follow a live run on a terminal; stay quiet elsewhere."""
     if not sys.stderr.isatty():
         yield {}

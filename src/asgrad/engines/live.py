@@ -144,16 +144,14 @@ class Live:
             if self.keeper and self.keeper.due(server.n_steps, now):
                 self._save(now)
 
-    def end(self) -> float:
-        """Evaluate and save the last model; return when the run ended."""
-        now = self.clock()
+    def end(self, now: float) -> None:
+        """Evaluate and save the last model."""
         self.evaluator.ask(self.server.n_steps, now, self.server.x)
         self.evaluator.close()
         if self.keeper:
             self._save(now)
             self.keeper.close()
             self.facts.failures += self.keeper.failures
-        return now
 
     def _take(self, arrival: Arrival, now: float) -> None:
         """Deal with what came of one job."""

@@ -217,8 +217,9 @@ def train(
     except KeyboardInterrupt:
         status = Ending.INTERRUPTED
     finally:
+        end_time = clock()
         engine.close()
-        end_time = run.end()
+        run.end(end_time)
     if evaluator.blown_up():
         status = Ending.DIVERGED
     header = Header(

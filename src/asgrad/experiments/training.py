@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from asgrad import optimizers as optimizer_room
-from asgrad.engines import Checkpoints, Result, Threads, Training, replay, train
+from asgrad.engines import Checkpoints, Ray, Result, Threads, Training, replay, train
 from asgrad.engines.checkpoint import list_checkpoints, load_checkpoint
 from asgrad.engines.server import Job
 from asgrad.engines.workers import Engine
@@ -242,6 +242,7 @@ def run_training(
         if not problem.smoothness > 0:
             raise AsgradError("train: the problem's smoothness is not known; give --stepsize.")
         stepsize = 0.25 / problem.smoothness
+    engine = engine_of(config)
     with (
         _unfinished_run(config) as folder,
         logged(folder / _LOGS, on_evaluation) as log_evaluation,
@@ -253,7 +254,7 @@ def run_training(
             problem,
             contender.method,
             stepsize,
-            engine=engine_of(config),
+            engine=engine,
             steps=config.steps,
             until_time=config.until_time,
             target=config.target,
@@ -272,7 +273,17 @@ def run_training(
 
 def engine_of(config: TrainConfig) -> Engine:
     """Return the workers that the configuration asks for."""
-    return Threads(slowdown=config.slowdown)
+    shared: dict[str, Any] = {
+        "slowdown": config.slowdown,
+        "deadline": config.deadline,
+        "least_deadline": config.least_deadline,
+        "restarts": config.restarts,
+    }
+    if config.engine == "ray":
+        return Ray(address=config.address, cpus=config.cpus, gpus=config.gpus, **shared)
+    if config.address is not None:
+        raise AsgradError("train: an address needs the engine ray: --engine ray.")
+    return Threads(**shared)
 
 
 def is_training(folder: Path) -> bool:
