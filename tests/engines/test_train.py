@@ -144,5 +144,3 @@ def test_bad_arguments_are_one_clear_line(options, said):
     options = {"method": ag.methods.Pure(), "stepsize": 0.1, **options}
     with pytest.raises(ag.AsgradError, match=said):
         ag.train(quadratic(), options.pop("method"), options.pop("stepsize"), **options)
-    with pytest.raises(ag.AsgradError, match="slowdown must be >= 1"):
-        ag.Threads(slowdown=[0.5])
