@@ -177,6 +177,11 @@ class Ray:
         check_integer("Ray", "worker", worker, minimum=0, maximum=len(self._workers) - 1)
         self._events.put((self._joins, (worker,)))
 
+    @property
+    def pids(self) -> list[int]:
+        """The process of each worker, on whichever node it is; 0 where there is none."""
+        return [worker.pid for worker in self._workers]
+
     def close(self) -> None:
         """Kill the actors; stop Ray if it was started here."""
         for worker in self._workers:
@@ -206,7 +211,7 @@ class Ray:
     def _start(self, index: int) -> None:
         """Start a worker's actor; it reports when it is ready."""
         worker = self._workers[index]
-        worker.status = _Status.STARTING
+        worker.status, worker.pid = _Status.STARTING, 0
         worker.actor = worker.actor_class.remote(*worker.arguments)
         self._follow(worker.actor.ready.remote(), self._is_ready, index, worker.actor)
 
@@ -243,7 +248,7 @@ class Ray:
             return
         error = future.exception()
         if error is None:
-            worker.status = _Status.READY
+            worker.status, worker.pid = _Status.READY, future.result()
             self._arrivals.append(Joined(index))
         else:
             worker.failure = _in_one_line(error)
@@ -334,6 +339,7 @@ class _Worker:
     arguments: tuple[Any, ...]
     record: Record
     actor: Any = None
+    pid: int = 0
     status: _Status = _Status.STARTING
     running: Job | None = None
     waiting: deque[tuple[Job, Any]] = field(default_factory=deque)

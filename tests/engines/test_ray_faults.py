@@ -1,0 +1,143 @@
+"""Faults that are real: processes and nodes of a Ray cluster are killed while it trains."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import threading
+import time
+
+import numpy as np
+import pytest
+
+import asgrad as ag
+from asgrad.engines import Ending
+from asgrad.trace import Fate
+
+pytest.importorskip("ray")
+
+
+@pytest.fixture
+def cluster():
+    """A cluster of three nodes on this machine: the head without room for workers, two with."""
+    import ray
+    from ray.cluster_utils import Cluster
+
+    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+    made.nodes = [made.add_node(num_cpus=2), made.add_node(num_cpus=2)]
+    ray.init(address=made.address, log_to_driver=False, logging_level="critical")
+    yield made
+    ray.shutdown()
+    made.shutdown()
+
+
+def problem() -> ag.Problem:
+    """Four workers on the digits."""
+    return ag.problems.Softmax("digits", n_workers=4, split="label", batch=16, strength=0.01)
+
+
+def is_alive(pid: int) -> bool:
+    """Say whether a process exists and is no zombie."""
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            return file.read().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+class Killer:
+    """Kills, from the run's own callback, at given moments; remembers what it killed."""
+
+    def __init__(self, engine: ag.Ray, cluster, plan: list[tuple[float, str]]):
+        self.engine, self.cluster, self.plan = engine, cluster, plan
+        self.killed: list[int] = []
+        self.steps: list[int] = []
+        self.comers: list[threading.Timer] = []
+
+    def add_node(self) -> None:
+        """Another node joins."""
+        self.cluster.nodes.append(self.cluster.add_node(num_cpus=2, wait=False))
+
+    def __call__(self, step: int, now: float) -> None:
+        if not self.plan or now < self.plan[0][0]:
+            return
+        _, what = self.plan.pop(0)
+        before = {pid for pid in self.engine.pids if pid}
+        if what == "process":
+            pid = random.choice(sorted(before))
+            os.kill(pid, signal.SIGKILL)
+            self.killed.append(pid)
+        else:
+            node = self.cluster.nodes.pop(random.randrange(len(self.cluster.nodes)))
+            self.cluster.remove_node(node, allow_graceful=False)  # kills its raylet
+            limit = time.monotonic() + 20
+            while not (dead := {p for p in before if not is_alive(p)}):
+                assert time.monotonic() < limit, "the node's workers outlived it"
+                time.sleep(0.05)
+            self.killed += sorted(dead)
+            self.comers.append(threading.Timer(0.5, self.add_node))
+            self.comers[-1].start()
+        self.steps.append(step)
+
+
+def check(run: ag.Training, killer: Killer, method: ag.Method) -> None:
+    """The faults landed; every job has one fate; the bits come back."""
+    for comer in killer.comers:
+        comer.join()
+    for pid in killer.killed:
+        assert not is_alive(pid)
+    jobs = run.trace.jobs
+    counts = {fate: int((jobs.fate == fate).sum()) for fate in Fate}
+    assert sum(counts.values()) == run.trace.n_jobs
+    assert counts[Fate.LOST] >= 1
+    keys = set(zip(jobs.worker.tolist(), jobs.draw.tolist(), strict=True))
+    assert len(keys) == run.trace.n_jobs
+    assert run.trace.n_steps > max(killer.steps)
+    again = ag.replay(run.trace, problem(), 0.05, evaluations=1)
+    np.testing.assert_array_equal(again.models[:, 0], run.model)
+
+
+def test_a_killed_process_and_a_killed_node(cluster):
+    """A worker is killed, then a node with its workers; a new node takes their place."""
+    engine = ag.Ray(restarts=20)
+    killer = Killer(engine, cluster, [(1.0, "process"), (4.0, "node")])
+    method = ag.methods.Pure()
+    run = ag.train(problem(), method, 0.05, engine=engine, until_time=25.0, on_step=killer)
+    assert run.status == Ending.TIME
+    assert len(killer.killed) >= 2
+    check(run, killer, method)
+    # All four work again in the end.
+    jobs = run.trace.jobs
+    applied = jobs.fate == Fate.APPLIED
+    last = [jobs.arrival_time[applied & (jobs.worker == w)].max() for w in range(4)]
+    assert min(last) > 20.0
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize(
+    "method",
+    [
+        ag.methods.Sync(),
+        ag.methods.Random(),
+        ag.methods.Ringmaster(max_delay=3),
+        ag.methods.Ringleader(),
+        ag.methods.Shuffled(wait=2),
+    ],
+    ids=lambda method: method.label,
+)
+def test_many_faults_at_random_moments(method, cluster):
+    """Processes and nodes die and come; the run goes on."""
+    random.seed(method.label)
+    plan = []
+    now = 1.0
+    for _ in range(6):
+        what = random.choice(["process", "process", "node"])
+        plan.append((now, what))
+        now += random.uniform(3.0, 8.0)
+    engine = ag.Ray(restarts=50)
+    killer = Killer(engine, cluster, plan)
+    run = ag.train(problem(), method, 0.05, engine=engine, until_time=now + 20, on_step=killer)
+    assert run.status == Ending.TIME
+    assert plan == []
+    check(run, killer, method)
