@@ -76,7 +76,9 @@ class Killer:
                 assert time.monotonic() < limit, "the node's workers outlived it"
                 time.sleep(0.05)
             self.killed += sorted(dead)
-            self.comers.append(threading.Timer(0.5, self.add_node))
+            # Ray starts nodes from the main thread only; there the engine waits.
+            post = self.engine._events.put
+            self.comers.append(threading.Timer(0.5, post, [(self.add_node, ())]))
             self.comers[-1].start()
         self.steps.append(step)
 
