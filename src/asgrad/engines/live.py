@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
+import signal
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -16,7 +19,7 @@ from asgrad.engines.evaluation import Evaluator
 from asgrad.engines.server import Job, Orders, Server
 from asgrad.engines.workers import Arrival, Engine, Joined
 
-__all__ = ["Ending", "Facts", "Live", "Stopwatch"]
+__all__ = ["Bounds", "Ending", "Facts", "Live", "Stopwatch", "ctrl_c_ends"]
 
 _SHOWN = 100  # failures that are kept in words
 
@@ -61,88 +64,99 @@ class Facts:
     """A worker for every job that could not be given out again, until one joins."""
 
 
+@dataclass(frozen=True)
+class Bounds:
+    """When a run ends, and how often it is evaluated."""
+
+    steps: float
+    jobs: float
+    until_time: float
+    target: float | None
+    evaluate_every: float
+    max_refused: int
+
+
 class Live:
-    """A live run.
+    """A live run. Whatever happens is dealt with under one lock, in whichever thread brings it.
 
     Parameters
     ----------
     server : Server
         New, or as a checkpoint has it.
     engine : Engine
-        Open.
-    evaluator : Evaluator
-    keeper : Keeper, optional
+        Opened with this run's `handle` to deliver to.
+    bounds : Bounds
     facts : Facts
         What was before.
     clock : Stopwatch
     """
 
     def __init__(
-        self,
-        server: Server,
-        engine: Engine,
-        evaluator: Evaluator,
-        keeper: Keeper | None,
-        facts: Facts,
-        clock: Stopwatch,
+        self, server: Server, engine: Engine, bounds: Bounds, facts: Facts, clock: Stopwatch
     ):
-        self.server, self.engine, self.evaluator = server, engine, evaluator
-        self.keeper, self.facts, self.clock = keeper, facts, clock
+        self.server, self.engine, self.bounds = server, engine, bounds
+        self.facts, self.clock = facts, clock
         self.on_step: Callable[[int, float], None] | None = None
         self.on_arrival: Callable[[Job], None] | None = None
+        self.ended = threading.Event()
+        self.interrupted = False
+        self._lock = threading.Lock()
+        self._status: Ending | None = None
+        self._error: BaseException | None = None
         self._present = [True] * server.n_workers
 
-    def begin(self) -> None:
-        """Give out the first jobs, or those that were under way at the checkpoint."""
-        self.clock.start()
-        now = self.clock()
-        self.evaluator.ask(self.server.n_steps, now, self.server.x)
-        if self.server.jobs:
-            self._give_out(Orders(assigned=self.server.unfinished()))
-            for worker in range(self.server.n_workers):
-                self._join(worker, now)
-        else:
-            self._give_out(self.server.start(0.0))
-        self._save(now)
+    def play(self, evaluator: Evaluator, keeper: Keeper | None) -> Ending:
+        """Run from the first jobs, or those that were under way at the checkpoint, to the end.
 
-    def loop(
-        self,
-        steps: float,
-        jobs: float,
-        until_time: float,
-        target: float | None,
-        evaluate_every: float,
-        max_refused: int,
-    ) -> Ending:
-        """Take what happens one by one, in its order, until the first limit; return which."""
-        server, facts, evaluator = self.server, self.facts, self.evaluator
-        next_evaluation = self.clock() + evaluate_every
-        while True:
-            if server.n_steps >= steps:
-                return Ending.STEPS
-            if facts.n_arrived >= jobs:
-                return Ending.JOBS
-            if facts.n_refused > max_refused or evaluator.blown_up():
-                return Ending.DIVERGED
-            if evaluator.reached(target):
-                return Ending.TARGET
-            if server.n_in_flight == 0 and not self.engine.may_join():
-                return Ending.TOO_FEW_WORKERS
-            left = until_time - self.clock()
-            if left <= 0:
-                return Ending.TIME
-            event = self.engine.wait(min(left, evaluate_every, 0.5))
+        Raises
+        ------
+        BaseException
+            What a callback or the problem's method raised; the run can be resumed all the same.
+        """
+        self.evaluator, self.keeper = evaluator, keeper
+        self.clock.start()
+        with self._lock:
             now = self.clock()
-            if isinstance(event, Joined):
-                self._present[event.worker] = True
-                self._join(event.worker, now)
-            elif event is not None:
-                self._take(event, now)
-            if now >= next_evaluation and not evaluator.busy:
-                evaluator.ask(server.n_steps, now, server.x)
-                next_evaluation = now + evaluate_every
-            if self.keeper and self.keeper.due(server.n_steps, now):
-                self._save(now)
+            evaluator.ask(self.server.n_steps, now, self.server.x)
+            self._next_evaluation = now + self.bounds.evaluate_every
+            if self.server.jobs:
+                self._give_out(Orders(assigned=self.server.unfinished()))
+                for worker in range(self.server.n_workers):
+                    self._join(worker, now)
+            else:
+                self._give_out(self.server.start(0.0))
+            self._save(now)
+        self.handle(None)
+        while self._status is None:
+            left = self.bounds.until_time - self.clock()
+            pause = min(left, self.bounds.evaluate_every, 0.5)
+            self.handle(self.engine.wait(max(pause, 0.0)))
+        if self._error is not None:
+            raise self._error
+        return self._status
+
+    def handle(self, event: Arrival | Joined | None) -> None:
+        """Deal with what happened, and with what is due."""
+        with self._lock:
+            if self._status is not None:
+                return
+            try:
+                now = self.clock()
+                if isinstance(event, Joined):
+                    self._present[event.worker] = True
+                    self._join(event.worker, now)
+                elif event is not None:
+                    self._take(event, now)
+                if now >= self._next_evaluation and not self.evaluator.busy:
+                    self.evaluator.ask(self.server.n_steps, now, self.server.x)
+                    self._next_evaluation = now + self.bounds.evaluate_every
+                if self.keeper and self.keeper.due(self.server.n_steps, now):
+                    self._save(now)
+                self._status = self._reached(now)
+            except BaseException as error:  # raised again where the run was started
+                self._error, self._status = error, Ending.INTERRUPTED
+            if self._status is not None:
+                self.ended.set()
 
     def end(self, now: float) -> None:
         """Evaluate and save the last model."""
@@ -152,6 +166,23 @@ class Live:
             self._save(now)
             self.keeper.close()
             self.facts.failures += self.keeper.failures
+
+    def _reached(self, now: float) -> Ending | None:
+        """Return the first limit that is reached, if any."""
+        server, facts, bounds = self.server, self.facts, self.bounds
+        if server.n_steps >= bounds.steps:
+            return Ending.STEPS
+        if facts.n_arrived >= bounds.jobs:
+            return Ending.JOBS
+        if facts.n_refused > bounds.max_refused or self.evaluator.blown_up():
+            return Ending.DIVERGED
+        if self.evaluator.reached(bounds.target):
+            return Ending.TARGET
+        if self.interrupted:
+            return Ending.INTERRUPTED
+        if server.n_in_flight == 0 and not self.engine.may_join():
+            return Ending.TOO_FEW_WORKERS
+        return Ending.TIME if now >= bounds.until_time else None
 
     def _take(self, arrival: Arrival, now: float) -> None:
         """Deal with what came of one job."""
@@ -218,6 +249,25 @@ class Live:
             facts: dict[str, Any] = {**vars(self.facts), "evaluations": self.evaluator.done}
             facts = {name: list(v) if isinstance(v, list) else v for name, v in facts.items()}
             self.keeper.save(self.server.n_steps, now, self.server.state(), facts)
+
+
+@contextmanager
+def ctrl_c_ends(run: Live) -> Iterator[None]:
+    """Let Ctrl-C end a run in order, not in the middle of a step; a second one breaks it off."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def end(number: int, frame: Any) -> None:
+        run.interrupted = True
+        run.ended.set()
+        signal.signal(signal.SIGINT, before)
+
+    before = signal.signal(signal.SIGINT, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _is_finite(gradient: np.ndarray) -> bool:

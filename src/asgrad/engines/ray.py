@@ -20,6 +20,7 @@ from asgrad.engines.workers import (
     Joined,
     Limits,
     Record,
+    Session,
     check_slowdown,
     worker_buffers,
 )
@@ -94,10 +95,9 @@ class Ray:
         if self.n_workers is not None:
             check_integer("Ray", "n_workers", self.n_workers, minimum=1)
 
-    def open(
-        self, problem: Problem, key: int, dtype: str, seed: int, now: Callable[[], float]
-    ) -> None:
-        """Start the actors and wait until they are ready; `now` is the run's clock."""
+    def open(self, session: Session) -> None:
+        """Start the actors and wait until they are ready."""
+        problem = session.problem
         n = problem.n_workers
         if self.n_workers not in (None, n):
             raise AsgradError(f"Ray: the problem has {n} workers, n_workers is {self.n_workers}.")
@@ -114,7 +114,7 @@ class Ray:
             for worker in range(n)
         ]
         self._ray = _imported()
-        self._now = now
+        self._now = session.now
         self._events: queue.SimpleQueue[tuple[Callable, tuple]] = queue.SimpleQueue()
         self._arrivals: deque[Arrival | Joined] = deque()
         self._latest: tuple[int, Any] = (-1, None)
@@ -124,7 +124,7 @@ class Ray:
         self._workers = [
             _Worker(
                 actor_class.options(**options[i]),
-                (shared, key, dtype, i, slowdown[i]),
+                (shared, session.key, session.dtype, i, slowdown[i]),
                 Record(self._limits),
             )
             for i in range(n)
@@ -148,7 +148,10 @@ class Ray:
         return True
 
     def wait(self, seconds: float) -> Arrival | Joined | None:
-        """Return what happens next, in order of arrival; None if nothing within `seconds`."""
+        """Return what happens next, in order of arrival; None if nothing within `seconds`.
+
+        Nothing is delivered from Ray's own thread, which must not wait for the server.
+        """
         end = time.monotonic() + seconds
         while not self._arrivals:
             try:

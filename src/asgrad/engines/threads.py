@@ -5,7 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,10 +17,10 @@ from asgrad.engines.workers import (
     Joined,
     Limits,
     Record,
+    Session,
     check_slowdown,
     worker_buffers,
 )
-from asgrad.problems.base import Problem
 from asgrad.times import Clock, Times
 from asgrad.trace import Fate
 
@@ -58,23 +58,16 @@ class Threads:
     def __post_init__(self) -> None:
         self._limits = Limits("Threads", self.deadline, self.least_deadline, self.restarts)
 
-    def open(
-        self, problem: Problem, key: int, dtype: str, seed: int, now: Callable[[], float]
-    ) -> None:
-        """Start the workers; `now` is the run's clock."""
-        n = problem.n_workers
+    def open(self, session: Session) -> None:
+        """Start the workers, after one gradient has compiled or loaded the kernels."""
+        n = session.problem.n_workers
         slowdown = check_slowdown("Threads", self.slowdown, n)
-        _warm_up(problem, key, dtype)
-        self._now = now
-        self._arrivals: queue.SimpleQueue[Arrival] = queue.SimpleQueue()
-        clock = self.sleep.begin(n, seed) if self.sleep else None
+        _warm_up(session)
+        self._session = session
+        clock = self.sleep.begin(n, session.seed) if self.sleep else None
         self._workers = [
-            _Worker(
-                problem, key, dtype, clock, slowdown[i], self._arrivals, now, i,
-                Record(self._limits),
-            )
-            for i in range(n)
-        ]  # fmt: skip
+            _Worker(session, clock, slowdown[i], i, Record(self._limits)) for i in range(n)
+        ]
 
     def submit(self, job: Job, x: np.ndarray) -> bool:
         """Queue a job for its worker; False if the worker takes no more."""
@@ -85,19 +78,20 @@ class Threads:
         return True
 
     def wait(self, seconds: float) -> Arrival | Joined | None:
-        """Return the next arrival, in order of arrival; None if there is none within `seconds`."""
-        end = time.monotonic() + seconds
-        while True:
-            try:
-                arrival = self._arrivals.get(timeout=max(min(end - time.monotonic(), 0.5), 0.0))
-            except queue.Empty:
-                late = self._late()
-                if late is not None:
-                    return late
-                if time.monotonic() >= end:
-                    return None
+        """Wait for the end of the run, or so long; return a job that is past its deadline.
+
+        All else the workers deliver themselves: a thread less to wake for every gradient.
+        """
+        self._session.ended.wait(seconds)
+        for index, worker in enumerate(self._workers):
+            job, limit = worker.running, worker.record.deadline
+            if job is None or job.fate != Fate.IN_FLIGHT:
                 continue
-            return self._counted(arrival) if arrival.failure else arrival
+            if self._session.now() - job.start_time > limit:
+                self._workers[index] = worker.replaced()
+                failure = f"no answer within {limit:.3g} s"
+                return Arrival(job, None, failure, self._workers[index].fail())
+        return None
 
     def may_join(self) -> bool:
         """Say no: a thread that is gone does not come back."""
@@ -110,49 +104,23 @@ class Threads:
         for worker in self._workers:
             worker.thread.join(timeout=0.5)
 
-    def _counted(self, arrival: Arrival) -> Arrival:
-        """Count a failure of a worker; beyond the limit it is gone."""
-        worker = self._workers[arrival.job.worker]
-        worker.gone = worker.record.fail()
-        return arrival._replace(gone=worker.gone)
 
-    def _late(self) -> Arrival | None:
-        """Return a job past its deadline as failed; a new thread takes its worker's place."""
-        for index, worker in enumerate(self._workers):
-            job = worker.running
-            if job is None or job.fate != Fate.IN_FLIGHT:
-                continue
-            limit = worker.record.deadline
-            if self._now() - job.start_time > limit:
-                self._workers[index] = worker.replaced()
-                return self._counted(Arrival(job, None, f"no answer within {limit:.3g} s"))
-        return None
-
-
-def _warm_up(problem: Problem, key: int, dtype: str) -> None:
+def _warm_up(session: Session) -> None:
     """Compute one gradient before the clock starts: kernels are compiled or loaded by it."""
+    problem, dtype = session.problem, session.dtype
     x, out = (np.zeros((problem.dim, 1), dtype) for _ in range(2))
     x[:, 0] = problem.x0
     buffers = worker_buffers(problem, dtype)
-    problem.kernels()[0](*problem.pack(np.dtype(dtype)), x, 0, 0, key, out, *buffers)
+    problem.kernels()[0](*problem.pack(np.dtype(dtype)), x, 0, 0, session.key, out, *buffers)
 
 
 class _Worker:
     """One worker: a thread, its inbox, and how it has done."""
 
     def __init__(
-        self,
-        problem: Problem,
-        key: int,
-        dtype: str,
-        clock: Clock | None,
-        slowdown: float,
-        arrivals: queue.SimpleQueue[Arrival],
-        now: Callable[[], float],
-        index: int,
-        record: Record,
+        self, session: Session, clock: Clock | None, slowdown: float, index: int, record: Record
     ):
-        self._settings = (problem, key, dtype, clock, slowdown, arrivals, now, index, record)
+        self._settings = (session, clock, slowdown, index, record)
         self.inbox: queue.SimpleQueue[tuple[Job, np.ndarray] | None] = queue.SimpleQueue()
         self.running: Job | None = None
         self.record = record
@@ -166,6 +134,11 @@ class _Worker:
         self._stopped = True
         self.inbox.put(None)
 
+    def fail(self) -> bool:
+        """Count a failure; say whether the worker takes no more jobs."""
+        self.gone = self.record.fail()
+        return self.gone
+
     def replaced(self) -> _Worker:
         """Return a fresh worker with the jobs that wait; this thread is left to itself."""
         self._stopped = True
@@ -176,10 +149,11 @@ class _Worker:
 
     def _work(self) -> None:
         """Compute one job after the other."""
-        problem, key, dtype, clock, slowdown, arrivals, now, index, record = self._settings
+        session, clock, slowdown, index, record = self._settings
+        problem, key, dtype, now = session.problem, session.key, session.dtype, session.now
         compute = problem.kernels()[0]
         packed = problem.pack(np.dtype(dtype))
-        scratch, picks = worker_buffers(problem, dtype)
+        buffers = worker_buffers(problem, dtype)
         while not self._stopped:
             item = self.inbox.get()
             if item is None or self._stopped:
@@ -192,7 +166,7 @@ class _Worker:
             gradient: Any = np.empty((problem.dim, 1), dtype)
             failure = ""
             try:
-                compute(*packed, x, index, job.draw, key, gradient, scratch, picks)
+                compute(*packed, x, index, job.draw, key, gradient, *buffers)
             except Exception as error:  # whatever a user's problem raises is the job's failure
                 gradient, failure = None, f"{type(error).__name__}: {error}"
             pause = (slowdown - 1.0) * (now() - job.start_time)
@@ -206,4 +180,5 @@ class _Worker:
             record.took.append(now() - job.start_time)
             self.running = None
             if not self._stopped:
-                arrivals.put(Arrival(job, gradient, failure))
+                gone = bool(failure) and self.fail()
+                session.deliver(Arrival(job, gradient, failure, gone))

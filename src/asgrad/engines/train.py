@@ -11,12 +11,12 @@ import numpy as np
 
 from asgrad.engines.checkpoint import Checkpoints, Keeper, list_checkpoints, load_newest
 from asgrad.engines.evaluation import Evaluation, Evaluator
-from asgrad.engines.live import Ending, Facts, Live, Stopwatch
+from asgrad.engines.live import Bounds, Ending, Facts, Live, Stopwatch, ctrl_c_ends
 from asgrad.engines.replay import check_parts, checked_start, rules_of
 from asgrad.engines.server import Job, Server
 from asgrad.engines.simulate import versions
 from asgrad.engines.threads import Threads
-from asgrad.engines.workers import Engine
+from asgrad.engines.workers import Engine, Session
 from asgrad.errors import AsgradError, check_choice, check_integer, check_kind, check_positive
 from asgrad.methods.base import Method
 from asgrad.optimizers import SGD, Optimizer
@@ -123,9 +123,9 @@ def train(
         Go on from the newest whole checkpoint, with the same problem and settings; the limits count
         from the run's beginning. Jobs that were under way are given out again.
     on_step : callable, optional
-        Called with the step's number and time after every step.
+        Called with the step's number and time after every step, from any thread, one at a time.
     on_arrival : callable, optional
-        Called with every job that arrives.
+        Called with every job that arrives, likewise.
     on_evaluation : callable, optional
         Called with step, time, f and ‖∇f‖, from the evaluating thread.
 
@@ -196,26 +196,26 @@ def train(
             f"train: {checkpoints.folder} holds the checkpoints of another run; resume it, or "
             "choose another folder."
         )
+    bounds = Bounds(
+        math.inf if steps is None else steps,
+        math.inf if jobs is None else jobs,
+        math.inf if until_time is None else until_time,
+        target,
+        evaluate_every,
+        max_refused,
+    )
     engine, clock = engine or Threads(), Stopwatch(facts.elapsed)
-    engine.open(problem, stream_key(seed, Purpose.GRADIENT), dtype, seed, clock)
+    run = Live(server, engine, bounds, facts, clock)
+    run.on_step, run.on_arrival = on_step, on_arrival
+    key = stream_key(seed, Purpose.GRADIENT)
+    engine.open(Session(problem, key, dtype, seed, clock, run.handle, run.ended))
+    evaluator = Evaluator(problem, dtype, done, on_evaluation)
     keeper = None
     if checkpoints is not None:
         keeper = Keeper(checkpoints, settings, server.n_steps, facts.elapsed)
-    evaluator = Evaluator(problem, dtype, done, on_evaluation)
-    run = Live(server, engine, evaluator, keeper, facts, clock)
-    run.on_step, run.on_arrival = on_step, on_arrival
     try:
-        run.begin()
-        status = run.loop(
-            math.inf if steps is None else steps,
-            math.inf if jobs is None else jobs,
-            math.inf if until_time is None else until_time,
-            target,
-            evaluate_every,
-            max_refused,
-        )
-    except KeyboardInterrupt:
-        status = Ending.INTERRUPTED
+        with ctrl_c_ends(run):
+            status = run.play(evaluator, keeper)
     finally:
         end_time = clock()
         engine.close()

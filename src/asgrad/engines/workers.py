@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
+import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -15,7 +16,16 @@ from asgrad.engines.server import Job
 from asgrad.errors import AsgradError, check_integer, check_positive
 from asgrad.problems.base import Problem
 
-__all__ = ["Arrival", "Engine", "Joined", "Limits", "Record", "check_slowdown", "worker_buffers"]
+__all__ = [
+    "Arrival",
+    "Engine",
+    "Joined",
+    "Limits",
+    "Record",
+    "Session",
+    "check_slowdown",
+    "worker_buffers",
+]
 
 _REMEMBERED = 31  # job times that a worker's median is taken over
 _FEWEST = 5  # jobs before a worker's median counts
@@ -38,19 +48,37 @@ class Joined(NamedTuple):
     worker: int
 
 
+@dataclass(frozen=True)
+class Session:
+    """What a live run gives its engine."""
+
+    problem: Problem
+    key: int
+    """Of the stream from which rows and noise follow."""
+    dtype: str
+    seed: int
+    now: Callable[[], float]
+    """The run's clock, in seconds."""
+    deliver: Callable[[Arrival | Joined], None]
+    """Tell the run what happened, from any thread; it may submit jobs before it returns."""
+    ended: threading.Event
+    """Set when the run has ended."""
+
+
 class Engine(Protocol):
     """Real workers."""
 
-    def open(
-        self, problem: Problem, key: int, dtype: str, seed: int, now: Callable[[], float]
-    ) -> None:
-        """Start the workers; `now` is the run's clock."""
+    def open(self, session: Session) -> None:
+        """Start the workers."""
 
     def submit(self, job: Job, x: np.ndarray) -> bool:
         """Queue a job at model `x`, of shape (dim, 1); False if its worker is gone."""
 
     def wait(self, seconds: float) -> Arrival | Joined | None:
-        """Return what happens next, in the order in which it happens; None if nothing in time."""
+        """Wait until something happens that was not delivered otherwise, the run ends, or so long.
+
+        Events are delivered and returned in the order in which they happen.
+        """
 
     def may_join(self) -> bool:
         """Say whether a worker that is gone may still join."""
