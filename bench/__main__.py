@@ -10,7 +10,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from bench import notebook, quadratic, simulation, startup, threads
+from bench import cluster, networks, notebook, quadratic, simulation, startup, threads
 
 SUITES = {
     "notebook": notebook,
@@ -18,6 +18,8 @@ SUITES = {
     "simulation": simulation,
     "startup": startup,
     "threads": threads,
+    "cluster": cluster,
+    "networks": networks,
 }
 
 

@@ -119,6 +119,16 @@ def test_limits_and_callbacks():
     assert reached.gradient_norm[-1] <= 0.5
 
 
+def test_a_job_that_is_called_off_is_not_slept_through():
+    """m-Sync calls the slow worker's job off and it starts the next at once, for the new model."""
+    engine = ag.Threads(sleep=ag.times.Fixed(scale=[0.01, 0.01, 2.0]))
+    run = ag.train(quadratic(), ag.methods.MSync(m=2), 0.1, steps=30, engine=engine)
+    assert run.trace.header.end_time < 1.5
+    jobs = run.trace.jobs
+    started = (jobs.worker == 2) & ~np.isnan(jobs.start_time)
+    assert started.sum() > 20
+
+
 def test_threads_end_with_the_run():
     """No worker thread is left once its last job is done."""
     ag.train(quadratic(), ag.methods.Pure(), 0.1, steps=20)

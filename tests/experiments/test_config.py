@@ -88,10 +88,11 @@ def test_a_configuration_builds_the_networks(tmp_path, refused):
 def test_a_stored_run_of_a_network_is_verified_bit_for_bit(tmp_path):
     """config.toml names every field, those that do not apply too, and builds the same problem."""
     pytest.importorskip("torch")
-    said = {"problem": "mlp", "workers": 2, "steps": 30, "stepsize": 0.2, "dtype": "float32"}
+    said = {"problem": "mlp", "workers": 2, "steps": 30, "stepsize": 0.2, "dtype": "float32",
+            "out": str(tmp_path / "run")}  # fmt: skip
     config = TrainConfig.read(None, said)
     run = run_training(config, config.build_problem())
-    save_training(run, config, tmp_path / "run")
+    save_training(run, config)
     stored = StoredTraining.load(tmp_path / "run")
     stored.verify(stored.config.build_problem())
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import queue
 import threading
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -74,7 +73,7 @@ class Threads:
         worker = self._workers[job.worker]
         if worker.gone:
             return False
-        worker.inbox.put((job, x))
+        worker.put(job, x)
         return True
 
     def wait(self, seconds: float) -> Arrival | Joined | None:
@@ -126,12 +125,21 @@ class _Worker:
         self.record = record
         self.gone = False
         self._stopped = False
+        self._awake = threading.Event()
         self.thread = threading.Thread(target=self._work, daemon=True, name=f"asgrad-{index}")
         self.thread.start()
+
+    def put(self, job: Job, x: np.ndarray) -> None:
+        """Queue a job; one that was called off is slept through no further."""
+        self.inbox.put((job, x))
+        running = self.running
+        if running is not None and running.fate != Fate.IN_FLIGHT:
+            self._awake.set()
 
     def stop(self) -> None:
         """Take no further job."""
         self._stopped = True
+        self._awake.set()
         self.inbox.put(None)
 
     def fail(self) -> bool:
@@ -175,10 +183,17 @@ class _Worker:
                     clock.scales, clock.shape, clock.key, index, job.draw, job.start_time
                 )
                 pause += drawn
-            if pause > 0:
-                time.sleep(pause)
-            record.took.append(now() - job.start_time)
+            self._sleep(job, now() + pause)
+            if job.fate == Fate.IN_FLIGHT:
+                record.took.append(now() - job.start_time)
             self.running = None
             if not self._stopped:
                 gone = bool(failure) and self.fail()
                 session.deliver(Arrival(job, gradient, failure, gone))
+
+    def _sleep(self, job: Job, end: float) -> None:
+        """Sleep until `end` on the run's clock, as long as the job is wanted."""
+        now = self._settings[0].now
+        while job.fate == Fate.IN_FLIGHT and not self._stopped and (left := end - now()) > 0:
+            self._awake.wait(left)
+            self._awake.clear()
