@@ -255,7 +255,8 @@ def replay(
         progress=progress,
         stop=stop or threading.Event(),
     )
-    share = min(_LANES_A_BLOCK, -(-len(lanes) * len(seed_list) // threads))
+    n_blocks = threads if problem.gains_by_threads else 1
+    share = min(_LANES_A_BLOCK, -(-len(lanes) * len(seed_list) // n_blocks))
     blocks = [
         (seed, np.array(lanes[i : i + share]))
         for seed in seed_list

@@ -102,6 +102,11 @@ class Problem(ABC):
         """L, a smoothness constant of every f_i; NaN where it is not known."""
         return float("nan")
 
+    @property
+    def gains_by_threads(self) -> bool:
+        """Whether a replay of many lanes is faster on several threads than in one."""
+        return True
+
     def pack(self, dtype: Any) -> Packed:
         """Return the data that the kernels read, with floats of `dtype`."""
         return Packed(np.zeros(1, dtype), np.zeros(1, np.int32), np.zeros(1, np.int64))

@@ -5,12 +5,14 @@ from __future__ import annotations
 import copy
 import threading
 from collections.abc import Callable, Iterator
+from functools import cached_property
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from scipy import sparse
-from torch.func import functional_call, grad, vmap
+from torch.func import functional_call, vmap
+from torch.utils.flop_counter import FlopCounterMode
 
 from asgrad.errors import AsgradError, KindError, check_integer, shown
 from asgrad.problems.base import Problem
@@ -20,6 +22,7 @@ from asgrad.streams import job_stream
 
 __all__ = ["TorchProblem"]
 
+_FEW_FLOPS = 4_000_000
 _PIECE = 500  # rows: at most so many go through the module at once in an evaluation
 
 
@@ -105,6 +108,7 @@ class TorchProblem(Problem):
                     "replayed; set its p to 0, or augment the inputs instead."
                 )
         self._names = [name for name, _ in named]
+        self._buffers = list(self._module.named_buffers())
         self._shapes = [parameter.shape for _, parameter in named]
         self._sizes = [parameter.numel() for _, parameter in named]
         self.dim = sum(self._sizes)
@@ -142,19 +146,29 @@ class TorchProblem(Problem):
         self.__dict__.update(state)
         self._local = threading.local()
 
+    @cached_property
+    def gains_by_threads(self) -> bool:
+        """Whether a gradient is large enough that it is not mostly torch's own bookkeeping.
+
+        That holds the interpreter's lock, so that lanes are better kept together.
+        """
+        with FlopCounterMode(display=False) as counter:
+            self.gradient(self._x0, 0)
+        return bool(counter.get_total_flops() > _FEW_FLOPS)
+
     def gradient(
         self, x: np.ndarray, worker: int, draw: int = 0, rng: np.random.Generator | None = None
     ) -> np.ndarray:
         """Return a stochastic gradient of f_worker at x, of shape (dim,) and the type of x."""
         inputs, targets = self._sample(worker, rng or np.random.default_rng(0))
         flat = self._flat(x).requires_grad_()
-        self._value(flat, inputs, targets).backward()
+        self._losses(flat, inputs, targets)[0].backward()
         return self._array(flat.grad)
 
     def loss(self, x: np.ndarray) -> float:
         """Return f(x)."""
         with torch.no_grad():
-            return self._objective(self._flat(x))[0]
+            return float(self._objective(self._flat(x))[0])
 
     def full_gradient(self, x: np.ndarray) -> np.ndarray:
         """Return ∇f(x), of shape (dim,)."""
@@ -169,7 +183,8 @@ class TorchProblem(Problem):
         """
         flat = self._flat(x)
         with torch.no_grad():
-            return self._objective(flat)[1] if self._test is None else self._test_accuracy(flat)
+            share = self._objective(flat)[1] if self._test is None else self._test_accuracy(flat)
+            return float(share)
 
     def module_at(self, x: np.ndarray) -> torch.nn.Module:
         """Return a copy of the module with the parameters x."""
@@ -187,13 +202,14 @@ class TorchProblem(Problem):
         if x.shape[1] > 1 and self._lanes_work:
             rng = np.random.default_rng(job_stream(key, worker, draw) & (2**63 - 1))
             inputs, targets = self._sample(int(worker), rng)
-            flats = self._flat(np.ascontiguousarray(x.T))
+            flats = self._flat(np.ascontiguousarray(x.T)).requires_grad_()
             try:
-                found = vmap(grad(self._value), in_dims=(0, None, None))(flats, inputs, targets)
+                values, _ = self._losses(flats, inputs, targets)
             except RuntimeError:  # an operation without a batching rule
                 self._lanes_work = False
             else:
-                out[:] = self._array(found).T
+                values.sum().backward()
+                out[:] = self._array(flats.grad).T
                 return
         super()._gradient_of_lanes(
             values, indices, layout, x, worker, draw, key, out, scratch, picks
@@ -203,22 +219,37 @@ class TorchProblem(Problem):
         self, values: Any, indices: Any, layout: Any, x: Any, metrics: Any, out: Any, scratch: Any,
         picks: Any,
     ) -> None:  # fmt: skip
-        """Evaluate column by column, each in one pass."""
-        for column in range(x.shape[1]):
-            flat = self._flat(np.ascontiguousarray(x[:, column])).requires_grad_()
-            metrics[0, column], share = self._objective(flat)
-            out[:, column] = self._array(flat.grad)
-            metrics[1, column] = np.square(out[:, column], dtype=np.float64).sum()
+        """Evaluate one by one, small networks in all columns at once."""
+        n_columns = x.shape[1]
+        together = n_columns > 1 and self._lanes_work and not self.gains_by_threads
+        columns = [slice(None)] if together else [slice(i, i + 1) for i in range(n_columns)]
+        for column in columns:
+            block = np.ascontiguousarray(x[:, column].T)
+            flat = self._flat(block if together else block[0]).requires_grad_()
+            try:
+                metrics[0, column], share = self._objective(flat)
+            except RuntimeError:
+                if not together:
+                    raise
+                self._lanes_work = False  # an operation without a batching rule
+                self._evaluate_columns(values, indices, layout, x, metrics, out, scratch, picks)
+                return
+            out[:, column] = self._array(flat.grad).reshape(-1, self.dim).T
+            metrics[1, column] = np.square(out[:, column], dtype=np.float64).sum(axis=0)
             if self._test is not None:
                 with torch.no_grad():
                     share = self._test_accuracy(flat)
             metrics[2, column] = share
 
-    def _value(
+    def _losses(
         self, flat: torch.Tensor, inputs: torch.Tensor, targets: torch.Tensor
-    ) -> torch.Tensor:
-        """Return the loss of the parameters `flat` on some rows."""
-        return self._loss(self._outputs(flat, inputs), targets)
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return loss and outputs on some rows, for parameters `flat` or for each row of it."""
+        if flat.ndim == 2:
+            each = vmap(self._losses, in_dims=(0, None, None))
+            return each(flat, inputs, targets)  # type: ignore[no-any-return]
+        outputs = self._outputs(flat, inputs)
+        return self._loss(outputs, targets), outputs
 
     def _outputs(self, flat: torch.Tensor, inputs: torch.Tensor) -> torch.Tensor:
         """Return what the module says with the parameters `flat`."""
@@ -229,17 +260,16 @@ class TorchProblem(Problem):
             for name, piece, shape in zip(self._names, pieces, self._shapes, strict=True)
         }
         buffers = {
-            name: buffer.to(flat.dtype) if buffer.is_floating_point() else buffer.clone()
-            for name, buffer in self._module.named_buffers()
+            name: buffer.to(flat.dtype, copy=True) if buffer.is_floating_point() else buffer.clone()
+            for name, buffer in self._buffers
         }
-        buffers = {name: buffer.clone() for name, buffer in buffers.items()}
         if inputs.is_floating_point():
             inputs = inputs.to(flat.dtype)
         said: torch.Tensor = functional_call(module, {**parameters, **buffers}, (inputs,))
         return said
 
-    def _objective(self, flat: torch.Tensor) -> tuple[float, float]:
-        """Return f and the share of right predictions on the training rows.
+    def _objective(self, flat: torch.Tensor) -> tuple[Any, Any]:
+        """Return f and the share of right predictions on the training rows, for each row of `flat`.
 
         Where `flat` requires a gradient, ∇f is added to flat.grad piece by piece, so that no more
         than one piece's activations are held.
@@ -248,20 +278,20 @@ class TorchProblem(Problem):
         for worker in range(self.n_workers):
             shard = self._shard(worker)
             for inputs, targets in _pieces(*shard):
-                outputs = self._outputs(flat, inputs)
-                piece = self._loss(outputs, targets)
+                piece, outputs = self._losses(flat, inputs, targets)
                 weight = len(targets) / len(shard[1]) / self.n_workers
                 if flat.requires_grad:
-                    (piece * weight).backward()
-                value += weight * float(piece.detach())
-                n_right += _n_right(outputs, targets)
+                    (piece * weight).sum().backward()
+                value = value + weight * piece.detach().double().cpu().numpy()
+                n_right = n_right + _n_right(outputs, targets)
         return value, n_right / len(self._targets)
 
-    def _test_accuracy(self, flat: torch.Tensor) -> float:
-        """Return the share of right predictions on the test rows."""
+    def _test_accuracy(self, flat: torch.Tensor) -> Any:
+        """Return the share of right predictions on the test rows, for each row of `flat`."""
         assert self._test is not None
-        pieces = _pieces(*self._test)
-        n_right = sum(_n_right(self._outputs(flat, inputs), targets) for inputs, targets in pieces)
+        n_right = 0.0
+        for inputs, targets in _pieces(*self._test):
+            n_right = n_right + _n_right(self._losses(flat, inputs, targets)[1], targets)
         return n_right / len(self._test[1])
 
     def _checked_test(self, test: Any, inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -323,11 +353,16 @@ def _pieces(
         yield inputs[k::n_pieces], targets[k::n_pieces]
 
 
-def _n_right(outputs: torch.Tensor, targets: torch.Tensor) -> float:
-    """Return how many predictions are right; NaN unless targets are classes, one score each."""
-    if targets.is_floating_point() or targets.ndim != 1 or outputs.ndim != 2:
+def _n_right(outputs: torch.Tensor, targets: torch.Tensor) -> Any:
+    """Return how many predictions are right; NaN unless targets are classes, one score each.
+
+    `outputs` has shape (rows, classes), or (lanes, rows, classes).
+    """
+    if targets.is_floating_point() or targets.ndim != 1 or outputs.ndim not in (2, 3):
         return float("nan")
-    return float((outputs.argmax(dim=1) == targets).sum())
+    if outputs.shape[-2] != len(targets):
+        return float("nan")
+    return (outputs.argmax(dim=-1) == targets).sum(dim=-1).double().cpu().numpy()
 
 
 def _tensors(data: Any, name: str) -> tuple[torch.Tensor, torch.Tensor]:
