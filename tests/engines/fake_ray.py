@@ -70,7 +70,9 @@ class Handle:
         threading.Thread(target=self._work, daemon=True, name="fake-actor").start()
 
     def __getattr__(self, name: str) -> Any:
-        return SimpleNamespace(remote=lambda *arguments: self._call(name, arguments))
+        method = SimpleNamespace(remote=lambda *arguments: self._call(name, arguments))
+        method.options = lambda **options: method
+        return method
 
     def _call(self, name: str, arguments: tuple) -> Ref:
         ref = Ref()

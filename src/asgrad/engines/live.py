@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import signal
 import threading
 import time
@@ -11,8 +10,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
-
-import numpy as np
 
 from asgrad.engines.checkpoint import Keeper
 from asgrad.engines.evaluation import Evaluator
@@ -186,21 +183,19 @@ class Live:
 
     def _take(self, arrival: Arrival, now: float) -> None:
         """Deal with what came of one job."""
-        job, gradient, failure = arrival.job, arrival.gradient, arrival.failure
+        job, failure = arrival.job, arrival.failure
         if arrival.gone:
             self._present[job.worker] = False
         if not self.server.expects(job):
             return  # cancelled or given up in the meantime
-        if gradient is not None and not _is_finite(gradient):
-            failure = f"worker {job.worker}, draw {job.draw}: the gradient holds NaN or infinity"
-            self.facts.n_refused += 1
+        self.facts.n_refused += arrival.refused
         if failure:
             if len(self.facts.failures) < _SHOWN:
                 self.facts.failures.append(failure)
             self._give_out(self._lose(job, now))
             return
         self.facts.n_arrived += 1
-        orders = self.server.arrive(job, gradient, now)
+        orders = self.server.arrive(job, arrival.gradient, now)
         if self.on_arrival:
             self.on_arrival(job)
         if self.on_step:
@@ -268,9 +263,3 @@ def ctrl_c_ends(run: Live) -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
-
-
-def _is_finite(gradient: np.ndarray) -> bool:
-    """Say whether no number is NaN or infinite; one pass where that is so."""
-    with np.errstate(all="ignore"):
-        return math.isfinite(gradient.sum()) or bool(np.isfinite(gradient).all())

@@ -16,12 +16,15 @@ import numpy as np
 
 from asgrad.engines.server import Job
 from asgrad.engines.workers import (
+    NOT_FINITE,
     Arrival,
     Joined,
     Limits,
     Record,
     Session,
+    arrival_of,
     check_slowdown,
+    is_finite,
     worker_buffers,
 )
 from asgrad.errors import AsgradError, check_choice, check_integer, check_positive
@@ -31,6 +34,7 @@ from asgrad.trace import Fate
 __all__ = ["Ray"]
 
 _INLINE = 100_000  # bytes; Ray sends smaller arguments with the call, without its object store
+_INLINE_HERE = 1_000_000  # the same in a Ray that is started for this run
 
 
 class _Status(Enum):
@@ -46,9 +50,10 @@ class _Status(Enum):
 class Ray:
     """An engine whose workers are Ray actors, one call in flight each.
 
-    Arrivals are taken in the order in which they reach the server. A model version above 100 kB is
-    put into Ray's object store once, for all jobs that read it, and freed with the last of them; a
-    smaller one travels with the call. A job lasts from the call to its result's arrival.
+    Arrivals are taken in the order in which they reach the server. A model version above 100 kB
+    (1 MB in a Ray that is started here) is put into Ray's object store once, for all jobs that read
+    it, and freed with the last of them; a smaller one travels with the call. A job lasts from the
+    call to its result's arrival.
 
     An actor that dies is started anew, up to `restarts` times; until it is there, and while the
     cluster has no room for it, its worker is away. Nodes may come and go during a run.
@@ -118,13 +123,14 @@ class Ray:
         self._events: queue.SimpleQueue[tuple[Callable, tuple]] = queue.SimpleQueue()
         self._arrivals: deque[Arrival | Joined] = deque()
         self._latest: tuple[int, Any] = (-1, None)
+        self._inline, self._dtype = _INLINE, session.dtype
         self._owns_ray = self._connect(sum(o["num_cpus"] for o in options))
         actor_class = self._ray.remote(_Actor)
         shared = self._ray.put(problem)
         self._workers = [
             _Worker(
                 actor_class.options(**options[i]),
-                (shared, session.key, session.dtype, i, slowdown[i]),
+                (shared, session.key, session.dtype, i, slowdown[i], self._inline),
                 Record(self._limits),
             )
             for i in range(n)
@@ -139,7 +145,7 @@ class Ray:
         if worker.status != _Status.READY:
             return False
         model: Any = x
-        if x.nbytes > _INLINE:
+        if x.nbytes > self._inline:
             if self._latest[0] != job.read_step:
                 self._latest = job.read_step, self._ray.put(x)
             model = self._latest[1]
@@ -208,7 +214,12 @@ class Ray:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
         room = max(os.cpu_count() or 1, math.ceil(n_cpus))  # more workers than cores are allowed
-        self._ray.init(num_cpus=room, include_dashboard=False, **quiet)
+        self._inline = _INLINE_HERE
+        limits = {
+            "max_direct_call_object_size": _INLINE_HERE,
+            "task_rpc_inlined_bytes_limit": 100 * _INLINE_HERE,
+        }
+        self._ray.init(num_cpus=room, include_dashboard=False, _system_config=limits, **quiet)
         return True
 
     def _start(self, index: int) -> None:
@@ -216,6 +227,8 @@ class Ray:
         worker = self._workers[index]
         worker.status, worker.pid = _Status.STARTING, 0
         worker.actor = worker.actor_class.remote(*worker.arguments)
+        # Events of every call, for Ray's dashboard, would cost more than a small gradient.
+        worker.compute = worker.actor.compute.options(enable_task_events=False)
         self._follow(worker.actor.ready.remote(), self._is_ready, index, worker.actor)
 
     def _await_first(self, options: list[dict[str, Any]]) -> None:
@@ -274,7 +287,10 @@ class Ray:
                 continue  # called off while it waited
             worker.running = job
             job.start_time = self._now()
-            ref = worker.actor.compute.remote(job.draw, model)
+            if isinstance(model, np.ndarray):  # bytes: Ray sends them with the least ado
+                ref = worker.compute.remote(job.draw.to_bytes(8, "little") + model.tobytes())
+            else:
+                ref = worker.compute.remote(job.draw.to_bytes(8, "little"), model)
             self._follow(ref, self._has_ended, job, worker.actor)
 
     def _has_ended(self, job: Job, actor: Any, future: Any) -> None:
@@ -286,11 +302,14 @@ class Ray:
         if error is None:
             worker.running = None
             worker.record.took.append(self._now() - job.start_time)
-            self._arrivals.append(Arrival(job, future.result()))
+            found = future.result()
+            if isinstance(found, bytes):
+                found = np.frombuffer(found, self._dtype).reshape(-1, 1)
+            self._arrivals.append(arrival_of(job, found))
         elif isinstance(error, self._ray.exceptions.RayTaskError):
             worker.running = None
             gone = worker.record.fail()
-            self._arrivals.append(Arrival(job, None, _in_one_line(error), gone))
+            self._arrivals.append(Arrival(job, None, _in_one_line(error), gone=gone))
             if gone:
                 self._abandon(job.worker, _in_one_line(error))
                 worker.status = _Status.GONE
@@ -342,6 +361,7 @@ class _Worker:
     arguments: tuple[Any, ...]
     record: Record
     actor: Any = None
+    compute: Any = None
     pid: int = 0
     status: _Status = _Status.STARTING
     running: Job | None = None
@@ -352,42 +372,61 @@ class _Worker:
 class _Actor:
     """One worker, in a process of its own."""
 
-    def __init__(self, problem: Problem, key: int, dtype: str, index: int, slowdown: float):
-        self._problem, self._key, self._dtype = problem, key, dtype
-        self._index, self._slowdown = index, slowdown
+    def __init__(
+        self, problem: Problem, key: int, dtype: str, index: int, slowdown: float, inline: int
+    ):
+        self._problem, self._key = problem, key
+        self._index, self._slowdown, self._inline = index, slowdown, inline
         self._compute = problem.kernels()[0]
         self._packed = problem.pack(np.dtype(dtype))
         self._buffers = worker_buffers(problem, dtype)
+        # One for all jobs: what a call returns is copied before the next one begins.
+        self._gradient = np.empty((problem.dim, 1), dtype)
 
     def ready(self) -> int:
         """Compute one gradient, so that kernels are compiled or loaded; return the process."""
-        self._gradient(0, np.array(self._problem.x0, self._dtype).reshape(-1, 1))
+        x = np.array(self._problem.x0, self._gradient.dtype)
+        self.compute(bytes(8), x.reshape(-1, 1))
         return os.getpid()
 
-    def compute(self, draw: int, x: np.ndarray) -> np.ndarray:
-        """Return the gradient of a job, of shape (dim, 1)."""
+    def compute(self, job: bytes, x: np.ndarray | None = None) -> np.ndarray | bytes | str:
+        """Return the gradient of a job, of shape (dim, 1), or why it is refused.
+
+        `job` holds its draw in 8 bytes, then its model unless that comes from the object store.
+        """
         began = time.perf_counter()
-        gradient = self._gradient(draw, _unlocked(x))
+        gradient = self._gradient
+        draw = int.from_bytes(job[:8], "little")
+        if x is None:
+            x = np.frombuffer(job, gradient.dtype, offset=8).reshape(-1, 1)
+        x = _unlocked(x)
+        self._compute(*self._packed, x, self._index, draw, self._key, gradient, *self._buffers)
         if self._slowdown > 1:
             time.sleep((self._slowdown - 1) * (time.perf_counter() - began))
-        return gradient
+        if not is_finite(gradient):
+            return NOT_FINITE
+        return gradient.tobytes() if gradient.nbytes <= self._inline else gradient
 
-    def _gradient(self, draw: int, x: np.ndarray) -> np.ndarray:
-        gradient = np.empty((self._problem.dim, 1), self._dtype)
-        self._compute(*self._packed, x, self._index, draw, self._key, gradient, *self._buffers)
-        return gradient
+
+class _Memory:
+    """Memory by its address, as `np.asarray` takes it."""
+
+    def __init__(self, owner: np.ndarray):
+        self.owner = owner
+        self.__array_interface__ = {
+            **owner.__array_interface__,
+            "data": (owner.ctypes.data, False),
+        }
 
 
 def _unlocked(x: np.ndarray) -> np.ndarray:
-    """Return the same memory as an array that kernels accept: Ray's arrays are read-only.
+    """Return `x` as kernels accept it: what Ray gives is read-only. Nothing is written to it.
 
-    Nothing is written to it; a copy of the model at every job would cost as much as small gradients
-    do.
+    A copy of a large model at every job would cost as much as a small gradient does.
     """
-    holder: Any = type("_Memory", (), {})()
-    holder.__array_interface__ = {**x.__array_interface__, "data": (x.ctypes.data, False)}
-    holder.owner = x
-    return np.asarray(holder)
+    if x.flags.writeable:
+        return x
+    return x.copy() if x.nbytes <= _INLINE else np.asarray(_Memory(x))
 
 
 def _of(value: Any, name: str, worker: int, n: int) -> Any:

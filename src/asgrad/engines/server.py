@@ -32,9 +32,9 @@ from asgrad.methods import decisions
 from asgrad.methods.base import Method
 from asgrad.optimizers import Optimizer
 from asgrad.problems.base import Packed, Problem
-from asgrad.stepsizes import Stepsize
+from asgrad.stepsizes import Constant, Stepsize
 from asgrad.trace import Contributions, Fate, Jobs
-from asgrad.transforms import Transform
+from asgrad.transforms import Identity, Transform
 
 __all__ = ["Job", "Orders", "Server"]
 
@@ -164,6 +164,12 @@ class Server:
         self._plan.slot[0] = slot
         self._blocks.models[slot, :, 0] = x0
         self._cursor = np.zeros(N_CURSORS, np.int64)
+        self._no_values = np.zeros(0, self._dtype)
+        self._only_read = (
+            isinstance(stepsize, Constant)
+            and isinstance(transform, Identity)
+            and self.opening.n_entries == 0
+        )
         self._cursor[PAUSE] = 1
 
     def start(self, now: float) -> Orders:
@@ -403,11 +409,12 @@ class Server:
 
     def _walk_one_step(self, plan: Plan, step: int, gradients: list[np.ndarray]) -> None:
         """Let the walk compute x_{step + 1}."""
-        values = (
-            gradients[0].reshape(-1)
-            if len(gradients) == 1
-            else np.concatenate([np.zeros((0, 1), self._dtype), *gradients]).reshape(-1)
-        )
+        values, blocks = self._no_values, self._blocks
+        if len(gradients) == 1 and plan.entry[0] < 0 and self._may_stand(plan, gradients[0]):
+            blocks = blocks._replace(direction=gradients[0])
+            plan.draw[0] = -1
+        elif gradients:
+            values = np.concatenate(gradients).reshape(-1)
         data = Packed(values, _NO_INDICES, _NO_LAYOUT)
         self._cursor[STEP] = step
         self._walk(
@@ -416,9 +423,16 @@ class Server:
             0,
             plan._replace(first_row=plan.first_row[: step + 2]),
             self._rules,
-            self._blocks,
+            blocks,
             self._cursor,
         )
+
+    def _may_stand(self, plan: Plan, gradient: np.ndarray) -> bool:
+        """Say whether a gradient may stand as the direction itself, without a copy.
+
+        One that is read-only (Ray's object store) may if nothing will be written to it.
+        """
+        return gradient.flags.writeable or (self._only_read and plan.weight[0] == 1.0)
 
     def _write_entry(
         self, n_rows: int, index: int, gradients: list[np.ndarray], used: list[Job]

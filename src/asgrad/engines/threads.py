@@ -6,18 +6,20 @@ import queue
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
 from asgrad.engines.server import Job
 from asgrad.engines.workers import (
+    NOT_FINITE,
     Arrival,
     Joined,
     Limits,
     Record,
     Session,
+    arrival_of,
     check_slowdown,
+    is_finite,
     worker_buffers,
 )
 from asgrad.times import Clock, Times
@@ -89,7 +91,7 @@ class Threads:
             if self._session.now() - job.start_time > limit:
                 self._workers[index] = worker.replaced()
                 failure = f"no answer within {limit:.3g} s"
-                return Arrival(job, None, failure, self._workers[index].fail())
+                return Arrival(job, None, failure, gone=self._workers[index].fail())
         return None
 
     def may_join(self) -> bool:
@@ -171,12 +173,12 @@ class _Worker:
                 continue  # called off while it waited
             job.start_time = now()
             self.running = job
-            gradient: Any = np.empty((problem.dim, 1), dtype)
+            gradient = np.empty((problem.dim, 1), dtype)
             failure = ""
             try:
                 compute(*packed, x, index, job.draw, key, gradient, *buffers)
             except Exception as error:  # whatever a user's problem raises is the job's failure
-                gradient, failure = None, f"{type(error).__name__}: {error}"
+                failure = f"{type(error).__name__}: {error}"
             pause = (slowdown - 1.0) * (now() - job.start_time)
             if clock is not None:
                 drawn = clock.seconds(
@@ -187,9 +189,13 @@ class _Worker:
             if job.fate == Fate.IN_FLIGHT:
                 record.took.append(now() - job.start_time)
             self.running = None
-            if not self._stopped:
-                gone = bool(failure) and self.fail()
-                session.deliver(Arrival(job, gradient, failure, gone))
+            if self._stopped:
+                return
+            if failure:
+                session.deliver(Arrival(job, None, failure, gone=self.fail()))
+            else:
+                found = gradient if is_finite(gradient) else NOT_FINITE
+                session.deliver(arrival_of(job, found))
 
     def _sleep(self, job: Job, end: float) -> None:
         """Sleep until `end` on the run's clock, as long as the job is wanted."""

@@ -125,7 +125,12 @@ def walk(gradient, factor, transform, optimizer, data, key, plan, rules, blocks,
 
 @inlined
 def delivered(values, indices, layout, x, worker, draw, key, out, scratch, picks):
-    """A gradient that a worker has computed: number `draw` of those that stand in `values`."""
+    """A gradient that a worker has computed: number `draw` of those that stand in `values`.
+
+    A negative number says that `out` is the gradient already.
+    """
+    if draw < 0:
+        return
     flat = out.reshape(out.size)
     given = values[draw * out.size :]
     for i in range(flat.size):

@@ -17,16 +17,20 @@ from asgrad.errors import AsgradError, check_integer, check_positive
 from asgrad.problems.base import Problem
 
 __all__ = [
+    "NOT_FINITE",
     "Arrival",
     "Engine",
     "Joined",
     "Limits",
     "Record",
     "Session",
+    "arrival_of",
     "check_slowdown",
+    "is_finite",
     "worker_buffers",
 ]
 
+NOT_FINITE = "the gradient holds NaN or infinity"
 _REMEMBERED = 31  # job times that a worker's median is taken over
 _FEWEST = 5  # jobs before a worker's median counts
 
@@ -38,8 +42,23 @@ class Arrival(NamedTuple):
     gradient: np.ndarray | None
     """float of shape (dim, 1)."""
     failure: str = ""
+    refused: bool = False
+    """The gradient held NaN or infinity; that is no failure of the worker."""
     gone: bool = False
     """The worker takes no more jobs, unless it joins again."""
+
+
+def arrival_of(job: Job, found: np.ndarray | str) -> Arrival:
+    """Return the arrival of a gradient, or of the reason why a worker refuses it."""
+    if isinstance(found, str):
+        return Arrival(job, None, f"worker {job.worker}, draw {job.draw}: {found}", refused=True)
+    return Arrival(job, found)
+
+
+def is_finite(gradient: np.ndarray) -> bool:
+    """Say whether no number is NaN or infinite; one pass where that is so."""
+    with np.errstate(all="ignore"):
+        return math.isfinite(gradient.sum()) or bool(np.isfinite(gradient).all())
 
 
 class Joined(NamedTuple):
