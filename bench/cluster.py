@@ -70,7 +70,7 @@ def plain(ray: Any, dim: int, steps: int) -> float:
 
 
 def ours(dim: int, steps: int) -> float:
-    """Updates a second of the last half of `train`, on a Ray that it starts as it does by itself."""
+    """Updates a second of the last half of `train`, on a Ray that it starts itself."""
     run = ag.train(
         Half(dim), ag.methods.Pure(), STEPSIZE, engine=ag.Ray(), steps=steps, x0=np.ones(dim),
         evaluate_every=1e9,
