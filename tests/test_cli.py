@@ -210,3 +210,52 @@ def test_ctrl_c_keeps_what_is_finished_or_writes_nothing(tmp_path):
     assert left in ([], ["run"])
     if left:
         assert asgrad("show", str(folder)).returncode == 0
+
+
+def test_profile_measures_workers_that_compare_then_uses(tmp_path):
+    """The slow worker shows; the run it writes serves as worker times."""
+    folder = tmp_path / "profile"
+    done = asgrad("profile", "--workers", "2", "--seconds", "1", "--slowdown", "1,30",
+                  "--out", str(folder))  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    rows = [line.split() for line in done.stdout.splitlines()[2:4]]
+    assert [row[0] for row in rows] == ["0", "1"]
+    assert float(rows[1][-1]) > 3
+    assert f"--times from-run:{folder}" in done.stdout
+    compared = asgrad("compare", "--workers", "2", "--times", f"from-run:{folder}",
+                      "--until-time", "0.05", "--methods", "pure sync", "--seeds", "1",
+                      "--stepsizes", "0.1", "--out", str(tmp_path / "run"))  # fmt: skip
+    assert compared.returncode == 0, compared.stderr
+
+
+def test_a_finished_run_is_prolonged(tmp_path):
+    """--resume with a new limit; other settings are the run's own."""
+    folder = tmp_path / "run"
+    first = asgrad("train", "--workers", "2", "--steps", "50", "--out", str(folder))
+    assert first.returncode == 0, first.stderr
+    assert "leave out method" in refused("train", "--resume", str(folder), "--method", "sync")
+    assert "nothing to resume" in refused("train", "--resume", str(tmp_path / "none"))
+    more = asgrad("train", "--resume", str(folder), "--steps", "120")
+    assert more.returncode == 0, more.stderr
+    assert "steps 120 in" in more.stdout
+    verified = asgrad("replay", str(folder), "--verify")
+    assert "compared at steps 50, 120" in verified.stdout
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def test_ctrl_c_ends_a_live_run_in_order(tmp_path):
+    """It is saved as interrupted, and can be verified and resumed."""
+    folder = tmp_path / "run"
+    command = [sys.executable, "-m", "asgrad.cli", "train", "--workers", "2", "--until-time", "100",
+               "--out", str(folder)]  # fmt: skip
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    kept = tmp_path / "run-unfinished" / "checkpoints"
+    limit = time.monotonic() + 60
+    while not list(kept.glob("step-*")) and time.monotonic() < limit:
+        time.sleep(0.05)
+    time.sleep(0.5)
+    process.send_signal(signal.SIGINT)
+    output, errors = process.communicate(timeout=60)
+    assert process.returncode == 0, errors
+    assert "stopped by interrupted" in output
+    assert asgrad("replay", str(folder), "--verify").returncode == 0

@@ -31,7 +31,9 @@ Workers = Annotated[int | None, typer.Option(help="Number of workers.")]
 TimesText = Annotated[str | None, typer.Option(help="Worker times, e.g. normal:scale=sqrt.")]
 Steps = Annotated[int | None, typer.Option(help="Stop after this many server steps.")]
 UntilTime = Annotated[float | None, typer.Option(help="Stop at this time, in seconds.")]
-Stepsizes = Annotated[str | None, typer.Option(help="Stepsizes, e.g. 0.01,0.1,1.")]
+Stepsizes = Annotated[
+    str | None, typer.Option("--stepsizes", "--stepsize", help="Stepsizes, e.g. 0.01,0.1,1.")
+]
 DataText = Annotated[
     str | None, typer.Option(help="digits, breast-cancer, a LIBSVM file, CIFAR-10's folder.")
 ]
@@ -331,7 +333,7 @@ def profile(
     if done.failures:
         print(f"{len(done.failures)} jobs failed, first: {done.failures[0]}")
     print(f"Compare methods on these workers: asgrad compare --workers {built.n_workers} "
-          f"--times from-run:run={folder}")  # fmt: skip
+          f"--times from-run:{folder}")  # fmt: skip
 
 
 @app.command()

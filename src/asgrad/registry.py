@@ -29,8 +29,9 @@ def build(kind: str, room: ModuleType, text: str) -> Any:
     room : module
         The package that exports the classes.
     text : str
-        "name" or "name:parameter=value,parameter=value"; a list of numbers is written 1/2/5. A
-        value that is itself such an object comes last, with its parameters.
+        "name" or "name:parameter=value,parameter=value", where "parameter=" may be left out for the
+        first parameter; a list of numbers is written 1/2/5. A value that is itself such an object
+        comes last, with its parameters.
 
     Raises
     ------
@@ -48,6 +49,8 @@ def build(kind: str, room: ModuleType, text: str) -> Any:
     while parts:
         part = parts.pop(0)
         key, equals, value = (piece.strip() for piece in part.partition("="))
+        if not equals and fields and not values:
+            key, equals, value = fields[0], "=", part
         if not equals:
             raise AsgradError(f"{kind} {text!r}: write parameters as name=value, got {part!r}.")
         if key not in fields:

@@ -126,6 +126,28 @@ def test_evaluations_failures_and_counts_go_on(tmp_path):
     assert run.steps.size >= len(facts["evaluations"])
 
 
+def test_a_method_that_raised_is_mended_and_the_run_goes_on(tmp_path):
+    """The checkpoint before the error is the newest; what the method raised is raised."""
+    method = Alternating()
+    arrive = method.arrive
+
+    def breaks(server, worker, read_step):
+        if server.step == 30:
+            raise ZeroDivisionError("a mistake")
+        arrive(server, worker, read_step)
+
+    method.arrive = breaks
+    kept = ag.Checkpoints(tmp_path, steps=4)
+    with pytest.raises(ZeroDivisionError, match="a mistake"):
+        ag.train(
+            quadratic(), method, 0.05, steps=60, checkpoints=kept,
+            on_step=lambda step, now: time.sleep(0.002),
+        )  # fmt: skip
+    run = ag.train(quadratic(), Alternating(), 0.05, steps=60, checkpoints=kept, resume=True)
+    again = ag.replay(run.trace, quadratic(), 0.05)
+    np.testing.assert_array_equal(again.models[:, 0], run.model)
+
+
 def test_oldest_checkpoints_go(tmp_path):
     """`keep` of them stay, the last of them at the end of the run."""
     rule = ag.Checkpoints(tmp_path, steps=5, keep=3)

@@ -6,6 +6,7 @@ import importlib.util
 import os
 import signal
 import sys
+import tempfile
 import threading
 import time
 
@@ -112,6 +113,8 @@ def train(problem, method, engine, **options):
         assert (jobs.assign_time[own] <= start_times).all()
         assert (start_times <= ends).all()
         assert (start_times[1:] >= ends[:-1] - 0.05).all()
+    with tempfile.TemporaryDirectory() as folder:  # reading checks that the tables fit together
+        assert ag.Trace.load(run.trace.save(f"{folder}/trace")).equals(run.trace)
     healthy = Faulty(dim=problem.dim)
     again = ag.replay(run.trace, healthy, 0.1, x0=start, evaluations=1)
     np.testing.assert_array_equal(again.models[:, 0], run.model)

@@ -313,3 +313,17 @@ def test_what_is_no_problem_is_refused(arguments, said):
     """One clear line each."""
     with pytest.raises(ag.AsgradError, match=said):
         TorchProblem(*arguments, n_workers=2)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_on_a_gpu_gradients_agree_and_a_live_run_replays():
+    """The same gradient as on the CPU to rounding; live and replayed models agree closely."""
+    here = TorchProblem(mlp(), LOSS, digits(), n_workers=3, batch=16)
+    there = TorchProblem(mlp(), LOSS, digits(), n_workers=3, batch=16, device="cuda")
+    rng = np.random.default_rng
+    own, other = (p.gradient(p.x0, 1, 0, rng(5)) for p in (here, there))
+    np.testing.assert_allclose(own, other, rtol=1e-5, atol=1e-8)
+    run = ag.train(there, ag.methods.Pure(), 0.1, steps=50, dtype="float32")
+    again = ag.replay(run.trace, there, 0.1, dtype="float32")
+    np.testing.assert_allclose(again.models[:, 0], run.model, rtol=1e-3, atol=1e-5)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
@@ -101,6 +101,7 @@ class Live:
         self._status: Ending | None = None
         self._error: BaseException | None = None
         self._present = [True] * server.n_workers
+        self._whole = True
 
     def play(self, evaluator: Evaluator, keeper: Keeper | None) -> Ending:
         """Run from the first jobs, or those that were under way at the checkpoint, to the end.
@@ -118,12 +119,13 @@ class Live:
             self._next_evaluation = now + self.bounds.evaluate_every
             if self.server.jobs:
                 self._give_out(Orders(assigned=self.server.unfinished()))
+                self._give_out(self.server.assign_waiting(now))
                 for worker in range(self.server.n_workers):
                     self._join(worker, now)
             else:
                 self._give_out(self.server.start(0.0))
             self._save(now)
-        self.handle(None)
+        self.handle([])
         while self._status is None:
             left = self.bounds.until_time - self.clock()
             pause = min(left, self.bounds.evaluate_every, 0.5)
@@ -132,18 +134,23 @@ class Live:
             raise self._error
         return self._status
 
-    def handle(self, event: Arrival | Joined | None) -> None:
-        """Deal with what happened, and with what is due."""
+    def handle(self, events: Sequence[Arrival | Joined]) -> None:
+        """Deal with what happened, in order, and with what is due."""
         with self._lock:
             if self._status is not None:
                 return
             try:
                 now = self.clock()
-                if isinstance(event, Joined):
-                    self._present[event.worker] = True
-                    self._join(event.worker, now)
-                elif event is not None:
-                    self._take(event, now)
+                for event in events:
+                    if isinstance(event, Joined):
+                        self._present[event.worker] = True
+                        self._join(event.worker, now)
+                    else:
+                        self._take(event, now, more=len(events) > 1)
+                    if len(events) > 1 and self._reached(now) is not None:
+                        break
+                if self.server.waiting:
+                    self._give_out(self.server.assign_waiting(now))
                 if now >= self._next_evaluation and not self.evaluator.busy:
                     self.evaluator.ask(self.server.n_steps, now, self.server.x)
                     self._next_evaluation = now + self.bounds.evaluate_every
@@ -160,7 +167,8 @@ class Live:
         self.evaluator.ask(self.server.n_steps, now, self.server.x)
         self.evaluator.close()
         if self.keeper:
-            self._save(now)
+            if self._whole:
+                self._save(now)
             self.keeper.close()
             self.facts.failures += self.keeper.failures
 
@@ -177,12 +185,12 @@ class Live:
             return Ending.TARGET
         if self.interrupted:
             return Ending.INTERRUPTED
-        if server.n_in_flight == 0 and not self.engine.may_join():
+        if server.n_in_flight + len(server.waiting) == 0 and not self.engine.may_join():
             return Ending.TOO_FEW_WORKERS
         return Ending.TIME if now >= bounds.until_time else None
 
-    def _take(self, arrival: Arrival, now: float) -> None:
-        """Deal with what came of one job."""
+    def _take(self, arrival: Arrival, now: float, more: bool) -> None:
+        """Deal with what came of one job; `more`: of one of several."""
         job, failure = arrival.job, arrival.failure
         if arrival.gone:
             self._present[job.worker] = False
@@ -195,7 +203,9 @@ class Live:
             self._give_out(self._lose(job, now))
             return
         self.facts.n_arrived += 1
-        orders = self.server.arrive(job, arrival.gradient, now)
+        self._whole = False  # if the method raises, the server is not to be saved
+        orders = self.server.arrive(job, arrival.gradient, now, more=more)
+        self._whole = True
         if self.on_arrival:
             self.on_arrival(job)
         if self.on_step:

@@ -50,7 +50,8 @@ class _Status(Enum):
 class Ray:
     """An engine whose workers are Ray actors, one call in flight each.
 
-    Arrivals are taken in the order in which they reach the server. A model version above 100 kB
+    Arrivals are taken in the order in which they reach the server; where several wait for it, the
+    jobs that they lead to all read the model after the last of them. A model version above 100 kB
     (1 MB in a Ray that is started here) is put into Ray's object store once, for all jobs that read
     it, and freed with the last of them; a smaller one travels with the call. A job lasts from the
     call to its result's arrival.
@@ -121,7 +122,7 @@ class Ray:
         self._ray = _imported()
         self._now = session.now
         self._events: queue.SimpleQueue[tuple[Callable, tuple]] = queue.SimpleQueue()
-        self._arrivals: deque[Arrival | Joined] = deque()
+        self._arrivals: list[Arrival | Joined] = []
         self._latest: tuple[int, Any] = (-1, None)
         self._inline, self._dtype = _INLINE, session.dtype
         self._owns_ray = self._connect(sum(o["num_cpus"] for o in options))
@@ -153,24 +154,29 @@ class Ray:
         self._send_next(worker)
         return True
 
-    def wait(self, seconds: float) -> Arrival | Joined | None:
-        """Return what happens next, in order of arrival; None if nothing within `seconds`.
+    def wait(self, seconds: float) -> Sequence[Arrival | Joined]:
+        """Return all that has happened, in order of arrival; nothing after `seconds`.
 
         Nothing is delivered from Ray's own thread, which must not wait for the server.
         """
         end = time.monotonic() + seconds
         while not self._arrivals:
-            try:
-                act, arguments = self._events.get(
-                    timeout=max(min(end - time.monotonic(), 0.5), 0.0)
-                )
-            except queue.Empty:
-                self._kill_late()
-                if not self._arrivals and time.monotonic() >= end:
-                    return None
-                continue
-            act(*arguments)
-        return self._arrivals.popleft()
+            self._act(max(min(end - time.monotonic(), 0.5), 0.0))
+            self._kill_late()
+            if time.monotonic() >= end:
+                break
+        happened, self._arrivals = self._arrivals, []
+        return happened
+
+    def _act(self, seconds: float) -> None:
+        """Do what is to be done by the server's thread; wait for the first so long."""
+        try:
+            act, arguments = self._events.get(timeout=seconds)
+            while True:
+                act(*arguments)
+                act, arguments = self._events.get_nowait()
+        except queue.Empty:
+            return
 
     def may_join(self) -> bool:
         """Say whether an actor is starting, or waits for room in the cluster."""
@@ -235,12 +241,8 @@ class Ray:
         """Wait for the workers of the first jobs; later ones will join."""
         end = time.monotonic() + self.patience
         while self.may_join() and (left := end - time.monotonic()) > 0:
-            try:
-                act, arguments = self._events.get(timeout=left)
-            except queue.Empty:
-                break
-            act(*arguments)
-        reports, self._arrivals = self._arrivals, deque()
+            self._act(left)
+        reports, self._arrivals = self._arrivals, []
         if not any(worker.status == _Status.READY for worker in self._workers):
             said = [report.failure for report in reports if isinstance(report, Arrival)]
             why = self._workers[0].failure or (

@@ -75,6 +75,8 @@ class _Event(IntEnum):
     ARRIVED = 0
     LOST = 1
     JOINED = 2
+    ARRIVED_WITH_OTHERS = 3
+    ALL_TAKEN = 4
 
 
 class _Events:
@@ -144,6 +146,8 @@ class Server:
         self.jobs: list[Job] = []
         self.step_times: list[float] = []
         self.n_in_flight = 0
+        self.waiting: list[int] = []
+        """Workers whose next job waits for `assign_waiting`."""
         self._events = _Events()
         self._deciding_only = False
         self._rows: list[tuple[int, int, int, int, float]] = []
@@ -189,9 +193,16 @@ class Server:
         """The model now, of shape (dim, 1)."""
         return self.model(self.n_steps)
 
-    def arrive(self, job: Job, gradient: np.ndarray | None, now: float) -> Orders:
-        """Put an arrived gradient, of shape (dim, 1), to the method and carry out what it says."""
-        self._events.add(_Event.ARRIVED, job.row, -1, now)
+    def arrive(
+        self, job: Job, gradient: np.ndarray | None, now: float, *, more: bool = False
+    ) -> Orders:
+        """Put an arrived gradient, of shape (dim, 1), to the method and carry out what it says.
+
+        With `more` it is one of several that were waiting: the jobs that the method assigns wait
+        for `assign_waiting`, so that they all read the model after the last of these.
+        """
+        kind = _Event.ARRIVED_WITH_OTHERS if more else _Event.ARRIVED
+        self._events.add(kind, job.row, -1, now)
         job.arrival_time, job.gradient = now, gradient
         self._unfinished[job.worker].remove(job)
         self.n_in_flight -= 1
@@ -205,6 +216,8 @@ class Server:
             elif code == decisions.STEP:
                 self._take_step(now)
                 orders.n_steps += 1
+            elif code == decisions.ASSIGN and more:
+                self.waiting.append(target)
             elif code == decisions.ASSIGN:
                 self._assign(target, now, orders)
             elif code == decisions.DROP:
@@ -216,6 +229,7 @@ class Server:
                     orders.cancelled.append(unfinished)
                     self.n_in_flight -= 1
                 self._unfinished[target].clear()
+                self.waiting = [worker for worker in self.waiting if worker != target]
             elif code == decisions.HOLD:
                 entry = self._entries[target]
                 job.since = self.n_steps if entry.weight != 0 else -1
@@ -227,6 +241,15 @@ class Server:
                 self._clear(target)
         called_off = {id(job) for job in orders.cancelled}
         orders.assigned = [job for job in orders.assigned if id(job) not in called_off]
+        return orders
+
+    def assign_waiting(self, now: float) -> Orders:
+        """Assign, at the current model, the jobs that wait since arrivals with `more`."""
+        self._events.add(_Event.ALL_TAKEN, -1, -1, now)
+        orders = Orders()
+        for worker in self.waiting:
+            self._assign(worker, now, orders)
+        self.waiting = []
         return orders
 
     def expects(self, job: Job) -> bool:
@@ -251,11 +274,6 @@ class Server:
         orders = Orders()
         self._assign(worker, now, orders)
         return orders
-
-    @property
-    def n_arrived(self) -> int:
-        """How many gradients have arrived."""
-        return self._events.kinds.count(_Event.ARRIVED)
 
     def unfinished(self) -> list[Job]:
         """Return the jobs that are still to arrive, in the order of their assignment."""
@@ -298,8 +316,10 @@ class Server:
         self.start(0.0)
         try:
             for kind, row, worker, time in events:
-                if kind == _Event.ARRIVED:
-                    self.arrive(self.jobs[row], None, time)
+                if kind in (_Event.ARRIVED, _Event.ARRIVED_WITH_OTHERS):
+                    self.arrive(self.jobs[row], None, time, more=kind != _Event.ARRIVED)
+                elif kind == _Event.ALL_TAKEN:
+                    self.assign_waiting(time)
                 elif kind == _Event.LOST:
                     self.lose(self.jobs[row], time, None if worker < 0 else worker)
                 else:

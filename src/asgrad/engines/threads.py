@@ -78,12 +78,13 @@ class Threads:
         worker.put(job, x)
         return True
 
-    def wait(self, seconds: float) -> Arrival | Joined | None:
-        """Wait for the end of the run, or so long; return a job that is past its deadline.
+    def wait(self, seconds: float) -> Sequence[Arrival | Joined]:
+        """Wait for the end of the run, or so long; return the jobs that are past their deadline.
 
         All else the workers deliver themselves: a thread less to wake for every gradient.
         """
         self._session.ended.wait(seconds)
+        late: list[Arrival] = []
         for index, worker in enumerate(self._workers):
             job, limit = worker.running, worker.record.deadline
             if job is None or job.fate != Fate.IN_FLIGHT:
@@ -91,8 +92,8 @@ class Threads:
             if self._session.now() - job.start_time > limit:
                 self._workers[index] = worker.replaced()
                 failure = f"no answer within {limit:.3g} s"
-                return Arrival(job, None, failure, gone=self._workers[index].fail())
-        return None
+                late.append(Arrival(job, None, failure, gone=self._workers[index].fail()))
+        return late
 
     def may_join(self) -> bool:
         """Say no: a thread that is gone does not come back."""
@@ -192,10 +193,10 @@ class _Worker:
             if self._stopped:
                 return
             if failure:
-                session.deliver(Arrival(job, None, failure, gone=self.fail()))
+                session.deliver([Arrival(job, None, failure, gone=self.fail())])
             else:
                 found = gradient if is_finite(gradient) else NOT_FINITE
-                session.deliver(arrival_of(job, found))
+                session.deliver([arrival_of(job, found)])
 
     def _sleep(self, job: Job, end: float) -> None:
         """Sleep until `end` on the run's clock, as long as the job is wanted."""

@@ -78,7 +78,7 @@ class Session:
     seed: int
     now: Callable[[], float]
     """The run's clock, in seconds."""
-    deliver: Callable[[Arrival | Joined], None]
+    deliver: Callable[[Sequence[Arrival | Joined]], None]
     """Tell the run what happened, from any thread; it may submit jobs before it returns."""
     ended: threading.Event
     """Set when the run has ended."""
@@ -93,10 +93,10 @@ class Engine(Protocol):
     def submit(self, job: Job, x: np.ndarray) -> bool:
         """Queue a job at model `x`, of shape (dim, 1); False if its worker is gone."""
 
-    def wait(self, seconds: float) -> Arrival | Joined | None:
+    def wait(self, seconds: float) -> Sequence[Arrival | Joined]:
         """Wait until something happens that was not delivered otherwise, the run ends, or so long.
 
-        Events are delivered and returned in the order in which they happen.
+        Returns all that has happened. Events are delivered and returned in their order.
         """
 
     def may_join(self) -> bool:

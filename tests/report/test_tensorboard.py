@@ -1,0 +1,41 @@
+"""TensorBoard logs: what was evaluated can be read back from them."""
+
+from __future__ import annotations
+
+import pytest
+
+from asgrad.report.tensorboard import logged
+
+
+def test_evaluations_are_logged_and_passed_on(tmp_path):
+    """Loss, gradient norm and speed at their steps; the callback is called as well."""
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    seen = []
+    with logged(tmp_path, lambda *values: seen.append(values)) as log:
+        log(0, 0.0, 2.0, 1.0)
+        log(50, 0.5, 1.5, 0.25)
+        log(80, 1.5, 1.25, 0.125)
+    assert seen == [(0, 0.0, 2.0, 1.0), (50, 0.5, 1.5, 0.25), (80, 1.5, 1.25, 0.125)]
+    events = EventAccumulator(str(tmp_path))
+    events.Reload()
+
+    def values(name: str) -> list[tuple[int, float]]:
+        return [(e.step, e.tensor_proto.float_val[0]) for e in events.Tensors(name)]
+
+    assert values("loss") == [(0, 2.0), (50, 1.5), (80, 1.25)]
+    assert values("gradient norm") == [(0, 1.0), (50, 0.25), (80, 0.125)]
+    assert values("steps a second") == [(50, 100.0), (80, 30.0)]
+
+
+def test_without_tensorboard_nothing_is_written(tmp_path, monkeypatch):
+    """The callback itself is given."""
+    monkeypatch.setattr("asgrad.report.tensorboard.find_spec", lambda name: None)
+
+    def callback(*values):
+        """Not called."""
+
+    with logged(tmp_path / "logs", callback) as log:
+        assert log is callback
+    assert not (tmp_path / "logs").exists()
