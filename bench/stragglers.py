@@ -1,10 +1,11 @@
 """Stragglers staged for real: the numbers and the figure of docs/stragglers.md.
 
-python -m bench.stragglers [--seconds 15] [--seeds 3] [--figure docs/stragglers.png]
+python -m bench.stragglers [--seconds 15] [--seeds 3] [--equal] [--figure docs/stragglers.png]
 
 Four worker threads train a small convolutional network on the digits; every job sleeps, three
-workers 20 ms and the fourth five times as long as the others take in all. The stepsize of every
-method is tuned beforehand by replay, on traces that are simulated with the workers' measured times.
+workers 20 ms and the fourth so long that its job takes five times as long (with --equal 20 ms too).
+The stepsize of every method is tuned beforehand by replay, on traces that are simulated with the
+workers' measured times.
 """
 
 from __future__ import annotations
@@ -32,9 +33,9 @@ STEPSIZES = 0.0125 * 2.0 ** np.arange(8)
 FAST, SLOW = 0.020, 0.110
 
 
-def engine() -> ag.Threads:
-    """Three workers and a slow one."""
-    return ag.Threads(sleep=ag.times.Fixed(scale=[FAST, FAST, FAST, SLOW]))
+def engine(slow: float) -> ag.Threads:
+    """Three workers, and one that sleeps `slow` seconds a job."""
+    return ag.Threads(sleep=ag.times.Fixed(scale=[FAST, FAST, FAST, slow]))
 
 
 def first_time(times: np.ndarray, accuracy: np.ndarray, target: float) -> float:
@@ -62,16 +63,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="bench.stragglers")
     parser.add_argument("--seconds", type=float, default=15.0)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--equal", action="store_true")
     parser.add_argument("--figure", default="docs/stragglers.png")
     said = parser.parse_args()
+    slow = FAST if said.equal else SLOW
     figure = Figure(figsize=(11, 4.6), layout="constrained")
     axes = figure.subplots(1, 2)
     for axis, (split, target) in zip(axes, SPLITS.items(), strict=True):
         problem = digits_cnn(4, split=split, batch=32)
         with tempfile.TemporaryDirectory() as folder:
             profile = ag.train(
-                problem, ag.methods.Pure(), 1e-9, engine=engine(), until_time=8.0, dtype="float32",
-                evaluate_every=0.5,
+                problem, ag.methods.Pure(), 1e-9, engine=engine(slow), until_time=8.0,
+                dtype="float32", evaluate_every=0.5,
             )  # fmt: skip
             times = ag.times.FromRun(str(profile.trace.save(Path(folder) / "trace")))
             took = profile.trace.jobs.arrival_time - profile.trace.jobs.start_time
@@ -86,7 +89,7 @@ def main() -> None:
         for name, method in METHODS.items():
             runs = [
                 ag.train(
-                    problem, method, stepsizes[name], engine=engine(), until_time=said.seconds,
+                    problem, method, stepsizes[name], engine=engine(slow), until_time=said.seconds,
                     dtype="float32", evaluate_every=0.25, seed=seed,
                 )
                 for seed in range(said.seeds)
