@@ -259,3 +259,14 @@ def test_ctrl_c_ends_a_live_run_in_order(tmp_path):
     assert process.returncode == 0, errors
     assert "stopped by interrupted" in output
     assert asgrad("replay", str(folder), "--verify").returncode == 0
+
+
+def test_a_run_on_ray_is_verified(tmp_path):
+    """Ray is started for it and stopped."""
+    pytest.importorskip("ray")
+    folder = tmp_path / "run"
+    done = asgrad("train", "--engine", "ray", "--workers", "2", "--steps", "40",
+                  "--out", str(folder))  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "times measured:ray" in done.stdout
+    assert asgrad("replay", str(folder), "--verify").returncode == 0

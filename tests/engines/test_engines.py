@@ -307,3 +307,48 @@ def test_workers_leave_and_join(fake):
     assert not ((own > times[21]) & (own < times[60])).any()
     assert (own > times[60]).any()
     assert any("the worker left" in failure for failure in run.failures)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"n_workers": 4}, "the problem has 3 workers, n_workers is 4"),
+        ({"n_workers": 0}, "n_workers must be an integer >= 1"),
+        ({"cpus": [1.0, 2.0]}, "cpus must hold one value for each of the 3 workers, got 2"),
+        ({"gpus": -1}, "gpus must be finite and >= 0"),
+        ({"resources": [{"a100": 1}]}, "resources must hold one value for each of the 3"),
+        ({"strategy": "PACK"}, "unknown strategy 'PACK'"),
+        ({"patience": 0}, "patience must be finite and > 0"),
+    ],
+)
+def test_what_ray_is_not_asked_for(options, said, fake):
+    """Each wrong option is named with its rule."""
+    with pytest.raises(ag.AsgradError, match=said):
+        ag.train(Faulty(), ag.methods.Pure(), 0.1, steps=5, engine=ag.Ray(**options))
+
+
+def test_actors_ask_for_what_their_workers_need(fake, monkeypatch):
+    """One set of options a worker; Ray itself repeats nothing."""
+    asked = []
+    remote = fake.remote
+
+    def recording(cls):
+        made = remote(cls)
+        made.options = lambda **options: asked.append(options) or made
+        return made
+
+    monkeypatch.setattr(fake, "remote", recording, raising=False)
+    engine = ag.Ray(cpus=2, gpus=[1, 0.5, 0], resources={"a100": 1}, strategy="SPREAD")
+    train(Faulty(), ag.methods.Pure(), engine, steps=5)
+    assert [options["num_gpus"] for options in asked] == [1, 0.5, 0]
+    assert all(options["num_cpus"] == 2 for options in asked)
+    assert all(options["resources"] == {"a100": 1} for options in asked)
+    assert all(options["scheduling_strategy"] == "SPREAD" for options in asked)
+    assert all(options["max_restarts"] == options["max_task_retries"] == 0 for options in asked)
+
+
+def test_without_ray_it_is_said_how_to_get_it(monkeypatch):
+    """In one line."""
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(ag.AsgradError, match=r"pip install 'asgrad\[ray\]'"):
+        ag.train(Faulty(), ag.methods.Pure(), 0.1, steps=5, engine=ag.Ray())

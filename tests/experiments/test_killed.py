@@ -26,6 +26,7 @@ stepsize = 0.2
 optimizer = "heavy-ball"
 checkpoint_steps = 20
 slowdown = [1, 2, 3]
+engine = "{engine}"
 out = "{out}"
 """
 
@@ -59,11 +60,13 @@ def check_run(folder: Path, steps: int) -> None:
     assert not folder.with_name(f"{folder.name}-unfinished").exists()
 
 
-def survive(folder: Path, method: str, steps: int, moments: Sequence[float]) -> int:
+def survive(
+    folder: Path, method: str, steps: int, moments: Sequence[float], engine: str = "threads"
+) -> int:
     """Train with a kill at each of the moments, in seconds after a start; return the kills."""
     folder.mkdir()
     config, run = folder / "config.toml", folder / "run"
-    config.write_text(CONFIG.format(method=method, steps=steps, out=run))
+    config.write_text(CONFIG.format(method=method, steps=steps, out=run, engine=engine))
     kills = 0
     for moment in moments:
         begun = run.exists() or run.with_name("run-unfinished").exists()
@@ -83,7 +86,9 @@ def survive(folder: Path, method: str, steps: int, moments: Sequence[float]) -> 
 def test_a_killed_run_goes_on(tmp_path):
     """Killed once in the middle, once soon after its resumption."""
     config, run = tmp_path / "config.toml", tmp_path / "run"
-    config.write_text(CONFIG.format(method="ringmaster:max_delay=2", steps=20_000, out=run))
+    config.write_text(
+        CONFIG.format(method="ringmaster:max_delay=2", steps=20_000, out=run, engine="threads")
+    )
     process = subprocess.Popen([*RUN, str(config)])
     kept = tmp_path / "run-unfinished" / "checkpoints"
     limit = time.monotonic() + 60
@@ -113,3 +118,12 @@ def test_many_kills_at_random_moments(method, tmp_path):
         for i in range(5)
     )
     assert kills >= 10
+
+
+@pytest.mark.soak
+def test_many_kills_of_a_server_on_ray(tmp_path):
+    """Its actors die with it."""
+    pytest.importorskip("ray")
+    random.seed(1)
+    moments = [random.uniform(8.0, 14.0) for _ in range(4)]
+    assert survive(tmp_path / "run", "pure", 12_000, moments, engine="ray") >= 2
