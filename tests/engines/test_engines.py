@@ -141,7 +141,7 @@ def test_compiled_problems_give_the_same_bits(engine, dtype):
 
 def test_large_models_give_the_same_bits(engine):
     """Models that do not travel with the call."""
-    train(Faulty(dim=30_000), ag.methods.Pure(), engine(), steps=30)
+    train(Faulty(dim=150_000), ag.methods.Pure(), engine(), steps=30)
 
 
 def test_what_a_worker_raises_loses_its_job_and_the_run_goes_on(engine):
@@ -266,7 +266,7 @@ def test_a_model_version_is_stored_once_and_only_if_large(fake):
     """Sync gives three workers the same model: one put a step; a small model travels along."""
     train(Faulty(), ag.methods.Sync(), ag.Ray(), steps=10)
     assert fake.n_puts == 1  # the problem
-    train(Faulty(dim=30_000), ag.methods.Sync(), ag.Ray(), steps=10)
+    train(Faulty(dim=150_000), ag.methods.Sync(), ag.Ray(), steps=10)
     assert fake.n_puts == 2 + 11
 
 

@@ -21,7 +21,7 @@ from asgrad.engines.workers import (
     Joined,
     Limits,
     Record,
-    Session,
+    RunContext,
     arrival_of,
     check_slowdown,
     is_finite,
@@ -101,9 +101,9 @@ class Ray:
         if self.n_workers is not None:
             check_integer("Ray", "n_workers", self.n_workers, minimum=1)
 
-    def open(self, session: Session) -> None:
+    def open(self, context: RunContext) -> None:
         """Start the actors and wait until they are ready."""
-        problem = session.problem
+        problem = context.problem
         n = problem.n_workers
         if self.n_workers not in (None, n):
             raise AsgradError(f"Ray: the problem has {n} workers, n_workers is {self.n_workers}.")
@@ -120,18 +120,18 @@ class Ray:
             for worker in range(n)
         ]
         self._ray = _imported()
-        self._now = session.now
+        self._now = context.now
         self._events: queue.SimpleQueue[tuple[Callable, tuple]] = queue.SimpleQueue()
         self._arrivals: list[Arrival | Joined] = []
         self._latest: tuple[int, Any] = (-1, None)
-        self._inline, self._dtype = _INLINE, session.dtype
+        self._inline, self._dtype = _INLINE, context.dtype
         self._owns_ray = self._connect(sum(o["num_cpus"] for o in options))
         actor_class = self._ray.remote(_Actor)
         shared = self._ray.put(problem)
         self._workers = [
             _Worker(
                 actor_class.options(**options[i]),
-                (shared, session.key, session.dtype, i, slowdown[i], self._inline),
+                (shared, context.key, context.dtype, i, slowdown[i], self._inline),
                 Record(self._limits),
             )
             for i in range(n)

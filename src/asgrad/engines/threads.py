@@ -16,7 +16,7 @@ from asgrad.engines.workers import (
     Joined,
     Limits,
     Record,
-    Session,
+    RunContext,
     arrival_of,
     check_slowdown,
     is_finite,
@@ -59,15 +59,15 @@ class Threads:
     def __post_init__(self) -> None:
         self._limits = Limits("Threads", self.deadline, self.least_deadline, self.restarts)
 
-    def open(self, session: Session) -> None:
+    def open(self, context: RunContext) -> None:
         """Start the workers, after one gradient has compiled or loaded the kernels."""
-        n = session.problem.n_workers
+        n = context.problem.n_workers
         slowdown = check_slowdown("Threads", self.slowdown, n)
-        _warm_up(session)
-        self._session = session
-        clock = self.sleep.begin(n, session.seed) if self.sleep else None
+        _warm_up(context)
+        self._context = context
+        clock = self.sleep.begin(n, context.seed) if self.sleep else None
         self._workers = [
-            _Worker(session, clock, slowdown[i], i, Record(self._limits)) for i in range(n)
+            _Worker(context, clock, slowdown[i], i, Record(self._limits)) for i in range(n)
         ]
 
     def submit(self, job: Job, x: np.ndarray) -> bool:
@@ -83,13 +83,13 @@ class Threads:
 
         All else the workers deliver themselves: a thread less to wake for every gradient.
         """
-        self._session.ended.wait(seconds)
+        self._context.ended.wait(seconds)
         late: list[Arrival] = []
         for index, worker in enumerate(self._workers):
             job, limit = worker.running, worker.record.deadline
             if job is None or job.fate != Fate.IN_FLIGHT:
                 continue
-            if self._session.now() - job.start_time > limit:
+            if self._context.now() - job.start_time > limit:
                 self._workers[index] = worker.replaced()
                 failure = f"no answer within {limit:.3g} s"
                 late.append(Arrival(job, None, failure, gone=self._workers[index].fail()))
@@ -107,22 +107,22 @@ class Threads:
             worker.thread.join(timeout=0.5)
 
 
-def _warm_up(session: Session) -> None:
+def _warm_up(context: RunContext) -> None:
     """Compute one gradient before the clock starts: kernels are compiled or loaded by it."""
-    problem, dtype = session.problem, session.dtype
+    problem, dtype = context.problem, context.dtype
     x, out = (np.zeros((problem.dim, 1), dtype) for _ in range(2))
     x[:, 0] = problem.x0
     buffers = worker_buffers(problem, dtype)
-    problem.kernels()[0](*problem.pack(np.dtype(dtype)), x, 0, 0, session.key, out, *buffers)
+    problem.kernels()[0](*problem.pack(np.dtype(dtype)), x, 0, 0, context.key, out, *buffers)
 
 
 class _Worker:
     """One worker: a thread, its inbox, and how it has done."""
 
     def __init__(
-        self, session: Session, clock: Clock | None, slowdown: float, index: int, record: Record
+        self, context: RunContext, clock: Clock | None, slowdown: float, index: int, record: Record
     ):
-        self._settings = (session, clock, slowdown, index, record)
+        self._settings = (context, clock, slowdown, index, record)
         self.inbox: queue.SimpleQueue[tuple[Job, np.ndarray] | None] = queue.SimpleQueue()
         self.running: Job | None = None
         self.record = record
@@ -160,8 +160,8 @@ class _Worker:
 
     def _work(self) -> None:
         """Compute one job after the other."""
-        session, clock, slowdown, index, record = self._settings
-        problem, key, dtype, now = session.problem, session.key, session.dtype, session.now
+        context, clock, slowdown, index, record = self._settings
+        problem, key, dtype, now = context.problem, context.key, context.dtype, context.now
         compute = problem.kernels()[0]
         packed = problem.pack(np.dtype(dtype))
         buffers = worker_buffers(problem, dtype)
@@ -193,10 +193,10 @@ class _Worker:
             if self._stopped:
                 return
             if failure:
-                session.deliver([Arrival(job, None, failure, gone=self.fail())])
+                context.deliver([Arrival(job, None, failure, gone=self.fail())])
             else:
                 found = gradient if is_finite(gradient) else NOT_FINITE
-                session.deliver([arrival_of(job, found)])
+                context.deliver([arrival_of(job, found)])
 
     def _sleep(self, job: Job, end: float) -> None:
         """Sleep until `end` on the run's clock, as long as the job is wanted."""

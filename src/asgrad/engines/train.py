@@ -16,7 +16,7 @@ from asgrad.engines.replay import check_parts, checked_start, rules_of
 from asgrad.engines.server import Job, Server
 from asgrad.engines.simulate import versions
 from asgrad.engines.threads import Threads
-from asgrad.engines.workers import Engine, Session
+from asgrad.engines.workers import Engine, RunContext
 from asgrad.errors import AsgradError, check_choice, check_integer, check_kind, check_positive
 from asgrad.methods.base import Method
 from asgrad.optimizers import SGD, Optimizer
@@ -208,7 +208,7 @@ def train(
     run = Live(server, engine, bounds, facts, clock)
     run.on_step, run.on_arrival = on_step, on_arrival
     key = stream_key(seed, Purpose.GRADIENT)
-    engine.open(Session(problem, key, dtype, seed, clock, run.handle, run.ended))
+    engine.open(RunContext(problem, key, dtype, seed, clock, run.handle, run.ended))
     evaluator = Evaluator(problem, dtype, done, on_evaluation)
     keeper = None
     if checkpoints is not None:

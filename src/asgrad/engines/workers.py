@@ -23,7 +23,7 @@ __all__ = [
     "Joined",
     "Limits",
     "Record",
-    "Session",
+    "RunContext",
     "arrival_of",
     "check_slowdown",
     "is_finite",
@@ -68,7 +68,7 @@ class Joined(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Session:
+class RunContext:
     """What a live run gives its engine."""
 
     problem: Problem
@@ -87,7 +87,7 @@ class Session:
 class Engine(Protocol):
     """Real workers."""
 
-    def open(self, session: Session) -> None:
+    def open(self, context: RunContext) -> None:
         """Start the workers."""
 
     def submit(self, job: Job, x: np.ndarray) -> bool:
