@@ -83,7 +83,7 @@ def rates(dim: int, steps: int) -> tuple[float, float]:
     """The plain loop, then ours."""
     import ray
 
-    ray.init(num_cpus=N_WORKERS, include_dashboard=False, log_to_driver=False,
+    ray.init(address="local", num_cpus=N_WORKERS, include_dashboard=False, log_to_driver=False,
              logging_level="error")  # fmt: skip
     loop = plain(ray, dim, steps)
     ray.shutdown()

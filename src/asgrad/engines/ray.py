@@ -225,7 +225,13 @@ class Ray:
             "max_direct_call_object_size": _INLINE_HERE,
             "task_rpc_inlined_bytes_limit": 100 * _INLINE_HERE,
         }
-        self._ray.init(num_cpus=room, include_dashboard=False, _system_config=limits, **quiet)
+        self._ray.init(
+            address="local",  # not a cluster that runs here already
+            num_cpus=room,
+            include_dashboard=False,
+            _system_config=limits,
+            **quiet,
+        )
         return True
 
     def _start(self, index: int) -> None:
