@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -141,14 +142,17 @@ class Live:
                 return
             try:
                 now = self.clock()
-                for event in events:
+                waiting, several = deque(events), len(events) > 1
+                while waiting and not (several and self._reached(now)):
+                    event = waiting.popleft()
                     if isinstance(event, Joined):
                         self._present[event.worker] = True
                         self._join(event.worker, now)
                     else:
-                        self._take(event, now, more=len(events) > 1)
-                    if len(events) > 1 and self._reached(now) is not None:
-                        break
+                        self._take(event, now, more=several)
+                    if several and not waiting:  # what has come in the meantime
+                        waiting += self.engine.wait(0.0)
+                        now = self.clock()
                 if self.server.waiting:
                     self._give_out(self.server.assign_waiting(now))
                 if now >= self._next_evaluation and not self.evaluator.busy:

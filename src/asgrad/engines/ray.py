@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import math
 import os
 import queue
@@ -224,6 +225,7 @@ class Ray:
         limits = {
             "max_direct_call_object_size": _INLINE_HERE,
             "task_rpc_inlined_bytes_limit": 100 * _INLINE_HERE,
+            "free_objects_batch_size": 1,  # at once: fresh memory costs more than a copy
         }
         self._ray.init(
             address="local",  # not a cluster that runs here already
@@ -296,7 +298,7 @@ class Ray:
             worker.running = job
             job.start_time = self._now()
             if isinstance(model, np.ndarray):  # bytes: Ray sends them with the least ado
-                ref = worker.compute.remote(job.draw.to_bytes(8, "little") + model.tobytes())
+                ref = worker.compute.remote(b"".join((job.draw.to_bytes(8, "little"), model)))
             else:
                 ref = worker.compute.remote(job.draw.to_bytes(8, "little"), model)
             self._follow(ref, self._has_ended, job, worker.actor)
@@ -383,6 +385,7 @@ class _Actor:
     def __init__(
         self, problem: Problem, key: int, dtype: str, index: int, slowdown: float, inline: int
     ):
+        _keep_freed_memory()
         self._problem, self._key = problem, key
         self._index, self._slowdown, self._inline = index, slowdown, inline
         self._compute = problem.kernels()[0]
@@ -414,6 +417,21 @@ class _Actor:
         if not is_finite(gradient):
             return NOT_FINITE
         return gradient.tobytes() if gradient.nbytes <= self._inline else gradient
+
+
+def _keep_freed_memory() -> None:
+    """Tell the allocator that what is freed will be needed again at once, by the next job.
+
+    Otherwise each message of some 100 kB is given back to the system, page by page, and asked for
+    anew. Only where the C library is glibc.
+    """
+    m_trim_threshold, m_mmap_threshold = -1, -3  # as malloc.h has them
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):
+        return
+    mallopt(m_trim_threshold, 1 << 30)
+    mallopt(m_mmap_threshold, 1 << 25)
 
 
 class _Memory:
