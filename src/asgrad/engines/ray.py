@@ -36,6 +36,7 @@ __all__ = ["Ray"]
 
 _INLINE = 100_000  # bytes; Ray sends smaller arguments with the call, without its object store
 _INLINE_HERE = 1_000_000  # the same in a Ray that is started for this run
+_BETWEEN_LOOKS = 0.5  # seconds after which deadlines are looked at again
 
 
 class _Status(Enum):
@@ -125,6 +126,7 @@ class Ray:
         self._events: queue.SimpleQueue[tuple[Callable, tuple]] = queue.SimpleQueue()
         self._arrivals: list[Arrival | Joined] = []
         self._latest: tuple[int, Any] = (-1, None)
+        self._next_look = 0.0
         self._inline, self._dtype = _INLINE, context.dtype
         self._owns_ray = self._connect(sum(o["num_cpus"] for o in options))
         actor_class = self._ray.remote(_Actor)
@@ -162,8 +164,10 @@ class Ray:
         """
         end = time.monotonic() + seconds
         while not self._arrivals:
-            self._act(max(min(end - time.monotonic(), 0.5), 0.0))
-            self._kill_late()
+            self._act(max(min(end - time.monotonic(), _BETWEEN_LOOKS), 0.0))
+            if time.monotonic() >= self._next_look:
+                self._kill_late()
+                self._next_look = time.monotonic() + _BETWEEN_LOOKS
             if time.monotonic() >= end:
                 break
         happened, self._arrivals = self._arrivals, []
@@ -250,18 +254,20 @@ class Ray:
         end = time.monotonic() + self.patience
         while self.may_join() and (left := end - time.monotonic()) > 0:
             self._act(left)
-        reports, self._arrivals = self._arrivals, []
+        self._arrivals.clear()  # all are present at the start
         if not any(worker.status == _Status.READY for worker in self._workers):
-            said = [report.failure for report in reports if isinstance(report, Arrival)]
-            why = self._workers[0].failure or (
-                f"each asks for {options[0]['num_cpus']:g} CPUs, {options[0]['num_gpus']:g} GPUs "
-                f"and {options[0]['resources'] or 'no other resources'}, the cluster has "
-                f"{self._ray.cluster_resources()}"
+            failures = [worker.failure for worker in self._workers if worker.failure]
+            why = (
+                failures[0]
+                if failures
+                else (
+                    f"each asks for {options[0]['num_cpus']:g} CPUs, {options[0]['num_gpus']:g} GPUs "
+                    f"and {options[0]['resources'] or 'no other resources'}, the cluster has "
+                    f"{self._ray.cluster_resources()}"
+                )
             )
             self.close()
-            raise AsgradError(
-                f"Ray: no worker was ready within {self.patience:g} s: {said[0] if said else why}."
-            )
+            raise AsgradError(f"Ray: no worker was ready within {self.patience:g} s: {why}.")
 
     def _follow(self, ref: Any, act: Callable, *arguments: Any) -> None:
         """Have `act(*arguments, future)` done by the server's thread when a call has ended."""
@@ -298,7 +304,7 @@ class Ray:
             worker.running = job
             job.start_time = self._now()
             if isinstance(model, np.ndarray):  # bytes: Ray sends them with the least ado
-                ref = worker.compute.remote(b"".join((job.draw.to_bytes(8, "little"), model)))
+                ref = worker.compute.remote(b"".join((job.draw.to_bytes(8, "little"), model.data)))
             else:
                 ref = worker.compute.remote(job.draw.to_bytes(8, "little"), model)
             self._follow(ref, self._has_ended, job, worker.actor)

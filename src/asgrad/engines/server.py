@@ -1,8 +1,8 @@
 """The server of a live run: it carries out a method's decisions, steps, and writes the trace.
 
 It knows no clock and no workers: an engine tells it what arrived and when, and gives out the jobs
-that it names. Its step is the walk of `replay`, compiled once for both, over a plan that grows with
-the run: so the trace that it writes gives back its model bit for bit.
+that it names. Its arithmetic is that of `replay`: so the trace that it writes gives back its model
+bit for bit.
 """
 
 from __future__ import annotations
@@ -12,29 +12,19 @@ from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import Any
 
 import numpy as np
 
-from asgrad.engines.blocks import Blocks, new_blocks
-from asgrad.engines.plan import Plan
-from asgrad.engines.walk import (
-    N_CURSORS,
-    PAUSE,
-    STEP,
-    Rules,
-    bound_kernels,
-    compiled_walk,
-    delivered,
-)
+from asgrad.engines.arithmetic import Arithmetic
+from asgrad.engines.walk import Rules
 from asgrad.errors import AsgradError
 from asgrad.methods import decisions
 from asgrad.methods.base import Method
 from asgrad.optimizers import Optimizer
-from asgrad.problems.base import Packed, Problem
-from asgrad.stepsizes import Constant, Stepsize
+from asgrad.problems.base import Problem
+from asgrad.stepsizes import Stepsize
 from asgrad.trace import Contributions, Fate, Jobs
-from asgrad.transforms import Identity, Transform
+from asgrad.transforms import Transform
 
 __all__ = ["Job", "Orders", "Server"]
 
@@ -142,14 +132,12 @@ class Server:
         self.method = method
         self.opening = method.begin(problem.n_workers, seed)
         self.n_workers = problem.n_workers
-        self.n_steps = 0
         self.jobs: list[Job] = []
         self.step_times: list[float] = []
         self.n_in_flight = 0
         self.waiting: list[int] = []
         """Workers whose next job waits for `assign_waiting`."""
         self._events = _Events()
-        self._deciding_only = False
         self._rows: list[tuple[int, int, int, int, float]] = []
         self._draws = [0] * problem.n_workers
         self._unfinished: list[list[Job]] = [[] for _ in range(problem.n_workers)]
@@ -157,24 +145,16 @@ class Server:
         self._entries = [_Entry() for _ in range(self.opening.n_entries)]
         self._touched: set[int] = set()
         self._out = self.opening.decision_table(problem.n_workers)
-        self._kernels = bound_kernels(dtype, delivered, stepsize, transform, optimizer)
-        self._rules, self._dtype, self._dim = rules, np.dtype(dtype), problem.dim
-        self._walk = compiled_walk(dtype)
-        self._blocks = self._new_blocks(problem, transform, optimizer, gamma)
-        self._plan = _growing_plan(1024, 64)
-        self._free = list(range(self._blocks.models.shape[0]))
-        self._readers: dict[int, int] = {0: 1}
-        slot = self._free.pop()
-        self._plan.slot[0] = slot
-        self._blocks.models[slot, :, 0] = x0
-        self._cursor = np.zeros(N_CURSORS, np.int64)
-        self._no_values = np.zeros(0, self._dtype)
-        self._only_read = (
-            isinstance(stepsize, Constant)
-            and isinstance(transform, Identity)
-            and self.opening.n_entries == 0
-        )
-        self._cursor[PAUSE] = 1
+        self._dtype, self._dim = np.dtype(dtype), problem.dim
+        self._numbers = Arithmetic(
+            problem, self.opening.n_entries, self.opening.workers.size + 2, stepsize, rules,
+            transform, optimizer, x0, gamma, dtype,
+        )  # fmt: skip
+
+    @property
+    def n_steps(self) -> int:
+        """The steps that have been taken."""
+        return self._numbers.n_steps
 
     def start(self, now: float) -> Orders:
         """Assign the first jobs."""
@@ -185,8 +165,7 @@ class Server:
 
     def model(self, step: int) -> np.ndarray:
         """Return x_step, of shape (dim, 1); a view that stays valid while a job reads it."""
-        block: np.ndarray = self._blocks.models[self._plan.slot[step]]
-        return block
+        return self._numbers.model(step)
 
     @property
     def x(self) -> np.ndarray:
@@ -281,18 +260,15 @@ class Server:
 
     def state(self) -> dict[str, np.ndarray]:
         """Return copies of all that `restore` needs: what happened, and the numbers."""
-        steps = sorted(self._readers)
         held = (job for entry in self._entries for job in entry.jobs)
         waiting = [job for job in (*self._batch, *held) if job.gradient is not None]
         gradients = [job.gradient for job in waiting]
         return {
             **self._events.arrays(),
             "start_time": np.array([job.start_time for job in self.jobs]),
-            "model_steps": np.array(steps, np.int64),
-            "models": self._blocks.models[self._plan.slot[steps]],
             "gradient_rows": np.array([job.row for job in waiting], np.int64),
             "gradients": np.array(gradients, self._dtype).reshape(-1, self._dim, 1),
-            **{name: getattr(self._blocks, name).copy() for name in _MEMORY},
+            **self._numbers.arrays(),
         }
 
     def restore(self, state: dict[str, np.ndarray]) -> None:
@@ -312,7 +288,7 @@ class Server:
             f"the checkpoint does not fit {self.method.label}: it decides otherwise than it did "
             "when the checkpoint was written."
         )
-        self._deciding_only = True
+        self._numbers.idle = True
         self.start(0.0)
         try:
             for kind, row, worker, time in events:
@@ -325,16 +301,12 @@ class Server:
                 else:
                     self.join(worker, time)
             waiting = [self.jobs[row] for row in state["gradient_rows"].tolist()]
+            self._numbers.restore(state)
         except (IndexError, ValueError) as error:
             raise other from error
-        self._deciding_only = False
-        steps = state["model_steps"].tolist()
-        if steps != sorted(self._readers) or len(self.jobs) != state["start_time"].size:
+        self._numbers.idle = False
+        if len(self.jobs) != state["start_time"].size:
             raise other
-        for step, model in zip(steps, state["models"], strict=True):
-            self._blocks.models[self._plan.slot[step]] = model
-        for name in _MEMORY:
-            getattr(self._blocks, name)[:] = state[name]
         for job, gradient in zip(waiting, state["gradients"], strict=True):
             job.gradient = gradient
         for job, start_time in zip(self.jobs, state["start_time"].tolist(), strict=True):
@@ -377,7 +349,7 @@ class Server:
         """Give a worker a job at the current model."""
         job = Job(len(self.jobs), worker, self.n_steps, self._draws[worker], now)
         self._draws[worker] += 1
-        self._readers[self.n_steps] += 1
+        self._numbers.hold(self.n_steps)
         self.jobs.append(job)
         self._unfinished[worker].append(job)
         self.n_in_flight += 1
@@ -386,109 +358,42 @@ class Server:
     def _finish(self, job: Job, fate: Fate) -> None:
         """Settle a job's fate and let go of the model that it read."""
         job.fate, job.gradient = fate, None
-        self._release(job.read_step)
-
-    def _release(self, step: int) -> None:
-        """Note that one reader less needs x_step."""
-        self._readers[step] -= 1
-        if self._readers[step] == 0:
-            del self._readers[step]
-            self._free.append(int(self._plan.slot[step]))
+        self._numbers.release(job.read_step)
 
     def _take_step(self, now: float) -> None:
-        """Write the step's rows into the plan and let the walk take it."""
-        step = self.n_steps
-        gradients: list[np.ndarray] = []
-        used: list[Job] = []
-        n_rows = 0
+        """Write the step's rows and take it."""
+        step, numbers = self.n_steps, self._numbers
+        used = self._batch
         for job in self._batch:
             self._rows.append((job.row, -1, step, step + 1, job.weight))
-            self._write_row(n_rows, -1, job.weight, job, len(gradients), keeps=0)
-            gradients.append(job.gradient)  # type: ignore[arg-type]
-            used.append(job)
-            n_rows += 1
-        self._batch.clear()
+            numbers.add_row(-1, job.weight, 0, job.worker, job.read_step, job.gradient)
+        self._batch = []
         for index in sorted(self._touched):
-            n_rows = self._write_entry(n_rows, index, gradients, used)
+            used += self._write_entry(index)
         self._touched.clear()
-
-        plan = self._grown_plan(step)
-        if not self._free:
-            self._grow_models()
-        # Last readers may leave with this step: their slots are free only after it.
-        plan.slot[step + 1] = self._free.pop()
-        plan.first_row[step], plan.first_row[step + 1] = 0, n_rows
-        if not self._deciding_only:
-            self._walk_one_step(plan, step, gradients)
-        self.n_steps += 1
+        numbers.step()
         self.step_times.append(now)
-        self._readers[step + 1] = 1
         for job in used:
             self._finish(job, Fate.APPLIED)
-        self._release(step)
 
-    def _walk_one_step(self, plan: Plan, step: int, gradients: list[np.ndarray]) -> None:
-        """Let the walk compute x_{step + 1}."""
-        values, blocks = self._no_values, self._blocks
-        if len(gradients) == 1 and plan.entry[0] < 0 and self._may_stand(plan, gradients[0]):
-            blocks = blocks._replace(direction=gradients[0])
-            plan.draw[0] = -1
-        elif gradients:
-            values = np.concatenate(gradients).reshape(-1)
-        data = Packed(values, _NO_INDICES, _NO_LAYOUT)
-        self._cursor[STEP] = step
-        self._walk(
-            *self._kernels,
-            data,
-            0,
-            plan._replace(first_row=plan.first_row[: step + 2]),
-            self._rules,
-            blocks,
-            self._cursor,
-        )
+    def _write_entry(self, index: int) -> list[Job]:
+        """Write the rows with which a touched entry enters the step, as `plan_replay` would.
 
-    def _may_stand(self, plan: Plan, gradient: np.ndarray) -> bool:
-        """Say whether a gradient may stand as the direction itself, without a copy.
-
-        One that is read-only (Ray's object store) may if nothing will be written to it.
+        Returns the jobs whose gradients it uses for the first time.
         """
-        return gradient.flags.writeable or (self._only_read and plan.weight[0] == 1.0)
-
-    def _write_entry(
-        self, n_rows: int, index: int, gradients: list[np.ndarray], used: list[Job]
-    ) -> int:
-        """Write the rows with which a touched entry enters the step, as `plan_replay` would."""
-        entry, step = self._entries[index], self.n_steps
+        entry, step, numbers = self._entries[index], self.n_steps, self._numbers
         starting = [job for job in entry.jobs if entry.weight != 0 and job.since == step]
+        used = [job for job in starting if job.fate != Fate.APPLIED]
         if starting:
             carried = any(job.fate == Fate.APPLIED for job in entry.jobs if job.since <= step)
-            for job in starting:
-                fresh = job.fate != Fate.APPLIED
-                self._write_row(
-                    n_rows, index, entry.weight, job, len(gradients) if fresh else -1, keeps=carried
+            for job in starting:  # of one that was used before the gradient is gone
+                numbers.add_row(
+                    index, entry.weight, int(carried), job.worker, job.read_step, job.gradient
                 )
-                if fresh:
-                    gradients.append(job.gradient)  # type: ignore[arg-type]
-                    used.append(job)
-                n_rows += 1
         elif entry.shown != 0 and (entry.weight == 0 or not entry.jobs):
-            self._write_row(n_rows, index, 0.0, None, -1, keeps=1)
-            n_rows += 1
+            numbers.add_row(index, 0.0, keeps=1)
         entry.shown = entry.weight if entry.jobs else 0.0
-        return n_rows
-
-    def _write_row(
-        self, row: int, entry: int, weight: float, job: Job | None, place: int, keeps: int
-    ) -> None:
-        """Write one row of the plan; `place` is that of its gradient among the delivered ones."""
-        if row >= self._plan.entry.size:
-            self._plan = _resized(self._plan, self._plan.slot.size, 2 * row + 64)
-        plan = self._plan
-        plan.entry[row], plan.weight[row], plan.keeps[row] = entry, weight, keeps
-        plan.computes[row] = place >= 0
-        plan.draw[row] = max(place, 0)
-        plan.worker[row] = job.worker if job else 0
-        plan.read_step[row] = job.read_step if job else 0
+        return used
 
     def _weigh(self, index: int, weight: float) -> None:
         """Change an entry's weight from the coming step on; rows with the old one are closed."""
@@ -517,49 +422,3 @@ class Server:
             for job in entry.jobs
             if job.since < self.n_steps
         ]
-
-    def _new_blocks(
-        self, problem: Problem, transform: Transform, optimizer: Optimizer, gamma: float
-    ) -> Blocks:
-        """Allocate the numbers of one lane."""
-        lane = np.array([gamma])
-        n_entries = self.opening.n_entries
-        n_slots = self.opening.workers.size + 2
-        return new_blocks(problem, transform, optimizer, lane, self._dtype, n_slots, n_entries)
-
-    def _grow_models(self) -> None:
-        """Make room for more model versions; views that workers hold stay valid."""
-        old = self._blocks.models
-        grown = np.empty((2 * old.shape[0], *old.shape[1:]), old.dtype)
-        grown[: old.shape[0]] = old
-        self._free += range(old.shape[0], grown.shape[0])
-        self._blocks = self._blocks._replace(models=grown)
-
-    def _grown_plan(self, step: int) -> Plan:
-        """Return the plan with room for this step."""
-        if step + 2 > self._plan.slot.size:
-            self._plan = _resized(self._plan, 2 * self._plan.slot.size, self._plan.entry.size)
-        return self._plan
-
-
-_MEMORY = ("table", "table_sum", "table_weights", "transform_memory", "optimizer_memory")
-_NO_INDICES = np.zeros(1, np.int32)
-_NO_LAYOUT = np.zeros(1, np.int64)
-
-
-def _growing_plan(n_steps: int, n_rows: int) -> Plan:
-    """Return an empty plan with room for so many steps, and rows within one step."""
-    row: dict[str, np.ndarray] = {name: np.zeros(n_rows, np.int64) for name in Plan._fields}
-    row["weight"] = np.zeros(n_rows)
-    row["first_row"], row["slot"] = np.zeros(n_steps, np.int64), np.zeros(n_steps, np.int64)
-    row["evaluated"] = np.zeros(0, np.int64)
-    return Plan(**row)
-
-
-def _resized(plan: Plan, n_steps: int, n_rows: int) -> Plan:
-    """Return a copy of the plan with more room."""
-    grown: Any = _growing_plan(n_steps, n_rows)
-    for name in Plan._fields:
-        old = getattr(plan, name)
-        getattr(grown, name)[: old.size] = old
-    return grown  # type: ignore[no-any-return]
