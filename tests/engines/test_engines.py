@@ -287,8 +287,10 @@ def test_a_cluster_without_room_is_said(fake):
 def test_workers_that_come_late_join(method, fake):
     """The run begins with those that are there, and gives the others work when they come."""
     fake.room = 2
-    threading.Timer(0.4, lambda: setattr(fake, "room", 3)).start()
-    run, counts = train(Faulty(), method, ag.Ray(patience=0.2), steps=600)
+    run, counts = train(
+        Faulty(), method, ag.Ray(patience=0.2), steps=3000,
+        on_arrival=lambda job: setattr(fake, "room", 3),
+    )  # fmt: skip
     assert run.status == Ending.STEPS
     jobs = run.trace.jobs
     workers = [int((jobs.worker[jobs.fate == Fate.APPLIED] == worker).sum()) for worker in range(3)]

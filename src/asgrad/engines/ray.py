@@ -256,15 +256,11 @@ class Ray:
             self._act(left)
         self._arrivals.clear()  # all are present at the start
         if not any(worker.status == _Status.READY for worker in self._workers):
-            failures = [worker.failure for worker in self._workers if worker.failure]
-            why = (
-                failures[0]
-                if failures
-                else (
-                    f"each asks for {options[0]['num_cpus']:g} CPUs, {options[0]['num_gpus']:g} GPUs "
-                    f"and {options[0]['resources'] or 'no other resources'}, the cluster has "
-                    f"{self._ray.cluster_resources()}"
-                )
+            failures = (worker.failure for worker in self._workers if worker.failure)
+            why = next(failures, "") or (
+                f"each asks for {options[0]['num_cpus']:g} CPUs, {options[0]['num_gpus']:g} GPUs "
+                f"and {options[0]['resources'] or 'no other resources'}, the cluster has "
+                f"{self._ray.cluster_resources()}"
             )
             self.close()
             raise AsgradError(f"Ray: no worker was ready within {self.patience:g} s: {why}.")
