@@ -225,7 +225,7 @@ def test_too_many_bad_gradients_end_the_run_as_diverged(engine):
 
 def test_slow_workers_take_longer(engine):
     """By the factor that is asked for."""
-    run, _ = train(Faulty(), ag.methods.Pure(), engine(slowdown=[1.0, 1.0, 20.0]), steps=60)
+    run, _ = train(Faulty(), ag.methods.Pure(), engine(slowdown=[1.0, 1.0, 20.0]), steps=400)
     took = run.trace.jobs.arrival_time - run.trace.jobs.start_time
     done = run.trace.jobs.fate == Fate.APPLIED
     slow = done & (run.trace.jobs.worker == 2)
