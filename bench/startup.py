@@ -18,7 +18,7 @@ def _seconds(command: list[str], **environment: str) -> float:
 
 def run(path: str | None) -> list[dict[str, object]]:
     """Measure in fresh processes; an empty cache folder stands for a fresh installation."""
-    asgrad = [sys.executable, "-m", "asgrad.cli"]
+    asgrad = [sys.executable, "-m", "asgrad"]
     with tempfile.TemporaryDirectory() as folder:
         first = _seconds([*asgrad, "compare", "--out", f"{folder}/run"], NUMBA_CACHE_DIR=folder)
         again = _seconds([*asgrad, "compare", "--out", f"{folder}/run"], NUMBA_CACHE_DIR=folder)

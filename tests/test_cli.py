@@ -21,7 +21,7 @@ SMALL = ["--workers", "3", "--until-time", "60", "--seeds", "1", "--stepsizes", 
 
 def asgrad(*arguments: str, **options) -> subprocess.CompletedProcess:
     """Run the command line."""
-    command = [sys.executable, "-m", "asgrad.cli", *arguments]
+    command = [sys.executable, "-m", "asgrad", *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=False, **options)
 
 
@@ -197,7 +197,7 @@ def test_misspelt_key_of_a_config_names_the_closest(tmp_path):
 def test_ctrl_c_keeps_what_is_finished_or_writes_nothing(tmp_path):
     """SIGINT in a long comparison: exit code 130 or 2, and either a whole run or none."""
     folder = tmp_path / "run"
-    command = [sys.executable, "-m", "asgrad.cli", "compare", "--methods", "reshuffling pure",
+    command = [sys.executable, "-m", "asgrad", "compare", "--methods", "reshuffling pure",
                "--until-time", "40000", "--seeds", "2", "--out", str(folder)]  # fmt: skip
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     time.sleep(6.0)
@@ -246,7 +246,7 @@ def test_a_finished_run_is_prolonged(tmp_path):
 def test_ctrl_c_ends_a_live_run_in_order(tmp_path):
     """It is saved as interrupted, and can be verified and resumed."""
     folder = tmp_path / "run"
-    command = [sys.executable, "-m", "asgrad.cli", "train", "--workers", "2", "--until-time", "100",
+    command = [sys.executable, "-m", "asgrad", "train", "--workers", "2", "--until-time", "100",
                "--out", str(folder)]  # fmt: skip
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     kept = tmp_path / "run-unfinished" / "checkpoints"

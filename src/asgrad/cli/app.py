@@ -1,0 +1,64 @@
+"""The commands put together; errors become one line."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated, Any
+
+import typer
+
+from asgrad.cli.compare import compare, show
+from asgrad.cli.methods import methods
+from asgrad.cli.replay import replay
+from asgrad.cli.simulate import simulate
+from asgrad.cli.train import profile, train
+from asgrad.errors import AsgradError
+
+__all__ = ["app", "main"]
+
+# Newer releases of typer carry their own copy of click: this is the usage error of either.
+_UsageError: Any = typer.BadParameter.__bases__[0]
+
+app = typer.Typer(
+    help="Plan, run and replay stochastic gradient descent on workers of unequal speed.",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def main() -> None:
+    """Run the command line; an error is one plain line and exit code 2."""
+    try:
+        sys.exit(app(standalone_mode=False))
+    except AsgradError as error:
+        print(f"asgrad: {error}", file=sys.stderr)
+        sys.exit(2)
+    except OSError as error:
+        print(f"asgrad: {error.strerror or error}: {error.filename}.", file=sys.stderr)
+        sys.exit(2)
+    except _UsageError as error:
+        print(f"asgrad: {' '.join(error.format_message().split())}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except (KeyboardInterrupt, typer.Abort):
+        print("asgrad: interrupted.", file=sys.stderr)
+        sys.exit(130)
+
+
+@app.callback(invoke_without_command=True)
+def start(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Show the version.")] = False,
+) -> None:
+    """Show the version, or the help where no command is given."""
+    if version:
+        from asgrad import __version__
+
+        print(f"asgrad {__version__}")
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        print(context.get_help())
+
+
+for command in (compare, simulate, train, profile, replay, show, methods):
+    app.command()(command)

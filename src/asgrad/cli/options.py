@@ -1,0 +1,70 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from asgrad.errors import AsgradError
+
+__all__ = [
+    "Address",
+    "Batch",
+    "Config",
+    "DataText",
+    "EngineName",
+    "Out",
+    "ProblemText",
+    "Slowdown",
+    "SplitText",
+    "Steps",
+    "Stepsizes",
+    "TimesText",
+    "UntilTime",
+    "Workers",
+    "given",
+    "numbers",
+]
+
+Config = Annotated[Path | None, typer.Argument(help="CONFIG.toml; options override it.")]
+Workers = Annotated[int | None, typer.Option(help="Number of workers.")]
+TimesText = Annotated[str | None, typer.Option(help="Worker times, e.g. normal:scale=sqrt.")]
+Steps = Annotated[int | None, typer.Option(help="Stop after this many server steps.")]
+UntilTime = Annotated[float | None, typer.Option(help="Stop at this time, in seconds.")]
+Stepsizes = Annotated[
+    str | None, typer.Option("--stepsizes", "--stepsize", help="Stepsizes, e.g. 0.01,0.1,1.")
+]
+DataText = Annotated[
+    str | None, typer.Option(help="digits, breast-cancer, a LIBSVM file, CIFAR-10's folder.")
+]
+ProblemText = Annotated[
+    str | None,
+    typer.Option(help="auto, logistic, softmax, least-squares, tridiagonal, mlp, cnn or resnet20."),
+]
+SplitText = Annotated[str | None, typer.Option(help="contiguous, shuffled, label or dirichlet.")]
+Batch = Annotated[int | None, typer.Option(help="Rows of a stochastic gradient; 0: all.")]
+EngineName = Annotated[
+    str | None, typer.Option(help="Who the workers are: threads of this process, or ray.")
+]
+Address = Annotated[
+    str | None, typer.Option(help="Address of a Ray cluster; by default Ray is started here.")
+]
+Slowdown = Annotated[str | None, typer.Option(help="A factor >= 1 for every worker, e.g. 1,1,5.")]
+Out = Annotated[str | None, typer.Option(help="Folder to write to.")]
+
+
+def given(**options: Any) -> dict[str, Any]:
+    """Return the options that were given."""
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def numbers(name: str, text: str | None) -> list[float] | None:
+    """Return the numbers of a list joined by commas."""
+    if text is None:
+        return None
+    try:
+        return [float(piece) for piece in text.split(",")]
+    except ValueError:
+        raise AsgradError(f"{name}: write numbers joined by commas, got {text!r}.") from None

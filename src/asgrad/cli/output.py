@@ -1,0 +1,117 @@
+"""What the commands print."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+__all__ = [
+    "label",
+    "live_line",
+    "print_lanes",
+    "print_summary",
+    "print_table",
+    "print_times",
+    "progress",
+]
+
+
+def label(problem: Any) -> str:
+    """Return a problem in a few words."""
+    return str(getattr(problem, "label", problem.name))
+
+
+def print_times(times: Any) -> None:
+    """Print how long the jobs of every worker took."""
+    import numpy as np
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for title in (
+        "worker",
+        "jobs",
+        "median s",
+        "mean s",
+        "deviation",
+        "slowest 1%",
+        "times slower",
+    ):
+        table.add_column(title, justify="right")
+    medians = [float(np.median(took)) if took.size else np.nan for took in times]
+    for worker, took in enumerate(times):
+        numbers = (medians[worker], took.mean(), took.std(), np.quantile(took, 0.99),
+                   medians[worker] / np.nanmin(medians)) if took.size else ()  # fmt: skip
+        table.add_row(str(worker), str(took.size), *(f"{number:.3g}" for number in numbers))
+    Console().print(table)
+
+
+def print_lanes(result: Any) -> None:
+    """Print how every lane of a replay ended."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for title in ("stepsize", "status", "final ‖∇f‖", "loss", "accuracy"):
+        table.add_column(title, justify="right")
+    for lane, stepsize in enumerate(result.stepsizes):
+        table.add_row(
+            f"{stepsize:.4g}",
+            result.status[lane],
+            f"{result.gradient_norm[-1, lane]:.3e}",
+            f"{result.loss[-1, lane]:.5g}",
+            f"{result.accuracy[-1, lane]:.1%}",
+        )
+    Console().print(table)
+
+
+def print_table(lines: Any, target: float, smoothness: float) -> None:
+    """Print the table of a comparison, as wide as it needs where nobody watches."""
+    from rich.console import Console
+
+    from asgrad.report import print_comparison
+
+    console = Console() if sys.stdout.isatty() else Console(width=160)
+    print_comparison(console, lines, target, smoothness)
+
+
+def print_summary(trace: Any) -> None:
+    """Print what can be read off a trace."""
+    summary = trace.summary
+    print(f"{trace.header.method}, times {trace.header.times}, {trace.n_workers} workers")
+    print(f"steps {summary.n_steps} in {summary.end_time:g} s")
+    print(f"jobs {summary.n_jobs}: applied {summary.n_applied}, dropped {summary.n_dropped}, "
+          f"cancelled {summary.n_cancelled}, in flight {summary.n_in_flight}")  # fmt: skip
+    print(f"delay: average {summary.tau_avg:.2f}, largest {summary.tau_max}; "
+          f"concurrency {summary.tau_c}")  # fmt: skip
+    idle = summary.idle_times.sum() / max(summary.end_time * trace.n_workers, 1e-300)
+    print(f"idle {idle:.1%} of all workers' time; largest share of the work "
+          f"{summary.work_shares.max():.1%}, smallest {summary.work_shares.min():.1%}")  # fmt: skip
+
+
+@contextmanager
+def progress(what: str) -> Iterator[Callable[[float], None] | None]:
+    """Show a progress bar on a terminal; stay quiet elsewhere."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(what, total=1.0)
+        yield lambda share: bar.advance(task, share)
+
+
+@contextmanager
+def live_line(title: str) -> Iterator[dict[str, Any]]:
+    """Follow a live run on a terminal; stay quiet elsewhere."""
+    if not sys.stderr.isatty():
+        yield {}
+        return
+    from asgrad.report.live import live_line
+
+    with live_line(title) as callbacks:
+        yield callbacks

@@ -1,0 +1,80 @@
+"""asgrad replay."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from asgrad.cli.options import Batch, DataText, ProblemText, SplitText, Stepsizes, given, numbers
+from asgrad.cli.output import label, print_lanes, progress
+from asgrad.errors import AsgradError
+
+__all__ = ["replay"]
+
+
+def replay(
+    trace: Annotated[Path, typer.Argument(help="A trace, or a run that train wrote.")],
+    data: DataText = None,
+    problem: ProblemText = None,
+    split: SplitText = None,
+    batch: Batch = None,
+    stepsizes: Stepsizes = None,
+    method_stepsize: Annotated[
+        str | None,
+        typer.Option(help="How the stepsize depends on the delay, e.g. koloskova."),
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="The config.toml of a run, which names the problem.")
+    ] = None,
+    verify: Annotated[
+        bool, typer.Option(help="Recompute a run that train wrote and compare the model's bits.")
+    ] = False,
+) -> None:
+    """Compute the run that a trace describes, for every stepsize.
+
+    The problem is that of --config, else the default of compare with the options given here.
+    """
+    from asgrad import stepsizes as stepsize_room
+    from asgrad.engines import replay as run
+    from asgrad.experiments import CompareConfig
+    from asgrad.experiments.comparison import default_stepsizes
+    from asgrad.experiments.training import StoredTraining, is_training
+    from asgrad.registry import build
+    from asgrad.trace import Trace
+
+    rule = build("stepsize", stepsize_room, method_stepsize) if method_stepsize else None
+    grid = numbers("stepsizes", stepsizes)
+    said = given(data=data, problem=problem, split=split, batch=batch)
+    if config is None and not said:  # a trace that compare wrote stands beside its config
+        beside = trace.absolute().parent.parent / "config.toml"
+        config = beside if trace.absolute().parent.name == "traces" and beside.exists() else None
+    if is_training(trace):
+        if said:
+            raise AsgradError(
+                "replay: a training run names its own problem; leave the options out."
+            )
+        stored = StoredTraining.load(trace)
+        read, built = stored.trace, stored.config.build_problem()
+        if verify:
+            steps = stored.verify(built)
+            print(
+                f"{trace}: the replay gives back the model bit for bit, compared at "
+                f"{'step' if len(steps) == 1 else 'steps'} {', '.join(map(str, steps))}."
+            )
+            return
+        with progress("replaying") as tell:
+            result = stored.replay(built, grid, rule, progress=tell)
+    elif verify:
+        raise AsgradError(
+            f"replay: {trace} is no run that train wrote; there is no model to verify."
+        )
+    else:
+        read = Trace.load(trace)
+        built = CompareConfig.read(config, {**said, "workers": read.n_workers}).build_problem()
+        with progress("replaying") as tell:
+            grid = grid or default_stepsizes(built.smoothness)
+            result = run(read, built, grid, method_stepsize=rule, progress=tell)
+    print(f"{read.header.method}, {read.n_steps} steps, {read.header.end_time:g} s; {label(built)}")
+    print_lanes(result)
