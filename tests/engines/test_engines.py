@@ -146,7 +146,9 @@ def test_compiled_problems_give_the_same_bits(engine, dtype):
 
 def test_large_models_give_the_same_bits(engine):
     """Models that do not travel with the call."""
-    train(Faulty(dim=150_000), ag.methods.Pure(), engine(), steps=30)
+    run, counts = train(Faulty(dim=150_000), ag.methods.Pure(), engine(), steps=30)
+    assert run.status == Ending.STEPS
+    assert counts[Fate.APPLIED] == 30
 
 
 def test_what_a_worker_raises_loses_its_job_and_the_run_goes_on(engine):

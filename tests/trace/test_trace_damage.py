@@ -138,7 +138,7 @@ def test_a_truncated_header_is_refused(damaged, folder):
     content = (folder / "header.json").read_bytes()
     for size in range(0, len(content), 7):
         (folder / "header.json").write_bytes(content[:size])
-        damaged()
+        assert "header.json" in damaged()
 
 
 @pytest.mark.parametrize("version", [0, 2, 99, "1", None, -1])
@@ -190,7 +190,7 @@ def test_a_header_without_an_entry_is_refused(damaged, folder, name):
 )
 def test_a_header_with_an_entry_that_cannot_be_is_refused(damaged, folder, name, value):
     edit_header(folder, **{name: value})
-    damaged()
+    assert name in damaged()
 
 
 def test_fewer_workers_than_the_jobs_name_are_refused(damaged, folder):
@@ -347,13 +347,13 @@ def test_a_job_that_arrives_before_it_starts_is_refused(damaged, folder, trace):
 @pytest.mark.parametrize("name", TABLES)
 def test_a_table_without_rows_does_not_fit_the_others(damaged, folder, name):
     rewrite(folder / f"{name}.parquet", lambda table: table.slice(0, 0))
-    damaged()
+    assert name in damaged()
 
 
 def test_a_table_of_another_run_does_not_fit(damaged, folder, tmp_path):
     short = simulate(Ringmaster(max_delay=2), Linear(), n_workers=4, steps=7)
     shutil.copy(short.save(tmp_path / "short") / "steps.parquet", folder / "steps.parquet")
-    damaged()
+    assert "steps" in damaged()
 
 
 def test_loading_changes_nothing(folder, trace):

@@ -90,7 +90,7 @@ class Result:
         int64 of shape (n_evaluations,): gradients that workers had delivered by then.
     loss, gradient_norm, accuracy : numpy.ndarray
         float64 of shape (n_evaluations, n_lanes): f, ‖∇f‖, and the share of correct predictions
-        on the training data (NaN where there are no labels).
+        on the training data, or on the problem's test rows (NaN where there are no labels).
     models : numpy.ndarray
         float of shape (dim, n_lanes): the last models; for a diverged lane the one at which it was
         stopped.
