@@ -41,15 +41,15 @@ def live(chosen: ag.Problem, steps: int) -> float:
 
 def server_cost(steps: int) -> float:
     """Microseconds that the server alone takes an update: arrivals are handed to it at once."""
-    from asgrad.engines.replay import rules_of
+    from asgrad.engines.arithmetic import Arithmetic
     from asgrad.engines.server import Server
 
     chosen = problem(2)
+    method = ag.methods.Pure()
+    opening = method.begin(2, 0)
     parts = ag.stepsizes.Constant(), ag.transforms.Identity(), ag.optimizers.SGD()
-    server = Server(
-        chosen, ag.methods.Pure(), parts[0], rules_of(chosen, *parts, lambda: 2), parts[1],
-        parts[2], chosen.x0, 0.01, "float64", 0,
-    )  # fmt: skip
+    numbers = Arithmetic(chosen, opening, *parts, chosen.x0, 0.01, "float64")
+    server = Server(method, opening, 2, numbers)
     gradient = np.zeros((DIM, 1))
     waiting = list(server.start(0.0).assigned)
     start = time.perf_counter()

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import asgrad as ag
-from asgrad.engines.replay import rules_of
+from asgrad.engines.arithmetic import Arithmetic
 from asgrad.engines.server import Server
 from asgrad.trace import Fate
 
@@ -14,11 +14,10 @@ from asgrad.trace import Fate
 def make(method: ag.Method, n_workers: int = 3) -> Server:
     """A server for f = ‖x‖²/2 in two dimensions, from (1, 1), γ = 0.5."""
     problem = ag.problems.Quadratic(np.ones(2), n_workers=n_workers)
+    opening = method.begin(n_workers, 0)
     parts = ag.stepsizes.Constant(), ag.transforms.Identity(), ag.optimizers.SGD()
-    return Server(
-        problem, method, parts[0], rules_of(problem, *parts, lambda: n_workers), parts[1],
-        parts[2], np.ones(2), 0.5, "float64", 0,
-    )  # fmt: skip
+    numbers = Arithmetic(problem, opening, *parts, np.ones(2), 0.5, "float64")
+    return Server(method, opening, n_workers, numbers)
 
 
 def column(*numbers: float) -> np.ndarray:

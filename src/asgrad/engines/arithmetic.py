@@ -11,15 +11,16 @@ import numpy as np
 
 from asgrad.engines.blocks import new_blocks
 from asgrad.engines.plan import Plan
+from asgrad.engines.replay import rules_of
 from asgrad.engines.walk import (
     N_CURSORS,
     PAUSE,
     STEP,
-    Rules,
     bound_kernels,
     compiled_walk,
     delivered,
 )
+from asgrad.methods.base import Opening
 from asgrad.optimizers import Optimizer
 from asgrad.problems.base import Packed, Problem
 from asgrad.stepsizes import Constant, Stepsize
@@ -37,10 +38,10 @@ class Arithmetic:
 
     Parameters
     ----------
-    problem, stepsize, rules, transform, optimizer
-        As in `replay`; `rules` holds the kernels' parameters.
-    n_entries, n_slots : int
-        The method's table; model versions that there is room for at first.
+    problem, stepsize, transform, optimizer
+        As in `replay`.
+    opening : Opening
+        Of the method: how many workers begin, and how large its table is.
     x0 : numpy.ndarray, shape (dim,)
     gamma : float
         The stepsize γ.
@@ -50,10 +51,8 @@ class Arithmetic:
     def __init__(
         self,
         problem: Problem,
-        n_entries: int,
-        n_slots: int,
+        opening: Opening,
         stepsize: Stepsize,
-        rules: Rules,
         transform: Transform,
         optimizer: Optimizer,
         x0: np.ndarray,
@@ -65,9 +64,12 @@ class Arithmetic:
         """Whether steps are counted only, as when a checkpoint is read."""
         self._kernels = bound_kernels(dtype, delivered, stepsize, transform, optimizer)
         self._walk = compiled_walk(dtype)
-        self._rules = rules
+        self._rules = rules_of(
+            problem, stepsize, transform, optimizer, lambda: opening.workers.size
+        )
+        n_slots, lane = opening.workers.size + 2, np.array([gamma])
         self._blocks = new_blocks(
-            problem, transform, optimizer, np.array([gamma]), np.dtype(dtype), n_slots, n_entries
+            problem, transform, optimizer, lane, np.dtype(dtype), n_slots, opening.n_entries
         )
         self._free = list(range(n_slots))
         self._readers = {0: 1}
@@ -75,7 +77,9 @@ class Arithmetic:
         self._n_rows = 0
         self._gradients: list[np.ndarray] = []
         self._only_read = (
-            isinstance(stepsize, Constant) and isinstance(transform, Identity) and n_entries == 0
+            isinstance(stepsize, Constant)
+            and isinstance(transform, Identity)
+            and opening.n_entries == 0
         )
         self._cursor = np.zeros(N_CURSORS, np.int64)
         self._cursor[PAUSE] = 1

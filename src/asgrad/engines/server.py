@@ -16,15 +16,10 @@ from enum import IntEnum
 import numpy as np
 
 from asgrad.engines.arithmetic import Arithmetic
-from asgrad.engines.walk import Rules
 from asgrad.errors import AsgradError
 from asgrad.methods import decisions
-from asgrad.methods.base import Method
-from asgrad.optimizers import Optimizer
-from asgrad.problems.base import Problem
-from asgrad.stepsizes import Stepsize
+from asgrad.methods.base import Method, Opening
 from asgrad.trace import Contributions, Fate, Jobs
-from asgrad.transforms import Transform
 
 __all__ = ["Job", "Orders", "Server"]
 
@@ -107,31 +102,16 @@ class Server:
 
     Parameters
     ----------
-    problem, method, stepsize, rules, transform, optimizer
-        As in `replay`; `rules` holds the kernels' parameters.
-    x0 : numpy.ndarray, shape (dim,)
-    gamma : float
-        The stepsize γ.
-    dtype : str
-    seed : int
+    method : Method
+    opening : Opening
+        What `method.begin` returned.
+    n_workers : int
+    numbers : Arithmetic
+        The model and its steps, at x_0.
     """
 
-    def __init__(
-        self,
-        problem: Problem,
-        method: Method,
-        stepsize: Stepsize,
-        rules: Rules,
-        transform: Transform,
-        optimizer: Optimizer,
-        x0: np.ndarray,
-        gamma: float,
-        dtype: str,
-        seed: int,
-    ):
-        self.method = method
-        self.opening = method.begin(problem.n_workers, seed)
-        self.n_workers = problem.n_workers
+    def __init__(self, method: Method, opening: Opening, n_workers: int, numbers: Arithmetic):
+        self.method, self.opening, self.n_workers = method, opening, n_workers
         self.jobs: list[Job] = []
         self.step_times: list[float] = []
         self.n_in_flight = 0
@@ -139,17 +119,13 @@ class Server:
         """Workers whose next job waits for `assign_waiting`."""
         self._events = _Events()
         self._rows: list[tuple[int, int, int, int, float]] = []
-        self._draws = [0] * problem.n_workers
-        self._unfinished: list[list[Job]] = [[] for _ in range(problem.n_workers)]
+        self._draws = [0] * n_workers
+        self._unfinished: list[list[Job]] = [[] for _ in range(n_workers)]
         self._batch: list[Job] = []
-        self._entries = [_Entry() for _ in range(self.opening.n_entries)]
+        self._entries = [_Entry() for _ in range(opening.n_entries)]
         self._touched: set[int] = set()
-        self._out = self.opening.decision_table(problem.n_workers)
-        self._dtype, self._dim = np.dtype(dtype), problem.dim
-        self._numbers = Arithmetic(
-            problem, self.opening.n_entries, self.opening.workers.size + 2, stepsize, rules,
-            transform, optimizer, x0, gamma, dtype,
-        )  # fmt: skip
+        self._out = opening.decision_table(n_workers)
+        self._numbers = numbers
 
     @property
     def n_steps(self) -> int:
@@ -263,11 +239,12 @@ class Server:
         held = (job for entry in self._entries for job in entry.jobs)
         waiting = [job for job in (*self._batch, *held) if job.gradient is not None]
         gradients = [job.gradient for job in waiting]
+        x = self.x
         return {
             **self._events.arrays(),
             "start_time": np.array([job.start_time for job in self.jobs]),
             "gradient_rows": np.array([job.row for job in waiting], np.int64),
-            "gradients": np.array(gradients, self._dtype).reshape(-1, self._dim, 1),
+            "gradients": np.array(gradients, x.dtype).reshape(-1, *x.shape),
             **self._numbers.arrays(),
         }
 

@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from asgrad.engines.arithmetic import Arithmetic
 from asgrad.engines.checkpoint import Checkpoints, Keeper, list_checkpoints, load_newest
 from asgrad.engines.evaluation import Evaluation, Evaluator
 from asgrad.engines.live import Bounds, Ending, Facts, Live, Stopwatch, ctrl_c_ends
-from asgrad.engines.replay import check_parts, checked_start, rules_of
+from asgrad.engines.replay import check_parts, checked_start
 from asgrad.engines.server import Job, Server
 from asgrad.engines.simulate import versions
 from asgrad.engines.threads import Threads
@@ -164,19 +165,12 @@ def train(
     check_choice("dtype", dtype, ("float64", "float32"))
     method_stepsize = method_stepsize or Constant()
     transform, optimizer = transform or Identity(), optimizer or SGD()
-    concurrency = int(method.begin(problem.n_workers, seed).workers.size)
-    server = Server(
-        problem,
-        method,
-        method_stepsize,
-        rules_of(problem, method_stepsize, transform, optimizer, lambda: concurrency),
-        transform,
-        optimizer,
-        checked_start(problem, x0),
-        stepsize,
-        dtype,
-        seed,
-    )
+    opening = method.begin(problem.n_workers, seed)
+    numbers = Arithmetic(
+        problem, opening, method_stepsize, transform, optimizer, checked_start(problem, x0),
+        stepsize, dtype,
+    )  # fmt: skip
+    server = Server(method, opening, problem.n_workers, numbers)
     settings = {
         "method": method.label,
         "n_workers": problem.n_workers,

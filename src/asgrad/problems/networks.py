@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -55,19 +56,11 @@ def digits_mlp(
     'MLP with 2410 parameters, 4 workers'
     """
     check_integer("digits_mlp", "hidden", hidden, minimum=1)
-    training, test = _digits((64,))
-    return TorchProblem(
-        _seeded("digits_mlp", lambda: MLP(hidden), seed),
-        nn.functional.cross_entropy,
-        training,
-        n_workers=n_workers,
-        split=split,
-        alpha=alpha,
-        batch=batch,
-        test=test,
-        device=device,
+    module = _seeded("digits_mlp", lambda: MLP(hidden), seed)
+    return _on_digits(
+        module, (64,), n_workers=n_workers, split=split, alpha=alpha, batch=batch, device=device,
         seed=seed,
-    )
+    )  # fmt: skip
 
 
 def digits_cnn(
@@ -97,19 +90,11 @@ def digits_cnn(
     >>> digits_cnn(4).label
     'CNN with 6090 parameters, 4 workers'
     """
-    training, test = _digits((1, 8, 8))
-    return TorchProblem(
-        _seeded("digits_cnn", CNN, seed),
-        nn.functional.cross_entropy,
-        training,
-        n_workers=n_workers,
-        split=split,
-        alpha=alpha,
-        batch=batch,
-        test=test,
-        device=device,
-        seed=seed,
-    )
+    module = _seeded("digits_cnn", CNN, seed)
+    return _on_digits(
+        module, (1, 8, 8), n_workers=n_workers, split=split, alpha=alpha, batch=batch,
+        device=device, seed=seed,
+    )  # fmt: skip
 
 
 def cifar10_resnet20(
@@ -273,13 +258,14 @@ def _seeded(owner: str, make: Callable[[], nn.Module], seed: int) -> nn.Module:
 _Rows = tuple[torch.Tensor, torch.Tensor]
 
 
-def _digits(shape: tuple[int, ...]) -> tuple[_Rows, _Rows]:
-    """Return training and test rows of the digits, each image of the given shape."""
+def _on_digits(module: nn.Module, shape: tuple[int, ...], **options: Any) -> TorchProblem:
+    """Return cross-entropy on the training rows of the digits, each image of the given shape."""
     data = load("digits")
     images = torch.tensor(data.features.toarray(), dtype=torch.float32).view(-1, *shape)
     labels = torch.tensor(data.targets, dtype=torch.int64)
     in_test = torch.arange(len(labels)) % 5 == 0
-    return (images[~in_test], labels[~in_test]), (images[in_test], labels[in_test])
+    training, test = (images[~in_test], labels[~in_test]), (images[in_test], labels[in_test])
+    return TorchProblem(module, nn.functional.cross_entropy, training, test=test, **options)
 
 
 def _crop_and_flip(images: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
