@@ -9,7 +9,7 @@ import pytest
 import typer
 
 import asgrad as ag
-from asgrad import cli
+from asgrad.cli.app import app
 from asgrad.registry import catalogue
 
 ROOT = Path(__file__).parents[1]
@@ -44,9 +44,9 @@ def test_commands_in_documents_have_the_options_they_show(document):
         for line in block.replace("\\\n", " ").splitlines()
         if line.startswith("asgrad ")
     ]
-    app = typer.main.get_command(cli.app)
+    commands_of = typer.main.get_command(app)
     for _, name, *words in commands:
-        known = {option for p in app.commands[name].params for option in p.opts}
+        known = {option for p in commands_of.commands[name].params for option in p.opts}
         assert {word for word in words if word.startswith("--")} <= known, (name, words)
     assert commands or document not in WITH_CODE
 
