@@ -54,7 +54,7 @@ class _Line:
 
 @contextmanager
 def live_line(title: str) -> Iterator[dict[str, Callable]]:
-    """Give the callbacks that show speed, delays and loss of a live run on the terminal."""
+    """Give callbacks for `train` that show speed, delays and loss on the terminal."""
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(title)

@@ -14,10 +14,11 @@ OnEvaluation = Callable[[int, float, float, float], None] | None
 
 
 @contextmanager
-def logged(folder: Path, on_evaluation: OnEvaluation) -> Iterator[OnEvaluation]:
-    """Give a callback that calls this one and logs too; without tensorboard, this one itself.
+def logged(folder: str | Path, on_evaluation: OnEvaluation = None) -> Iterator[OnEvaluation]:
+    """Give an `on_evaluation` for `train` that logs to a folder and calls the one given here.
 
     Logged at every evaluation: loss, gradient norm, and steps a second since the one before.
+    Without tensorboard it is the one given here.
     """
     if find_spec("tensorboard") is None:
         yield on_evaluation
