@@ -24,7 +24,7 @@ from asgrad.cli.options import (
     numbers,
 )
 from asgrad.cli.output import label, live_line, print_summary, print_times
-from asgrad.errors import AsgradError
+from asgrad.errors import AsgradError, check_positive
 
 if TYPE_CHECKING:
     from asgrad.engines import Training
@@ -114,6 +114,7 @@ def profile(
     from asgrad.experiments.training import check_training
     from asgrad.times.measured import measured_times
 
+    check_positive("profile", "seconds", seconds)
     said = given(
         data=data,
         problem=problem,
