@@ -21,7 +21,7 @@ from asgrad.engines.walk import (
     delivered,
 )
 from asgrad.methods.base import Opening
-from asgrad.optimizers import Optimizer
+from asgrad.optimizers import SGD, HeavyBall, Optimizer
 from asgrad.problems.base import Packed, Problem
 from asgrad.stepsizes import Constant, Stepsize
 from asgrad.transforms import Identity, Transform
@@ -79,6 +79,7 @@ class Arithmetic:
         self._only_read = (
             isinstance(stepsize, Constant)
             and isinstance(transform, Identity)
+            and isinstance(optimizer, SGD | HeavyBall)
             and opening.n_entries == 0
         )
         self._cursor = np.zeros(N_CURSORS, np.int64)

@@ -104,10 +104,12 @@ class Keeper:
         while (item := self._waiting.get()) is not None:
             try:
                 self._write(*item)
-            except (AsgradError, OSError) as error:
+            except Exception as error:  # safetensors has its own for a full disk
                 self.failures.append(f"checkpoint at step {item[0]}: {error}")
-                warnings.warn(self.failures[-1], CheckpointWarning, stacklevel=1)
-            self._waiting.task_done()
+                with suppress(CheckpointWarning):  # where warnings are errors
+                    warnings.warn(self.failures[-1], CheckpointWarning, stacklevel=1)
+            finally:
+                self._waiting.task_done()
 
     def _write(self, step: int, state: dict[str, np.ndarray], facts: Any) -> None:
         """Write a checkpoint and remove the oldest."""

@@ -41,6 +41,8 @@ class Evaluator:
     ):
         self.done = done
         self.busy = False
+        self.error: BaseException | None = None
+        """What ended the thread: raised by the problem or by `tell`."""
         self._problem, self._dtype, self._tell = problem, dtype, tell
         self._wanted: queue.SimpleQueue[tuple[int, float, np.ndarray] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._work, daemon=True, name="asgrad-evaluation")
@@ -68,6 +70,13 @@ class Evaluator:
         return target is not None and any(norm <= target for _, _, _, norm, _ in self.done[-3:])
 
     def _work(self) -> None:
+        """Evaluate until told to stop."""
+        try:
+            self._evaluate_all()
+        except BaseException as error:  # raised again where the run was started
+            self.error = error
+
+    def _evaluate_all(self) -> None:
         """Evaluate the models that wait."""
         evaluate = self._problem.kernels()[1]
         packed = self._problem.pack(np.dtype(self._dtype))

@@ -120,9 +120,9 @@ class Live:
             self._next_evaluation = now + self.bounds.evaluate_every
             if self.server.jobs:
                 self._give_out(Orders(assigned=self.server.unfinished()))
-                self._give_out(self.server.assign_waiting(now))
                 for worker in range(self.server.n_workers):
                     self._join(worker, now)
+                self._give_out(self.server.assign_waiting(now))
             else:
                 self._give_out(self.server.start(0.0))
             self._save(now)
@@ -160,7 +160,9 @@ class Live:
                     self._next_evaluation = now + self.bounds.evaluate_every
                 if self.keeper and self.keeper.due(self.server.n_steps, now):
                     self._save(now)
-                self._status = self._reached(now)
+                if self.evaluator.error is not None:
+                    raise self.evaluator.error
+                self._status = self._reached(now) or self._deserted()
             except BaseException as error:  # raised again where the run was started
                 self._error, self._status = error, Ending.INTERRUPTED
             if self._status is not None:
@@ -189,9 +191,12 @@ class Live:
             return Ending.TARGET
         if self.interrupted:
             return Ending.INTERRUPTED
-        if server.n_in_flight + len(server.waiting) == 0 and not self.engine.may_join():
-            return Ending.TOO_FEW_WORKERS
         return Ending.TIME if now >= bounds.until_time else None
+
+    def _deserted(self) -> Ending | None:
+        """Say whether nobody works any more, once all events are dealt with."""
+        nobody = self.server.n_in_flight == 0 and not self.engine.may_join()
+        return Ending.TOO_FEW_WORKERS if nobody else None
 
     def _take(self, arrival: Arrival, now: float, more: bool) -> None:
         """Deal with what came of one job; `more`: of one of several."""
@@ -237,7 +242,8 @@ class Live:
             count = len(owed)
             owed.clear()
         else:
-            count = owed.count(worker)
+            # One that waits for `assign_waiting` gets its job there.
+            count = 0 if worker in self.server.waiting else owed.count(worker)
             owed[:] = [other for other in owed if other != worker]
         for _ in range(count):
             self._give_out(self.server.join(worker, now))
@@ -268,8 +274,7 @@ def ctrl_c_ends(run: Live) -> Iterator[None]:
         return
 
     def end(number: int, frame: Any) -> None:
-        run.interrupted = True
-        run.ended.set()
+        run.interrupted = True  # no more: an Event's lock might be held by the thread it stops
         signal.signal(signal.SIGINT, before)
 
     before = signal.signal(signal.SIGINT, end)

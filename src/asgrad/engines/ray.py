@@ -129,8 +129,19 @@ class Ray:
         self._next_look = 0.0
         self._inline, self._dtype = _INLINE, context.dtype
         self._owns_ray = self._connect(sum(o["num_cpus"] for o in options))
+        try:
+            self._start_all(context, slowdown, options)
+        except BaseException:
+            self.close()
+            raise
+
+    def _start_all(
+        self, context: RunContext, slowdown: list[float], options: list[dict[str, Any]]
+    ) -> None:
+        """Start the actors and wait for those of the first jobs."""
+        n = len(options)
         actor_class = self._ray.remote(_Actor)
-        shared = self._ray.put(problem)
+        shared = self._ray.put(context.problem)
         self._workers = [
             _Worker(
                 actor_class.options(**options[i]),
@@ -205,7 +216,8 @@ class Ray:
     def close(self) -> None:
         """Kill the actors; stop Ray if it was started here."""
         for worker in self._workers:
-            self._ray.kill(worker.actor)
+            if worker.actor is not None:
+                self._ray.kill(worker.actor)
         self._workers, self._latest = [], (-1, None)
         if self._owns_ray:
             self._ray.shutdown()
@@ -262,7 +274,6 @@ class Ray:
                 f"and {options[0]['resources'] or 'no other resources'}, the cluster has "
                 f"{self._ray.cluster_resources()}"
             )
-            self.close()
             raise AsgradError(f"Ray: no worker was ready within {self.patience:g} s: {why}.")
 
     def _follow(self, ref: Any, act: Callable, *arguments: Any) -> None:
@@ -324,7 +335,8 @@ class Ray:
             self._arrivals.append(Arrival(job, None, _in_one_line(error), gone=gone))
             if gone:
                 self._abandon(job.worker, _in_one_line(error))
-                worker.status = _Status.GONE
+                worker.status, worker.pid = _Status.GONE, 0
+                self._ray.kill(worker.actor)
         else:
             self._abandon(job.worker, _in_one_line(error))
             self._restart(job.worker)

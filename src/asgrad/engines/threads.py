@@ -65,6 +65,7 @@ class Threads:
         slowdown = check_slowdown("Threads", self.slowdown, n)
         _warm_up(context)
         self._context = context
+        self._swapping = threading.Lock()
         clock = self.sleep.begin(n, context.seed) if self.sleep else None
         self._workers = [
             _Worker(context, clock, slowdown[i], i, Record(self._limits)) for i in range(n)
@@ -72,11 +73,12 @@ class Threads:
 
     def submit(self, job: Job, x: np.ndarray) -> bool:
         """Queue a job for its worker; False if the worker takes no more."""
-        worker = self._workers[job.worker]
-        if worker.gone:
-            return False
-        worker.put(job, x)
-        return True
+        with self._swapping:
+            worker = self._workers[job.worker]
+            if worker.gone:
+                return False
+            worker.put(job, x)
+            return True
 
     def wait(self, seconds: float) -> Sequence[Arrival | Joined]:
         """Wait for the end of the run, or so long; return the jobs that are past their deadline.
@@ -90,7 +92,8 @@ class Threads:
             if job is None or job.fate != Fate.IN_FLIGHT:
                 continue
             if self._context.now() - job.start_time > limit:
-                self._workers[index] = worker.replaced()
+                with self._swapping:  # no job may be put into the inbox that is given up
+                    self._workers[index] = worker.replaced()
                 failure = f"no answer within {limit:.3g} s"
                 late.append(Arrival(job, None, failure, gone=self._workers[index].fail()))
         return late
@@ -178,15 +181,14 @@ class _Worker:
             failure = ""
             try:
                 compute(*packed, x, index, job.draw, key, gradient, *buffers)
+                pause = (slowdown - 1.0) * (now() - job.start_time)
+                if clock is not None:
+                    pause += clock.seconds(
+                        clock.scales, clock.shape, clock.key, index, job.draw, job.start_time
+                    )
+                self._sleep(job, now() + pause)
             except Exception as error:  # whatever a user's problem raises is the job's failure
                 failure = f"{type(error).__name__}: {error}"
-            pause = (slowdown - 1.0) * (now() - job.start_time)
-            if clock is not None:
-                drawn = clock.seconds(
-                    clock.scales, clock.shape, clock.key, index, job.draw, job.start_time
-                )
-                pause += drawn
-            self._sleep(job, now() + pause)
             if job.fate == Fate.IN_FLIGHT:
                 record.took.append(now() - job.start_time)
             self.running = None

@@ -19,6 +19,7 @@ from asgrad.engines.simulate import versions
 from asgrad.engines.threads import Threads
 from asgrad.engines.workers import Engine, RunContext
 from asgrad.errors import AsgradError, check_choice, check_integer, check_kind, check_positive
+from asgrad.files import need_safetensors
 from asgrad.methods.base import Method
 from asgrad.optimizers import SGD, Optimizer
 from asgrad.problems.base import Problem
@@ -151,6 +152,10 @@ def train(
     """
     check_kind("train", "problem", problem, Problem, "ag.problems.Softmax('digits')")
     check_kind("train", "method", method, Method, "ag.methods.Pure()")
+    if engine is not None:
+        check_kind("train", "engine", engine, Engine, "ag.Threads()")
+    if checkpoints is not None:
+        check_kind("train", "checkpoints", checkpoints, Checkpoints, "ag.Checkpoints('kept')")
     check_parts("train", method_stepsize, transform, optimizer)
     if steps is None and jobs is None and until_time is None and target is None:
         raise AsgradError("train: give a limit: steps, jobs, until_time or target.")
@@ -198,6 +203,8 @@ def train(
         evaluate_every,
         max_refused,
     )
+    if checkpoints is not None:
+        need_safetensors()
     engine, clock = engine or Threads(), Stopwatch(facts.elapsed)
     run = Live(server, engine, bounds, facts, clock)
     run.on_step, run.on_arrival = on_step, on_arrival
@@ -212,8 +219,12 @@ def train(
             status = run.play(evaluator, keeper)
     finally:
         end_time = clock()
-        engine.close()
-        run.end(end_time)
+        try:
+            engine.close()
+        finally:
+            run.end(end_time)
+    if evaluator.error is not None:
+        raise evaluator.error
     if evaluator.blown_up():
         status = Ending.DIVERGED
     header = Header(

@@ -8,7 +8,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -84,6 +84,7 @@ class RunContext:
     """Set when the run has ended."""
 
 
+@runtime_checkable
 class Engine(Protocol):
     """Real workers."""
 
@@ -146,9 +147,13 @@ def check_slowdown(owner: str, slowdown: Sequence[float] | None, n_workers: int)
     """Return each worker's factor; by default 1."""
     if slowdown is None:
         return [1.0] * n_workers
+    if not isinstance(slowdown, Sequence | np.ndarray):
+        raise AsgradError(
+            f"{owner}: slowdown must hold one number for each worker, got {slowdown!r}."
+        )
     for factor in slowdown:
-        if not factor >= 1:
-            raise AsgradError(f"{owner}: a slowdown must be >= 1, got {factor:g}.")
+        if not 1 <= factor < math.inf:
+            raise AsgradError(f"{owner}: a slowdown must be >= 1 and finite, got {factor:g}.")
     if len(slowdown) != n_workers:
         raise AsgradError(
             f"{owner}: slowdown must hold one number for each of the {n_workers} workers, got "

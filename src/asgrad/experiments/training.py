@@ -223,6 +223,12 @@ def resume_training(path: str | Path, said: dict[str, Any]) -> TrainConfig:
             for name in (CHECKPOINTS, _LOGS):
                 if (target / name).is_dir():
                     shutil.copytree(target / name, copy / name)
+    kept = folder / CHECKPOINTS
+    if any(kept.glob("damaged-*")) and not list_checkpoints(kept):
+        raise AsgradError(
+            f"{target} cannot be resumed: all its checkpoints are damaged; they stand in {kept}. "
+            f"Remove {folder} to train anew."
+        )
     return TrainConfig.read(folder / _CONFIG, {**said, "out": str(path)})
 
 
