@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 import asgrad as ag
-from asgrad.engines import Ending
+import asgrad.engines.ray
+from asgrad.engines import Ending, shared_memory
 from asgrad.trace import Fate
 
 sys.path.insert(0, os.path.dirname(__file__))
@@ -133,6 +134,34 @@ def test_a_run_replays_bit_for_bit(method, engine):
     assert run.status == Ending.STEPS
     assert counts[Fate.LOST] == 0
     assert run.failures == []
+
+
+class Elsewhere(shared_memory.Places):
+    """Memory that no actor reaches, as if all were on other machines."""
+
+    def __init__(self, dim, dtype):
+        super().__init__(dim, dtype)
+        self.address = self.address._replace(machine="another")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is shared on Linux only")
+@pytest.mark.parametrize("reached", [True, False])
+@pytest.mark.parametrize("method", METHODS, ids=lambda method: method.label)
+@pytest.mark.parametrize("ray_in_use", ["fake", "real_ray"])
+def test_large_gradients_stay_as_long_as_they_are_read(ray_in_use, method, reached, request):
+    """Those written in place and those that come through the object store, whatever holds them."""
+    request.getfixturevalue(ray_in_use)
+    if not reached:
+        request.getfixturevalue("monkeypatch").setattr(asgrad.engines.ray, "Places", Elsewhere)
+    engine, seen = ag.Ray(), set()
+
+    def look(job):
+        seen.update(worker.places is not None for worker in engine._workers)
+
+    problem = Faulty({(1, 3): "nan", (2, 4): "raise"}, dim=15_000)
+    run, _ = train(problem, method, engine, steps=40, seed=3, on_arrival=look)
+    assert run.status == Ending.STEPS
+    assert seen == {reached}
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])

@@ -6,6 +6,7 @@ import ctypes
 import math
 import os
 import queue
+import struct
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -16,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from asgrad.engines.server import Job
+from asgrad.engines.shared_memory import Address, Loan, Places, attached
 from asgrad.engines.workers import (
     NOT_FINITE,
     Arrival,
@@ -34,8 +36,9 @@ from asgrad.trace import Fate
 
 __all__ = ["Ray"]
 
-_INLINE = 100_000  # bytes; Ray sends smaller arguments with the call, without its object store
-_INLINE_HERE = 1_000_000  # the same in a Ray that is started for this run
+_INLINE = 100_000  # bytes; smaller arrays are not worth an object, or a place in shared memory
+_INLINE_HERE = 1_000_000  # the same for objects of a Ray that is started for this run
+_HEAD = struct.Struct("<qq")  # of a job: its draw, and the place of its gradient or -1
 _BETWEEN_LOOKS = 0.5  # seconds after which deadlines are looked at again
 
 
@@ -55,8 +58,9 @@ class Ray:
     Arrivals are taken in the order in which they reach the server; where several wait for it, the
     jobs that they lead to all read the model after the last of them. A model version above 100 kB
     (1 MB in a Ray that is started here) is put into Ray's object store once, for all jobs that read
-    it, and freed with the last of them; a smaller one travels with the call. A job lasts from the
-    call to its result's arrival.
+    it, and freed with the last of them; a smaller one travels with the call. A worker on this
+    machine writes gradients above 100 kB where the server reads them. A job lasts from the call to
+    its result's arrival.
 
     An actor that dies is started anew, up to `restarts` times; until it is there, and while the
     cluster has no room for it, its worker is away. Nodes may come and go during a run.
@@ -127,7 +131,7 @@ class Ray:
         self._arrivals: list[Arrival | Joined] = []
         self._latest: tuple[int, Any] = (-1, None)
         self._next_look = 0.0
-        self._inline, self._dtype = _INLINE, context.dtype
+        self._inline, self._dim, self._dtype = _INLINE, problem.dim, context.dtype
         self._owns_ray = self._connect(sum(o["num_cpus"] for o in options))
         try:
             self._start_all(context, slowdown, options)
@@ -256,10 +260,20 @@ class Ray:
         """Start a worker's actor; it reports when it is ready."""
         worker = self._workers[index]
         worker.status, worker.pid = _Status.STARTING, 0
-        worker.actor = worker.actor_class.remote(*worker.arguments)
+        worker.places, places = None, self._new_places()
+        worker.actor = worker.actor_class.remote(*worker.arguments, places and places.address)
         # Events of every call, for Ray's dashboard, would cost more than a small gradient.
         worker.compute = worker.actor.compute.options(enable_task_events=False)
-        self._follow(worker.actor.ready.remote(), self._is_ready, index, worker.actor)
+        self._follow(worker.actor.ready.remote(), self._is_ready, index, worker.actor, places)
+
+    def _new_places(self) -> Places | None:
+        """Return memory for an actor's gradients, in case that it is on this machine."""
+        if self._dim * np.dtype(self._dtype).itemsize <= _INLINE:
+            return None
+        try:
+            return Places(self._dim, self._dtype)
+        except OSError:
+            return None
 
     def _await_first(self, options: list[dict[str, Any]]) -> None:
         """Wait for the workers of the first jobs; later ones will join."""
@@ -280,14 +294,16 @@ class Ray:
         """Have `act(*arguments, future)` done by the server's thread when a call has ended."""
         ref.future().add_done_callback(lambda future: self._events.put((act, (*arguments, future))))
 
-    def _is_ready(self, index: int, actor: Any, future: Any) -> None:
+    def _is_ready(self, index: int, actor: Any, places: Places | None, future: Any) -> None:
         """Note that an actor has started, or could not."""
         worker = self._workers[index]
         if actor is not worker.actor or worker.status != _Status.STARTING:
             return
         error = future.exception()
         if error is None:
-            worker.status, worker.pid = _Status.READY, future.result()
+            worker.status = _Status.READY
+            worker.pid, is_attached = future.result()
+            worker.places = places if is_attached else None
             self._arrivals.append(Joined(index))
         else:
             worker.failure = _in_one_line(error)
@@ -310,13 +326,15 @@ class Ray:
                 continue  # called off while it waited
             worker.running = job
             job.start_time = self._now()
+            loan = worker.places.lend() if worker.places else None
+            head = _HEAD.pack(job.draw, loan.place if loan else -1)
             if isinstance(model, np.ndarray):  # bytes: Ray sends them with the least ado
-                ref = worker.compute.remote(b"".join((job.draw.to_bytes(8, "little"), model.data)))
+                ref = worker.compute.remote(b"".join((head, model.data)))
             else:
-                ref = worker.compute.remote(job.draw.to_bytes(8, "little"), model)
-            self._follow(ref, self._has_ended, job, worker.actor)
+                ref = worker.compute.remote(head, model)
+            self._follow(ref, self._has_ended, job, worker.actor, loan)
 
-    def _has_ended(self, job: Job, actor: Any, future: Any) -> None:
+    def _has_ended(self, job: Job, actor: Any, loan: Loan | None, future: Any) -> None:
         """Take a job's result, or why there is none."""
         worker = self._workers[job.worker]
         if actor is not worker.actor or worker.running is not job:
@@ -326,7 +344,9 @@ class Ray:
             worker.running = None
             worker.record.took.append(self._now() - job.start_time)
             found = future.result()
-            if isinstance(found, bytes):
+            if found is None and loan is not None:
+                found = loan.array
+            elif isinstance(found, bytes):
                 found = np.frombuffer(found, self._dtype).reshape(-1, 1)
             self._arrivals.append(arrival_of(job, found))
         elif isinstance(error, self._ray.exceptions.RayTaskError):
@@ -388,6 +408,7 @@ class _Worker:
     compute: Any = None
     pid: int = 0
     status: _Status = _Status.STARTING
+    places: Places | None = None
     running: Job | None = None
     waiting: deque[tuple[Job, Any]] = field(default_factory=deque)
     failure: str = ""
@@ -397,7 +418,14 @@ class _Actor:
     """One worker, in a process of its own."""
 
     def __init__(
-        self, problem: Problem, key: int, dtype: str, index: int, slowdown: float, inline: int
+        self,
+        problem: Problem,
+        key: int,
+        dtype: str,
+        index: int,
+        slowdown: float,
+        inline: int,
+        places: Address | None,
     ):
         _keep_freed_memory()
         self._problem, self._key = problem, key
@@ -405,31 +433,40 @@ class _Actor:
         self._compute = problem.kernels()[0]
         self._packed = problem.pack(np.dtype(dtype))
         self._buffers = worker_buffers(problem, dtype)
+        self._places = attached(places, problem.dim, dtype)
         # One for all jobs: what a call returns is copied before the next one begins.
         self._gradient = np.empty((problem.dim, 1), dtype)
 
-    def ready(self) -> int:
-        """Compute one gradient, so that kernels are compiled or loaded; return the process."""
-        x = np.array(self._problem.x0, self._gradient.dtype)
-        self.compute(bytes(8), x.reshape(-1, 1))
-        return os.getpid()
+    def ready(self) -> tuple[int, bool]:
+        """Compute one gradient, so that kernels are compiled or loaded.
 
-    def compute(self, job: bytes, x: np.ndarray | None = None) -> np.ndarray | bytes | str:
+        Returns the process, and whether gradients can be written into the server's memory.
+        """
+        x = np.array(self._problem.x0, self._gradient.dtype)
+        self.compute(_HEAD.pack(0, -1), x.reshape(-1, 1))
+        if self._places:
+            self._gradient = self._gradient[:0].copy()  # not needed any more
+        return os.getpid(), self._places is not None
+
+    def compute(self, job: bytes, x: np.ndarray | None = None) -> np.ndarray | bytes | str | None:
         """Return the gradient of a job, of shape (dim, 1), or why it is refused.
 
-        `job` holds its draw in 8 bytes, then its model unless that comes from the object store.
+        `job` holds its head, then its model unless that comes from the object store. None says that
+        the gradient lies in the place that the head names.
         """
         began = time.perf_counter()
-        gradient = self._gradient
-        draw = int.from_bytes(job[:8], "little")
+        draw, place = _HEAD.unpack_from(job)
+        gradient = self._places[place] if self._places and place >= 0 else self._gradient
         if x is None:
-            x = np.frombuffer(job, gradient.dtype, offset=8).reshape(-1, 1)
+            x = np.frombuffer(job, gradient.dtype, offset=_HEAD.size).reshape(-1, 1)
         x = _unlocked(x)
         self._compute(*self._packed, x, self._index, draw, self._key, gradient, *self._buffers)
         if self._slowdown > 1:
             time.sleep((self._slowdown - 1) * (time.perf_counter() - began))
         if not is_finite(gradient):
             return NOT_FINITE
+        if place >= 0:
+            return None
         return gradient.tobytes() if gradient.nbytes <= self._inline else gradient
 
 
