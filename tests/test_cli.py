@@ -95,7 +95,7 @@ def test_train_then_verify_then_ask_what_if(tmp_path):
     assert "stopped by steps" in done.stdout
     verified = asgrad("replay", str(folder), "--verify")
     assert verified.returncode == 0, verified.stderr
-    assert "bit for bit" in verified.stdout
+    assert "bit for bit: 2 models compared, from step 0 to 60" in verified.stdout
     what_if = asgrad(
         "replay", str(folder), "--stepsizes", "0.1,0.3", "--method-stepsize", "koloskova"
     )
@@ -107,7 +107,7 @@ def test_train_then_verify_then_ask_what_if(tmp_path):
     model = load_file(folder / "model.safetensors")["model"]
     model[7] = np.nextafter(model[7], 1.0)
     save_file({"model": model}, folder / "model.safetensors")
-    assert "1 of the 640 numbers of the model at step 60 differ" in refused(
+    assert "the model at step 60 differs from the replay" in refused(
         "replay", str(folder), "--verify"
     )
     (folder / "model.safetensors").write_bytes(b"\x00" * 100)
@@ -239,7 +239,7 @@ def test_a_finished_run_is_prolonged(tmp_path):
     assert more.returncode == 0, more.stderr
     assert "steps 120 in" in more.stdout
     verified = asgrad("replay", str(folder), "--verify")
-    assert "compared at steps 50, 120" in verified.stdout
+    assert "3 models compared, from step 0 to 120" in verified.stdout
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 

@@ -11,6 +11,7 @@ import pytest
 import asgrad as ag
 from asgrad.engines import Interrupted
 from asgrad.engines.plan import plan_replay
+from asgrad.engines.replay import replayed_models
 from asgrad.errors import AsgradError, TraceError
 
 PROBLEMS = {
@@ -44,6 +45,28 @@ def test_bits_of_a_lane_depend_on_no_other_lane_and_no_thread(name, method, dtyp
         np.testing.assert_array_equal(together.models[:, lane], alone.models[:, 0])
         np.testing.assert_array_equal(together.gradient_norm[:, lane], alone.gradient_norm[:, 0])
         np.testing.assert_array_equal(together.loss[:, lane], alone.loss[:, 0])
+
+
+@pytest.mark.parametrize(
+    "method",
+    [ag.methods.Pure(), ag.methods.Rennala(batch=3), ag.methods.Ringleader(), ag.methods.Sync()],
+    ids=lambda method: method.label,
+)
+def test_models_on_the_way_are_those_of_shorter_runs(method):
+    """One walk with pauses gives the bits of a replay of each beginning."""
+    trace, problem = trace_of(method), PROBLEMS["softmax"]
+    parts = {"method_stepsize": ag.stepsizes.Mishchenko(), "dtype": "float32"}
+    steps = [0, 1, 17, 40, 120]
+    models = replayed_models(
+        trace, problem, 0.2, steps, optimizer=ag.optimizers.HeavyBall(0.5), **parts
+    )
+    for step, model in zip(steps, models, strict=True):
+        # A rule may read the largest delays of the whole run; Mishchenko's does not.
+        alone = ag.replay(
+            trace.until(step), problem, 0.2, optimizer=ag.optimizers.HeavyBall(0.5), **parts
+        )
+        np.testing.assert_array_equal(model, alone.models[:, 0])
+        assert model.dtype == np.float32
 
 
 def test_more_lanes_than_a_block_holds_and_several_seeds():

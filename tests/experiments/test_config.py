@@ -94,7 +94,7 @@ def test_a_stored_run_of_a_network_is_verified_bit_for_bit(tmp_path):
     run = run_training(config, config.build_problem())
     save_training(run, config)
     stored = StoredTraining.load(tmp_path / "run")
-    stored.verify(stored.config.build_problem())
+    assert stored.verify(stored.config.build_problem()) == [0, 30]
 
 
 def test_a_network_needs_a_stepsize(refused, monkeypatch):

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 import asgrad as ag
 from asgrad.engines import CheckpointWarning
 from asgrad.experiments import TrainConfig
-from asgrad.experiments.training import resume_training, run_training
+from asgrad.experiments.training import (
+    StoredTraining,
+    resume_training,
+    run_training,
+    save_training,
+)
 
 pytest.importorskip("safetensors")
 
@@ -31,3 +38,27 @@ def test_a_run_whose_checkpoints_are_all_damaged_is_never_begun_anew(tmp_path):
     with pytest.raises(ag.AsgradError, match="all its checkpoints are damaged"):
         resume_training(out, {})
     assert len(list(kept.glob("damaged-*"))) == len(damaged)
+
+
+@pytest.mark.parametrize("method", ["pure", "ringleader", "rennala:batch=3"])
+def test_the_models_of_all_checkpoints_are_verified(method, tmp_path):
+    """Also of those that newer ones have replaced, and of the part before a resumption."""
+    said = {"method": method, "workers": 3, "steps": 40, "checkpoint_steps": 1,
+            "out": str(tmp_path / "run")}  # fmt: skip
+    config = TrainConfig.read(None, said)
+    problem = config.build_problem()
+    slowly = {"on_step": lambda step, now: time.sleep(0.005)}  # a checkpoint takes some steps
+    save_training(run_training(config, problem, **slowly), config)
+    before = StoredTraining.load(tmp_path / "run").verify(problem)
+    assert before[0] == 0
+    assert before[-1] == 40
+    assert len(before) > 3
+    longer = resume_training(tmp_path / "run", {"steps": 80})
+    save_training(run_training(longer, problem, resume=True, **slowly), longer)
+    stored = StoredTraining.load(tmp_path / "run")
+    after = stored.verify(problem)
+    assert after[: len(before)] == before
+    assert after[-1] == 80
+    other = TrainConfig.read(None, {**said, "batch": 7}).build_problem()
+    with pytest.raises(ag.AsgradError, match=f"the model at step {before[1]} differs"):
+        stored.verify(other)

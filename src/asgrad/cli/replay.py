@@ -60,8 +60,8 @@ def replay(
         if verify:
             steps = stored.verify(built)
             print(
-                f"{trace}: the replay gives back the model bit for bit, compared at "
-                f"{'step' if len(steps) == 1 else 'steps'} {', '.join(map(str, steps))}."
+                f"{trace}: the replay gives back the run bit for bit: {len(steps)} models "
+                f"compared, from step {steps[0]} to {steps[-1]}."
             )
             return
         with progress("replaying") as tell:

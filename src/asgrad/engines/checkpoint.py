@@ -5,6 +5,7 @@ FOLDER/step-000000001234/  state.safetensors  checkpoint.json
 
 from __future__ import annotations
 
+import hashlib
 import json
 import queue
 import shutil
@@ -21,7 +22,14 @@ import numpy as np
 from asgrad.errors import AsgradError, check_integer, check_positive
 from asgrad.files import need_safetensors, new_folder, read_arrays, write_arrays, write_text
 
-__all__ = ["Checkpoints", "CheckpointWarning", "Keeper", "list_checkpoints", "load_newest"]
+__all__ = [
+    "Checkpoints",
+    "CheckpointWarning",
+    "Keeper",
+    "digest",
+    "list_checkpoints",
+    "load_newest",
+]
 
 _STATE, _FACTS, _PREFIX = "state.safetensors", "checkpoint.json", "step-"
 _KIND, _VERSION = "asgrad checkpoint", 1
@@ -69,13 +77,22 @@ class Keeper:
         What a resumed run must agree with.
     step, now : int, float
         Where the run begins.
+    digests : dict of str to str
+        Of the models at the checkpoints before, by step; those to come are added.
     """
 
-    def __init__(self, rule: Checkpoints, settings: dict[str, Any], step: int, now: float):
+    def __init__(
+        self,
+        rule: Checkpoints,
+        settings: dict[str, Any],
+        step: int,
+        now: float,
+        digests: dict[str, str],
+    ):
         need_safetensors()
         self._rule, self._settings = rule, settings
         self._folder = Path(rule.folder)
-        self._step, self._time = step, now
+        self._step, self._time, self._digests = step, now, digests
         self._waiting: queue.Queue[Any] = queue.Queue()
         self.failures: list[str] = []
         for left in self._folder.glob(f".{_PREFIX}*"):  # by a process that was killed
@@ -113,6 +130,7 @@ class Keeper:
 
     def _write(self, step: int, state: dict[str, np.ndarray], facts: Any) -> None:
         """Write a checkpoint and remove the oldest."""
+        self._digests[str(step)] = digest(state["models"][-1])
         with new_folder(self._folder / f"{_PREFIX}{step:012d}", "checkpoint", _is_ours) as folder:
             head = {
                 "kind": _KIND,
@@ -120,12 +138,17 @@ class Keeper:
                 "step": step,
                 "state_checksum": write_arrays(folder / _STATE, state),
                 "settings": self._settings,
-                "facts": facts,
+                "facts": {**facts, "digests": self._digests},
             }
             head["head_checksum"] = _checksum(head)
             write_text(folder / _FACTS, json.dumps(head, indent=1))
         for old in list_checkpoints(self._folder)[: -self._rule.keep]:
             shutil.rmtree(old, ignore_errors=True)
+
+
+def digest(model: np.ndarray) -> str:
+    """Return what tells a model's bits from all others: their SHA-256, in hexadecimal digits."""
+    return hashlib.sha256(np.ascontiguousarray(model).data).hexdigest()
 
 
 def list_checkpoints(folder: str | Path) -> list[Path]:

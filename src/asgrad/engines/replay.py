@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
@@ -51,6 +51,7 @@ __all__ = [
     "checked_start",
     "checked_threads",
     "replay",
+    "replayed_models",
     "rules_of",
 ]
 
@@ -123,9 +124,9 @@ class _Job:
     transform: Transform
     optimizer: Optimizer
     packed: Packed
-    n_lanes: int
-    progress: Callable[[float], None] | None
-    stop: threading.Event
+    n_lanes: int = 1
+    progress: Callable[[float], None] | None = None
+    stop: threading.Event = field(default_factory=threading.Event)
 
     def tell(self, lanes: float) -> None:
         """Report progress, in lanes."""
@@ -139,6 +140,15 @@ class _Job:
         if isinstance(self.problem, CompiledProblem):
             return compiled_walk(self.dtype), bound_kernels(self.dtype, gradient, *parts)
         return walk, (gradient, *(type(part).kernel for part in parts))
+
+    def blocks(self, stepsizes: np.ndarray) -> Blocks:
+        """Return the working space of some lanes, at x_0."""
+        blocks = new_blocks(
+            self.problem, self.transform, self.optimizer, stepsizes, self.dtype, self.n_slots,
+            self.n_entries,
+        )  # fmt: skip
+        blocks.models[self.plan.slot[0]] = self.x0[:, None]
+        return blocks
 
 
 def replay(
@@ -233,28 +243,10 @@ def replay(
         raise AsgradError("replay: give at least one stepsize and one seed.")
     seed_list = [check_integer("replay", "seed", seed, minimum=0) for seed in _listed(chosen)]
 
-    method_stepsize = method_stepsize or Constant()
-    transform, optimizer = transform or Identity(), optimizer or SGD()
     steps = _evaluated_steps(trace.n_steps, evaluations)
-    plan, n_slots, n_entries = plan_replay(trace, steps)
-    job = _Job(
-        problem=problem,
-        plan=plan,
-        n_slots=n_slots,
-        n_entries=n_entries,
-        dtype=dtype,
-        x0=checked_start(problem, x0),
-        rules=rules_of(
-            problem, method_stepsize, transform, optimizer, concurrency=lambda: trace.summary.tau_c
-        ),
-        stepsize=method_stepsize,
-        transform=transform,
-        optimizer=optimizer,
-        packed=problem.pack(np.dtype(dtype)),
-        n_lanes=len(lanes) * len(seed_list),
-        progress=progress,
-        stop=stop or threading.Event(),
-    )
+    job = _prepared(trace, problem, steps, method_stepsize, transform, optimizer, x0, dtype)
+    job.n_lanes, job.progress = len(lanes) * len(seed_list), progress
+    job.stop = stop or job.stop
     n_blocks = threads if problem.gains_by_threads else 1
     share = min(_LANES_A_BLOCK, -(-len(lanes) * len(seed_list) // n_blocks))
     blocks = [
@@ -287,6 +279,64 @@ def replay(
     )
 
 
+def replayed_models(
+    trace: Trace,
+    problem: Problem,
+    stepsize: float,
+    steps: Sequence[int],
+    *,
+    method_stepsize: Stepsize | None = None,
+    optimizer: Optimizer | None = None,
+    dtype: str = "float64",
+) -> Iterator[np.ndarray]:
+    """Yield x_s, of shape (dim,), for each of some rising steps, as `replay` computes it.
+
+    Nothing is evaluated. An array is valid until the next one is asked for.
+    """
+    none = np.zeros(0, np.int64)
+    job = _prepared(trace, problem, none, method_stepsize, None, optimizer, None, dtype)
+    blocks = job.blocks(np.array([stepsize]))
+    key = stream_key(trace.header.seed, Purpose.GRADIENT)
+    go_on, kernels = job.walk()
+    cursor = np.zeros(N_CURSORS, np.int64)
+    for step in steps:
+        cursor[PAUSE] = step - cursor[STEP]
+        with np.errstate(all="ignore"):
+            go_on(*kernels, job.packed, key, job.plan, job.rules, blocks, cursor)
+        yield blocks.models[job.plan.slot[step], :, 0]
+
+
+def _prepared(
+    trace: Trace,
+    problem: Problem,
+    evaluated: np.ndarray,
+    method_stepsize: Stepsize | None,
+    transform: Transform | None,
+    optimizer: Optimizer | None,
+    x0: np.ndarray | None,
+    dtype: str,
+) -> _Job:
+    """Return what every block of lanes needs; None stands for the default."""
+    method_stepsize = method_stepsize or Constant()
+    transform, optimizer = transform or Identity(), optimizer or SGD()
+    plan, n_slots, n_entries = plan_replay(trace, evaluated)
+    return _Job(
+        problem=problem,
+        plan=plan,
+        n_slots=n_slots,
+        n_entries=n_entries,
+        dtype=dtype,
+        x0=checked_start(problem, x0),
+        rules=rules_of(
+            problem, method_stepsize, transform, optimizer, concurrency=lambda: trace.summary.tau_c
+        ),
+        stepsize=method_stepsize,
+        transform=transform,
+        optimizer=optimizer,
+        packed=problem.pack(np.dtype(dtype)),
+    )
+
+
 def _run_block(
     job: _Job, seed: int, stepsizes: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, list[Status]]:
@@ -297,10 +347,7 @@ def _run_block(
     alive = np.arange(n_lanes)
     limits = np.full(n_lanes, np.inf)
     key = stream_key(seed, Purpose.GRADIENT)
-    blocks = new_blocks(
-        job.problem, job.transform, job.optimizer, stepsizes, job.dtype, job.n_slots, job.n_entries
-    )
-    blocks.models[job.plan.slot[0]] = job.x0[:, None]
+    blocks = job.blocks(stepsizes)
     evaluate = job.problem.kernels()[1]
     go_on, kernels = job.walk()
     cursor = np.zeros(N_CURSORS, np.int64)

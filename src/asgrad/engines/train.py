@@ -187,9 +187,9 @@ def train(
         "transform": label(transform),
         "optimizer": label(optimizer),
     }
-    facts, done = Facts(0.0, 0, 0, [], []), list[Evaluation]()
+    facts, done, digests = Facts(0.0, 0, 0, [], []), list[Evaluation](), dict[str, str]()
     if resume:
-        facts, done = _resume(server, checkpoints, settings)
+        facts, done, digests = _resume(server, checkpoints, settings)
     elif checkpoints and list_checkpoints(checkpoints.folder):
         raise AsgradError(
             f"train: {checkpoints.folder} holds the checkpoints of another run; resume it, or "
@@ -213,7 +213,7 @@ def train(
     evaluator = Evaluator(problem, dtype, done, on_evaluation)
     keeper = None
     if checkpoints is not None:
-        keeper = Keeper(checkpoints, settings, server.n_steps, facts.elapsed)
+        keeper = Keeper(checkpoints, settings, server.n_steps, facts.elapsed, digests)
     try:
         with ctrl_c_ends(run):
             status = run.play(evaluator, keeper)
@@ -255,11 +255,12 @@ def train(
 
 def _resume(
     server: Server, checkpoints: Checkpoints | None, settings: dict[str, Any]
-) -> tuple[Facts, list[Evaluation]]:
-    """Bring a new server to where the newest checkpoint was written."""
+) -> tuple[Facts, list[Evaluation], dict[str, str]]:
+    """Bring a new server to where the newest checkpoint was written; return what stands in it."""
     if checkpoints is None:
         raise AsgradError("train: to resume, say from which checkpoints: Checkpoints(folder).")
     state, facts = load_newest(checkpoints.folder, settings)
     server.restore(state)
     done = [(int(step), *numbers) for step, *numbers in facts.pop("evaluations")]
-    return Facts(**facts), done
+    digests = facts.pop("digests")
+    return Facts(**facts), done, digests

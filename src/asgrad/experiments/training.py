@@ -19,7 +19,8 @@ import numpy as np
 
 from asgrad import optimizers as optimizer_room
 from asgrad.engines import Checkpoints, Ray, Result, Threads, Training, replay, train
-from asgrad.engines.checkpoint import list_checkpoints, load_checkpoint
+from asgrad.engines.checkpoint import digest, list_checkpoints, load_checkpoint
+from asgrad.engines.replay import replayed_models
 from asgrad.engines.server import Job
 from asgrad.engines.workers import Engine
 from asgrad.errors import AsgradError
@@ -124,34 +125,44 @@ class StoredTraining:
         )
 
     def verify(self, problem: Problem) -> list[int]:
-        """Recompute the run from its trace and compare the bits of every model that is stored.
+        """Recompute the run from its trace and compare the bits of its models.
 
         Returns
         -------
         list of int
-            The steps whose models were compared: those of the checkpoints, then the last.
+            The steps whose models were compared: those of all checkpoints, also of those that newer
+            ones have replaced, and the last.
 
         Raises
         ------
         AsgradError
             If a bit differs.
         """
-        models = {}
+        known: dict[int, str] = {}
         for path in list_checkpoints(self.folder / CHECKPOINTS):
             state, head = load_checkpoint(path)
-            models[int(head["step"])] = state["models"][-1, :, 0]
-        models[self.trace.n_steps] = self.model
-        for step, model in models.items():
-            trace = self.trace.until(step)
-            again = self.replay(problem, trace=trace, evaluations=1).models[:, 0]
-            if again.dtype != model.dtype or again.tobytes() != model.tobytes():
-                n_different = int(np.sum(again != model))
+            known |= {int(step): found for step, found in head["facts"]["digests"].items()}
+            known[int(head["step"])] = digest(state["models"][-1])
+        known[self.trace.n_steps] = digest(self.model)
+        contender, optimizer = parts_of(self.config)
+        steps = sorted(known)
+        again = replayed_models(
+            self.trace,
+            problem,
+            self.stepsize,
+            steps,
+            method_stepsize=contender.stepsize,
+            optimizer=optimizer,
+            dtype=self.config.dtype,
+        )
+        for step, model in zip(steps, again, strict=True):
+            if digest(model) != known[step]:
                 raise AsgradError(
-                    f"verify: {n_different} of the {model.size} numbers of the model at step "
-                    f"{step} differ from the replay; was the run made on another processor, or "
-                    "with other data or versions?"
+                    f"verify: the model at step {step} differs from the replay, the first of the "
+                    f"{len(steps)} compared; was the run made on another processor, or with other "
+                    "data or versions?"
                 )
-        return list(models)
+        return steps
 
 
 def parts_of(config: TrainConfig) -> tuple[Contender, Optimizer]:
