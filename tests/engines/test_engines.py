@@ -311,6 +311,19 @@ def test_a_cluster_without_room_is_said(fake):
     fake.room = 0
     with pytest.raises(ag.AsgradError, match=r"no worker was ready within 0\.05 s: each asks for"):
         train(Faulty(), ag.methods.Pure(), ag.Ray(patience=0.05), steps=10)
+    assert not fake.is_initialized()  # what was started is stopped
+
+
+def test_the_actor_of_a_worker_that_is_gone_for_good_is_killed(fake):
+    """Its CPU, or GPU, is free for others while the run goes on."""
+    running = []
+    run, _ = train(
+        Faulty(always={1: "raise"}), ag.methods.Pure(), ag.Ray(restarts=1), steps=60,
+        on_step=lambda step, now: running.append([not actor.dead for actor in fake.actors]),
+    )  # fmt: skip
+    assert run.status == Ending.STEPS
+    assert running[0] == [True, True, True]
+    assert running[-1] == [True, False, True]
 
 
 @pytest.mark.parametrize("method", [ag.methods.Pure(), ag.methods.Random(), ag.methods.Sync()])
@@ -344,7 +357,8 @@ def test_workers_leave_and_join(fake):
     own = jobs.assign_time[jobs.worker == 1]
     assert not ((own > times[21]) & (own < times[60])).any()
     assert (own > times[60]).any()
-    assert any("the worker left" in failure for failure in run.failures)
+    # Nothing is said where it left between two jobs.
+    assert all("the worker left" in failure for failure in run.failures)
 
 
 @pytest.mark.parametrize(

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import threading
+import time
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
 import asgrad as ag
-from asgrad.engines import Ending, checkpoint
-from asgrad.engines.workers import Arrival, Joined
+from asgrad.engines import Ending, checkpoint, live
+from asgrad.engines.server import Job
+from asgrad.engines.workers import Arrival, Joined, RunContext
 from asgrad.trace import Fate
 
 
@@ -152,3 +159,102 @@ def test_other_kinds_are_refused(options, said):
     """With what was expected."""
     with pytest.raises(ag.AsgradError, match=said):
         train(ag.methods.Pure(), options.pop("engine", None), steps=5, **options)
+
+
+def test_ctrl_c_takes_no_lock_that_the_run_may_hold():
+    """The first only sets a flag, in whatever moment it comes; the second breaks off."""
+    run = SimpleNamespace(interrupted=False)  # nothing else is there to be touched
+    with live.ctrl_c_ends(run):
+        os.kill(os.getpid(), signal.SIGINT)
+        assert run.interrupted
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(1.0)
+
+
+class Waits(ag.Problem):
+    """A gradient of draw 1 waits for an event."""
+
+    n_workers, dim = 1, 2
+
+    def __init__(self):
+        self.go_on, self.began = threading.Event(), threading.Event()
+
+    def gradient(self, x, worker, draw=0, rng=None):
+        """x."""
+        if draw == 1:
+            self.began.set()
+            self.go_on.wait(20.0)
+        return x
+
+    def loss(self, x):
+        """0."""
+        return 0.0
+
+    def full_gradient(self, x):
+        """x."""
+        return x
+
+
+@pytest.fixture
+def threads():
+    """An engine of one thread that is busy with a late job, the job, and what was delivered."""
+    problem, delivered = Waits(), []
+    engine = ag.Threads(least_deadline=0.01, deadline=1e-9)
+    engine.open(
+        RunContext(problem, 7, "float64", 0, time.perf_counter, delivered.extend, threading.Event())
+    )
+    late = Job(0, 0, 0, 1, 0.0)
+    engine._workers[0].record.took.extend([0.0] * 5)
+    engine.submit(late, np.ones((2, 1)))
+    assert problem.began.wait(20.0)
+    yield engine, problem, late, delivered
+    problem.go_on.set()
+    engine.close()
+
+
+def until(happened):
+    """Wait for it."""
+    end = time.monotonic() + 20.0
+    while not happened() and time.monotonic() < end:
+        time.sleep(0.01)
+    assert happened()
+
+
+def test_a_job_given_while_a_late_thread_is_replaced_is_done(threads, monkeypatch):
+    """It comes from another thread between the moving of the inbox and the change of worker."""
+    engine, _, late, delivered = threads
+    job = Job(1, 0, 0, 2, 0.0)
+    original = type(engine._workers[0]).replaced
+    giving = threading.Thread(target=engine.submit, args=(job, np.ones((2, 1))))
+
+    def slowly(worker, which):
+        fresh = original(worker, which)
+        giving.start()
+        time.sleep(0.2)
+        return fresh
+
+    monkeypatch.setattr(type(engine._workers[0]), "replaced", slowly)
+    time.sleep(0.02)
+    assert [arrival.job for arrival in engine.wait(0.0)] == [late]
+    giving.join()
+    until(lambda: [arrival.job for arrival in delivered] == [job])
+
+
+def test_a_thread_that_ends_its_late_job_in_time_is_not_replaced(threads, monkeypatch):
+    """It has begun the next job, which must not be left behind with it."""
+    engine, problem, late, delivered = threads
+    job, worker = Job(1, 0, 0, 2, 0.0), engine._workers[0]
+    original = type(worker).replaced
+
+    def after_its_end(worker, which):
+        problem.go_on.set()
+        until(lambda: [arrival.job for arrival in delivered] == [late])
+        return original(worker, which)
+
+    monkeypatch.setattr(type(worker), "replaced", after_its_end)
+    time.sleep(0.02)
+    assert engine.wait(0.0) == []
+    assert engine._workers[0] is worker
+    engine.submit(job, np.ones((2, 1)))
+    until(lambda: [arrival.job for arrival in delivered] == [late, job])

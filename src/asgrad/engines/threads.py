@@ -93,7 +93,10 @@ class Threads:
                 continue
             if self._context.now() - job.start_time > limit:
                 with self._swapping:  # no job may be put into the inbox that is given up
-                    self._workers[index] = worker.replaced()
+                    fresh = worker.replaced(job)
+                    if fresh is None:
+                        continue
+                    self._workers[index] = fresh
                 failure = f"no answer within {limit:.3g} s"
                 late.append(Arrival(job, None, failure, gone=self._workers[index].fail()))
         return late
@@ -131,6 +134,7 @@ class _Worker:
         self.record = record
         self.gone = False
         self._stopped = False
+        self._ending = threading.Lock()
         self._awake = threading.Event()
         self.thread = threading.Thread(target=self._work, daemon=True, name=f"asgrad-{index}")
         self.thread.start()
@@ -153,9 +157,15 @@ class _Worker:
         self.gone = self.record.fail()
         return self.gone
 
-    def replaced(self) -> _Worker:
-        """Return a fresh worker with the jobs that wait; this thread is left to itself."""
-        self._stopped = True
+    def replaced(self, late: Job) -> _Worker | None:
+        """Return a fresh worker with the jobs that wait; this thread is left to itself.
+
+        None if it has just ended its late job: it may be at the next one.
+        """
+        with self._ending:
+            if self.running is not late:
+                return None
+            self._stopped = True
         fresh = _Worker(*self._settings)
         while not self.inbox.empty():
             fresh.inbox.put(self.inbox.get())
@@ -191,9 +201,10 @@ class _Worker:
                 failure = f"{type(error).__name__}: {error}"
             if job.fate == Fate.IN_FLIGHT:
                 record.took.append(now() - job.start_time)
-            self.running = None
-            if self._stopped:
-                return
+            with self._ending:
+                self.running = None
+                if self._stopped:
+                    return
             if failure:
                 context.deliver([Arrival(job, None, failure, gone=self.fail())])
             else:
