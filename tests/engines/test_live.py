@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import threading
 import time
@@ -165,11 +164,10 @@ def test_ctrl_c_takes_no_lock_that_the_run_may_hold():
     """The first only sets a flag, in whatever moment it comes; the second breaks off."""
     run = SimpleNamespace(interrupted=False)  # nothing else is there to be touched
     with live.ctrl_c_ends(run):
-        os.kill(os.getpid(), signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
         assert run.interrupted
         with pytest.raises(KeyboardInterrupt):
-            os.kill(os.getpid(), signal.SIGINT)
-            time.sleep(1.0)
+            signal.raise_signal(signal.SIGINT)
 
 
 class Waits(ag.Problem):
