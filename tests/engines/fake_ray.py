@@ -92,7 +92,10 @@ class Handle:
                 return
         instance = self._cls(*self._fake.resolved(self._arguments))
         while not self.dead:
-            ref, name, arguments = self.calls.get()
+            call = self.calls.get()
+            if call is None:
+                return
+            ref, name, arguments = call
             try:
                 self.end(ref, stored(getattr(instance, name)(*arguments)))
             except Death:
@@ -114,6 +117,7 @@ class Handle:
     def die(self) -> None:
         """End the actor; its calls fail."""
         self.dead = True
+        self.calls.put(None)
         for ref in list(self.open):
             self.end(ref, None, RayActorError("the actor died"))
 

@@ -221,7 +221,7 @@ def until(happened):
 
 def test_a_job_given_while_a_late_thread_is_replaced_is_done(threads, monkeypatch):
     """It comes from another thread between the moving of the inbox and the change of worker."""
-    engine, _, late, delivered = threads
+    engine, problem, late, delivered = threads
     job = Job(1, 0, 0, 2, 0.0)
     original = type(engine._workers[0]).replaced
     giving = threading.Thread(target=engine.submit, args=(job, np.ones((2, 1))))
@@ -234,9 +234,14 @@ def test_a_job_given_while_a_late_thread_is_replaced_is_done(threads, monkeypatc
 
     monkeypatch.setattr(type(engine._workers[0]), "replaced", slowly)
     time.sleep(0.02)
+    old = engine._workers[0].thread
     assert [arrival.job for arrival in engine.wait(0.0)] == [late]
     giving.join()
     until(lambda: [arrival.job for arrival in delivered] == [job])
+    problem.go_on.set()
+    old.join(20.0)
+    assert not old.is_alive()
+    assert [arrival.job for arrival in delivered] == [job]
 
 
 def test_a_thread_that_ends_its_late_job_in_time_is_not_replaced(threads, monkeypatch):

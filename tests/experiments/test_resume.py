@@ -8,7 +8,8 @@ import pytest
 
 import asgrad as ag
 from asgrad.engines import CheckpointWarning
-from asgrad.experiments import TrainConfig
+from asgrad.engines.checkpoint import list_checkpoints, load_checkpoint
+from asgrad.experiments import TrainConfig, training
 from asgrad.experiments.training import (
     StoredTraining,
     resume_training,
@@ -62,3 +63,24 @@ def test_the_models_of_all_checkpoints_are_verified(method, tmp_path):
     other = TrainConfig.read(None, {**said, "batch": 7}).build_problem()
     with pytest.raises(ag.AsgradError, match=f"the model at step {before[1]} differs"):
         stored.verify(other)
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_what_every_kept_checkpoint_holds_is_verified(which, tmp_path, monkeypatch):
+    """A bit that differs in the older one, or in the newest, is found."""
+    config = TrainConfig.read(None, {"workers": 2, "steps": 20, "out": str(tmp_path / "run")})
+    problem = config.build_problem()
+    save_training(run_training(config, problem), config)
+    stored = StoredTraining.load(tmp_path / "run")
+    paths = list_checkpoints(tmp_path / "run" / "checkpoints")
+    assert len(paths) == 2
+
+    def altered(path):
+        state, head = load_checkpoint(path)
+        if path == paths[which]:
+            state["models"][-1, 3] += 1.0
+        return state, head
+
+    monkeypatch.setattr(training, "load_checkpoint", altered)
+    with pytest.raises(ag.AsgradError, match=f"the model at step {[0, 20][which]} differs"):
+        stored.verify(problem)

@@ -32,7 +32,7 @@ __all__ = [
 ]
 
 _STATE, _FACTS, _PREFIX = "state.safetensors", "checkpoint.json", "step-"
-_KIND, _VERSION = "asgrad checkpoint", 1
+_KIND, _VERSION = "asgrad checkpoint", 2
 
 
 class CheckpointWarning(UserWarning):

@@ -12,12 +12,13 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, auto
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from asgrad.engines.server import Job
-from asgrad.engines.shared_memory import Address, Loan, Places, attached
+from asgrad.engines.shared_memory import Address, Loan, OwnPlaces, attach
 from asgrad.engines.workers import (
     NOT_FINITE,
     Arrival,
@@ -204,13 +205,18 @@ class Ray:
 
     def leave(self, worker: int) -> None:
         """Let a worker leave the run, from any thread; its jobs are lost."""
-        check_integer("Ray", "worker", worker, minimum=0, maximum=len(self._workers) - 1)
-        self._events.put((self._left, (worker,)))
+        self._tell(self._left, worker)
 
     def join(self, worker: int) -> None:
         """Let a worker that left, or is gone, join the run again, from any thread."""
+        self._tell(self._joins, worker)
+
+    def _tell(self, act: Callable, worker: int) -> None:
+        """Have the server's thread do something to a worker."""
+        if not self._workers:
+            raise AsgradError("Ray: no run is under way that a worker could leave or join.")
         check_integer("Ray", "worker", worker, minimum=0, maximum=len(self._workers) - 1)
-        self._events.put((self._joins, (worker,)))
+        self._events.put((act, (worker,)))
 
     @property
     def pids(self) -> list[int]:
@@ -225,6 +231,7 @@ class Ray:
         self._workers, self._latest = [], (-1, None)
         if self._owns_ray:
             self._ray.shutdown()
+        self._events, self._arrivals = queue.SimpleQueue(), []  # they may hold gradients
 
     def _connect(self, n_cpus: float) -> bool:
         """Connect to the cluster; say whether a Ray was started here."""
@@ -259,19 +266,19 @@ class Ray:
     def _start(self, index: int) -> None:
         """Start a worker's actor; it reports when it is ready."""
         worker = self._workers[index]
-        worker.status, worker.pid = _Status.STARTING, 0
-        worker.places, places = None, self._new_places()
+        worker.status = _Status.STARTING
+        places = self._new_places()
         worker.actor = worker.actor_class.remote(*worker.arguments, places and places.address)
         # Events of every call, for Ray's dashboard, would cost more than a small gradient.
         worker.compute = worker.actor.compute.options(enable_task_events=False)
         self._follow(worker.actor.ready.remote(), self._is_ready, index, worker.actor, places)
 
-    def _new_places(self) -> Places | None:
+    def _new_places(self) -> OwnPlaces | None:
         """Return memory for an actor's gradients, in case that it is on this machine."""
         if self._dim * np.dtype(self._dtype).itemsize <= _INLINE:
             return None
         try:
-            return Places(self._dim, self._dtype)
+            return OwnPlaces(self._dim, self._dtype)
         except OSError:
             return None
 
@@ -292,9 +299,10 @@ class Ray:
 
     def _follow(self, ref: Any, act: Callable, *arguments: Any) -> None:
         """Have `act(*arguments, future)` done by the server's thread when a call has ended."""
-        ref.future().add_done_callback(lambda future: self._events.put((act, (*arguments, future))))
+        events = self._events  # of this run; the engine may be used for another
+        ref.future().add_done_callback(lambda future: events.put((act, (*arguments, future))))
 
-    def _is_ready(self, index: int, actor: Any, places: Places | None, future: Any) -> None:
+    def _is_ready(self, index: int, actor: Any, places: OwnPlaces | None, future: Any) -> None:
         """Note that an actor has started, or could not."""
         worker = self._workers[index]
         if actor is not worker.actor or worker.status != _Status.STARTING:
@@ -311,12 +319,15 @@ class Ray:
 
     def _restart(self, index: int) -> None:
         """Kill a worker's actor and start another, unless it has failed too often."""
+        self._kill(index, _Status.GONE)
+        if not self._workers[index].record.fail():
+            self._start(index)
+
+    def _kill(self, index: int, status: _Status) -> None:
+        """Kill a worker's actor."""
         worker = self._workers[index]
         self._ray.kill(worker.actor)
-        if worker.record.fail():
-            worker.status = _Status.GONE
-        else:
-            self._start(index)
+        worker.status, worker.pid, worker.places = status, 0, None
 
     def _send_next(self, worker: _Worker) -> None:
         """Send a worker the next job that is still wanted, if it is free."""
@@ -355,8 +366,7 @@ class Ray:
             self._arrivals.append(Arrival(job, None, _in_one_line(error), gone=gone))
             if gone:
                 self._abandon(job.worker, _in_one_line(error))
-                worker.status, worker.pid = _Status.GONE, 0
-                self._ray.kill(worker.actor)
+                self._kill(job.worker, _Status.GONE)
         else:
             self._abandon(job.worker, _in_one_line(error))
             self._restart(job.worker)
@@ -385,9 +395,8 @@ class Ray:
         """Carry out `leave`."""
         worker = self._workers[index]
         if worker.status in (_Status.READY, _Status.STARTING):
-            worker.status = _Status.LEFT
-            self._ray.kill(worker.actor)
             self._abandon(index, "the worker left")
+            self._kill(index, _Status.LEFT)
 
     def _joins(self, index: int) -> None:
         """Carry out `join`."""
@@ -408,7 +417,7 @@ class _Worker:
     compute: Any = None
     pid: int = 0
     status: _Status = _Status.STARTING
-    places: Places | None = None
+    places: OwnPlaces | None = None
     running: Job | None = None
     waiting: deque[tuple[Job, Any]] = field(default_factory=deque)
     failure: str = ""
@@ -433,19 +442,23 @@ class _Actor:
         self._compute = problem.kernels()[0]
         self._packed = problem.pack(np.dtype(dtype))
         self._buffers = worker_buffers(problem, dtype)
-        self._places = attached(places, problem.dim, dtype)
-        # One for all jobs: what a call returns is copied before the next one begins.
-        self._gradient = np.empty((problem.dim, 1), dtype)
+        self._places = attach(places, problem.dim, dtype)
+        self._shape, self._dtype = (problem.dim, 1), np.dtype(dtype)
+
+    @cached_property
+    def _gradient(self) -> np.ndarray:
+        """One for all jobs: what a call returns is copied before the next one begins."""
+        return np.empty(self._shape, self._dtype)
 
     def ready(self) -> tuple[int, bool]:
         """Compute one gradient, so that kernels are compiled or loaded.
 
         Returns the process, and whether gradients can be written into the server's memory.
         """
-        x = np.array(self._problem.x0, self._gradient.dtype)
+        x = np.array(self._problem.x0, self._dtype)
         self.compute(_HEAD.pack(0, -1), x.reshape(-1, 1))
         if self._places:
-            self._gradient = self._gradient[:0].copy()  # not needed any more
+            del self._gradient  # hardly needed any more
         return os.getpid(), self._places is not None
 
     def compute(self, job: bytes, x: np.ndarray | None = None) -> np.ndarray | bytes | str | None:
@@ -458,7 +471,7 @@ class _Actor:
         draw, place = _HEAD.unpack_from(job)
         gradient = self._places[place] if self._places and place >= 0 else self._gradient
         if x is None:
-            x = np.frombuffer(job, gradient.dtype, offset=_HEAD.size).reshape(-1, 1)
+            x = np.frombuffer(job, self._dtype, offset=_HEAD.size).reshape(-1, 1)
         x = _unlocked(x)
         self._compute(*self._packed, x, self._index, draw, self._key, gradient, *self._buffers)
         if self._slowdown > 1:

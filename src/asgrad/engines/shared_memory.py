@@ -2,7 +2,8 @@
 
 A file that lies in memory only and has no name (Linux's memfd) holds places of one size. The server
 lends a place with a job; the worker writes the job's gradient there. A place is free again when
-nothing in the server refers to its array any more.
+nothing in the server refers to its array any more; where the server holds many, further gradients
+come another way. The memory is given back when the worker ends.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-__all__ = ["Address", "Loan", "Places", "attached"]
+__all__ = ["Address", "Loan", "OwnPlaces", "Places", "attach"]
+
+_MOST = 8  # places of one worker
 
 
 class Address(NamedTuple):
@@ -26,7 +29,7 @@ class Address(NamedTuple):
     inode: int
 
 
-class _File:
+class Places:
     """An open file of places, each an array of shape (dim, 1); closed with its last reference."""
 
     _file = -1
@@ -45,24 +48,19 @@ class _File:
             self._arrays[place] = np.frombuffer(memory, self._dtype).reshape(-1, 1)
         return self._arrays[place]
 
-    def identity(self) -> tuple[int, int]:
-        """Return its device and inode."""
-        stat = os.fstat(self._file)
-        return stat.st_dev, stat.st_ino
-
     def __del__(self) -> None:
         """Close the file; arrays that are in use keep its memory."""
         if self._file >= 0:
             os.close(self._file)
 
 
-class Places(_File):
-    """The server's side: as many places as are lent at once.
+class OwnPlaces(Places):
+    """The server's: as many places as are lent at once, but not more than `_MOST`.
 
     Raises
     ------
     OSError
-        Where the system has no such files.
+        Where the system has no such files, or allows no more.
     """
 
     def __init__(self, dim: int, dtype: str):
@@ -70,18 +68,29 @@ class Places(_File):
             raise OSError("this system has no memfd_create.")
         super().__init__(os.memfd_create("asgrad"), dim, dtype)
         path = f"/proc/{os.getpid()}/fd/{self._file}"
-        self.address = Address(_machine(), path, *self.identity())
+        self.address = Address(_machine(), path, *_identity(path))
         self._free: list[int] = []
         self._n_places = 0
 
-    def lend(self) -> Loan:
-        """Return a place that nobody uses."""
-        if not self._free:
-            self._free.append(self._n_places)
-            self._n_places += 1
-            os.truncate(self._file, self._n_places * self._stride)
+    def lend(self) -> Loan | None:
+        """Return a place that nobody uses; None if the server holds too many."""
+        if not self._free and not self._grows():
+            return None
         place = self._free.pop()
         return Loan(place, self[place], self._free)
+
+    def _grows(self) -> bool:
+        """Make another place, if there may be one."""
+        if self._n_places == _MOST:
+            return False
+        try:
+            os.truncate(self._file, (self._n_places + 1) * self._stride)
+            self[self._n_places]
+        except OSError:  # each place takes a file descriptor too
+            return False
+        self._free.append(self._n_places)
+        self._n_places += 1
+        return True
 
 
 class Loan:
@@ -89,7 +98,9 @@ class Loan:
 
     def __init__(self, place: int, array: np.ndarray, free: list[int]):
         self.place, self._array, self._free = place, array, free
-        self.__array_interface__ = array.__array_interface__  # arrays from it refer to this object
+        # An array made by it refers to this object, as do all its views; those of `array` would
+        # refer to the memory itself.
+        self.__array_interface__ = array.__array_interface__
 
     @property
     def array(self) -> np.ndarray:
@@ -101,7 +112,7 @@ class Loan:
         self._free.append(self.place)
 
 
-def attached(address: Address | None, dim: int, dtype: str) -> _File | None:
+def attach(address: Address | None, dim: int, dtype: str) -> Places | None:
     """Return the places of an address; None if they are out of reach.
 
     They are where the server runs on another machine, or is hidden from this process.
@@ -109,14 +120,24 @@ def attached(address: Address | None, dim: int, dtype: str) -> _File | None:
     if address is None:
         return None
     try:
-        if address.machine != _machine():
+        # Looked at before it is opened: elsewhere the path may be anything.
+        if (_machine(), *_identity(address.path)) != (
+            address.machine,
+            address.device,
+            address.inode,
+        ):
             return None
-        file = _File(os.open(address.path, os.O_RDWR | os.O_CLOEXEC), dim, dtype)
+        return Places(os.open(address.path, os.O_RDWR | os.O_CLOEXEC), dim, dtype)
     except OSError:
         return None
-    return file if file.identity() == (address.device, address.inode) else None
 
 
 def _machine() -> str:
     """Return what tells a running machine from all others."""
     return Path("/proc/sys/kernel/random/boot_id").read_text()
+
+
+def _identity(path: str) -> tuple[int, int]:
+    """Return a file's device and inode."""
+    stat = os.stat(path)
+    return stat.st_dev, stat.st_ino

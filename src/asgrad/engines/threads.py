@@ -89,7 +89,7 @@ class Threads:
         late: list[Arrival] = []
         for index, worker in enumerate(self._workers):
             job, limit = worker.running, worker.record.deadline
-            if job is None or job.fate != Fate.IN_FLIGHT:
+            if job is None:
                 continue
             if self._context.now() - job.start_time > limit:
                 with self._swapping:  # no job may be put into the inbox that is given up
@@ -97,7 +97,7 @@ class Threads:
                     if fresh is None:
                         continue
                     self._workers[index] = fresh
-                failure = f"no answer within {limit:.3g} s"
+                failure = f"worker {index}, draw {job.draw}: no answer within {limit:.3g} s"
                 late.append(Arrival(job, None, failure, gone=self._workers[index].fail()))
         return late
 
@@ -166,6 +166,7 @@ class _Worker:
             if self.running is not late:
                 return None
             self._stopped = True
+        self._awake.set()
         fresh = _Worker(*self._settings)
         while not self.inbox.empty():
             fresh.inbox.put(self.inbox.get())
@@ -187,9 +188,9 @@ class _Worker:
                 continue  # called off while it waited
             job.start_time = now()
             self.running = job
-            gradient = np.empty((problem.dim, 1), dtype)
             failure = ""
             try:
+                gradient = np.empty((problem.dim, 1), dtype)
                 compute(*packed, x, index, job.draw, key, gradient, *buffers)
                 pause = (slowdown - 1.0) * (now() - job.start_time)
                 if clock is not None:
