@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import ctypes
 import math
 import os
 import queue
-import struct
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, auto
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 
+from asgrad.engines.ray_actor import HEAD, INLINE, Actor
 from asgrad.engines.server import Job
-from asgrad.engines.shared_memory import Address, Loan, OwnPlaces, attach
+from asgrad.engines.shared_memory import Loan, OwnPlaces
 from asgrad.engines.workers import (
-    NOT_FINITE,
     Arrival,
     Joined,
     Limits,
@@ -28,18 +25,13 @@ from asgrad.engines.workers import (
     RunContext,
     arrival_of,
     check_slowdown,
-    is_finite,
-    worker_buffers,
 )
 from asgrad.errors import AsgradError, check_choice, check_integer, check_positive
-from asgrad.problems.base import Problem
 from asgrad.trace import Fate
 
 __all__ = ["Ray"]
 
-_INLINE = 100_000  # bytes; smaller arrays are not worth an object, or a place in shared memory
 _INLINE_HERE = 1_000_000  # the same for objects of a Ray that is started for this run
-_HEAD = struct.Struct("<qq")  # of a job: its draw, and the place of its gradient or -1
 _BETWEEN_LOOKS = 0.5  # seconds after which deadlines are looked at again
 
 
@@ -132,7 +124,7 @@ class Ray:
         self._arrivals: list[Arrival | Joined] = []
         self._latest: tuple[int, Any] = (-1, None)
         self._next_look = 0.0
-        self._inline, self._dim, self._dtype = _INLINE, problem.dim, context.dtype
+        self._inline, self._dim, self._dtype = INLINE, problem.dim, context.dtype
         self._owns_ray = self._connect(sum(o["num_cpus"] for o in options))
         try:
             self._start_all(context, slowdown, options)
@@ -145,7 +137,7 @@ class Ray:
     ) -> None:
         """Start the actors and wait for those of the first jobs."""
         n = len(options)
-        actor_class = self._ray.remote(_Actor)
+        actor_class = self._ray.remote(Actor)
         shared = self._ray.put(context.problem)
         self._workers = [
             _Worker(
@@ -275,7 +267,7 @@ class Ray:
 
     def _new_places(self) -> OwnPlaces | None:
         """Return memory for an actor's gradients, in case that it is on this machine."""
-        if self._dim * np.dtype(self._dtype).itemsize <= _INLINE:
+        if self._dim * np.dtype(self._dtype).itemsize <= INLINE:
             return None
         try:
             return OwnPlaces(self._dim, self._dtype)
@@ -338,7 +330,7 @@ class Ray:
             worker.running = job
             job.start_time = self._now()
             loan = worker.places.lend() if worker.places else None
-            head = _HEAD.pack(job.draw, loan.place if loan else -1)
+            head = HEAD.pack(job.draw, loan.place if loan else -1)
             if isinstance(model, np.ndarray):  # bytes: Ray sends them with the least ado
                 ref = worker.compute.remote(b"".join((head, model.data)))
             else:
@@ -421,102 +413,6 @@ class _Worker:
     running: Job | None = None
     waiting: deque[tuple[Job, Any]] = field(default_factory=deque)
     failure: str = ""
-
-
-class _Actor:
-    """One worker, in a process of its own."""
-
-    def __init__(
-        self,
-        problem: Problem,
-        key: int,
-        dtype: str,
-        index: int,
-        slowdown: float,
-        inline: int,
-        places: Address | None,
-    ):
-        _keep_freed_memory()
-        self._problem, self._key = problem, key
-        self._index, self._slowdown, self._inline = index, slowdown, inline
-        self._compute = problem.kernels()[0]
-        self._packed = problem.pack(np.dtype(dtype))
-        self._buffers = worker_buffers(problem, dtype)
-        self._places = attach(places, problem.dim, dtype)
-        self._shape, self._dtype = (problem.dim, 1), np.dtype(dtype)
-
-    @cached_property
-    def _gradient(self) -> np.ndarray:
-        """One for all jobs: what a call returns is copied before the next one begins."""
-        return np.empty(self._shape, self._dtype)
-
-    def ready(self) -> tuple[int, bool]:
-        """Compute one gradient, so that kernels are compiled or loaded.
-
-        Returns the process, and whether gradients can be written into the server's memory.
-        """
-        x = np.array(self._problem.x0, self._dtype)
-        self.compute(_HEAD.pack(0, -1), x.reshape(-1, 1))
-        if self._places:
-            del self._gradient  # hardly needed any more
-        return os.getpid(), self._places is not None
-
-    def compute(self, job: bytes, x: np.ndarray | None = None) -> np.ndarray | bytes | str | None:
-        """Return the gradient of a job, of shape (dim, 1), or why it is refused.
-
-        `job` holds its head, then its model unless that comes from the object store. None says that
-        the gradient lies in the place that the head names.
-        """
-        began = time.perf_counter()
-        draw, place = _HEAD.unpack_from(job)
-        gradient = self._places[place] if self._places and place >= 0 else self._gradient
-        if x is None:
-            x = np.frombuffer(job, self._dtype, offset=_HEAD.size).reshape(-1, 1)
-        x = _unlocked(x)
-        self._compute(*self._packed, x, self._index, draw, self._key, gradient, *self._buffers)
-        if self._slowdown > 1:
-            time.sleep((self._slowdown - 1) * (time.perf_counter() - began))
-        if not is_finite(gradient):
-            return NOT_FINITE
-        if place >= 0:
-            return None
-        return gradient.tobytes() if gradient.nbytes <= self._inline else gradient
-
-
-def _keep_freed_memory() -> None:
-    """Tell the allocator that what is freed will be needed again at once, by the next job.
-
-    Otherwise each message of some 100 kB is given back to the system, page by page, and asked for
-    anew. Only where the C library is glibc.
-    """
-    m_trim_threshold, m_mmap_threshold = -1, -3  # as malloc.h has them
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (AttributeError, OSError, TypeError):
-        return
-    mallopt(m_trim_threshold, 1 << 30)
-    mallopt(m_mmap_threshold, 1 << 25)
-
-
-class _Memory:
-    """Memory by its address, as `np.asarray` takes it."""
-
-    def __init__(self, owner: np.ndarray):
-        self.owner = owner
-        self.__array_interface__ = {
-            **owner.__array_interface__,
-            "data": (owner.ctypes.data, False),
-        }
-
-
-def _unlocked(x: np.ndarray) -> np.ndarray:
-    """Return `x` as kernels accept it: what Ray gives is read-only. Nothing is written to it.
-
-    A copy of a large model at every job would cost as much as a small gradient does.
-    """
-    if x.flags.writeable:
-        return x
-    return x.copy() if x.nbytes <= _INLINE else np.asarray(_Memory(x))
 
 
 def _of(value: Any, name: str, worker: int, n: int) -> Any:

@@ -121,11 +121,7 @@ def attach(address: Address | None, dim: int, dtype: str) -> Places | None:
         return None
     try:
         # Looked at before it is opened: elsewhere the path may be anything.
-        if (_machine(), *_identity(address.path)) != (
-            address.machine,
-            address.device,
-            address.inode,
-        ):
+        if address != (_machine(), address.path, *_identity(address.path)):
             return None
         return Places(os.open(address.path, os.O_RDWR | os.O_CLOEXEC), dim, dtype)
     except OSError:
