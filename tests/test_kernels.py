@@ -14,6 +14,7 @@ from asgrad.kernels import (
     copy_columns,
     exp_nonpositive,
     is_compiled,
+    is_finite,
     multiply,
     prefetch,
 )
@@ -70,6 +71,18 @@ def test_copy_columns_writes_its_columns_and_no_other():
     copy_columns(out, 2, x)
     np.testing.assert_array_equal(out[:, 2:4], x)
     assert (out[:, [0, 1, 4]] == -1.0).all()
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_numbers_are_finite_unless_one_is_nan_or_infinite(dtype):
+    values = np.full((9, 1), np.finfo(dtype).max, dtype)  # their sum overflows
+    values[4] = np.finfo(dtype).smallest_subnormal
+    assert is_finite(values)
+    for ill in (np.nan, np.inf, -np.inf):
+        for i in range(values.size):
+            holed = values.copy()
+            holed[i] = ill
+            assert not is_finite(holed)
 
 
 def test_prefetch_touches_nothing_inside_or_outside_of_an_array():

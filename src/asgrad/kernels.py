@@ -34,6 +34,7 @@ __all__ = [
     "exp_nonpositive",
     "inlined",
     "is_compiled",
+    "is_finite",
     "multiply",
     "prefetch",
     "set_zero",
@@ -196,3 +197,13 @@ def copy_columns(out, first, x):
     for i in range(x.shape[0]):
         for lane in range(x.shape[1]):
             out[i, first + lane] = x[i, lane]
+
+
+@compiled([types.boolean(types.Array(kind, 2, "C")) for kind in (types.float64, types.float32)])
+def is_finite(values):
+    """Say whether no number is NaN or infinite; float of shape (dim, lanes)."""
+    flat = values.reshape(values.size)
+    found = 0
+    for i in range(flat.size):
+        found |= flat[i] - flat[i] != 0
+    return found == 0

@@ -183,7 +183,6 @@ class Arithmetic:
         elif gradients:
             values = np.concatenate(gradients).reshape(-1)
         data = Packed(values, _NO_INDICES, _NO_LAYOUT)
-        plan = plan._replace(first_row=plan.first_row[: step + 2])
         self._cursor[STEP] = step
         self._walk(*self._kernels, data, 0, plan, self._rules, blocks, self._cursor)
         self._n_rows = 0

@@ -245,6 +245,7 @@ class Ray:
             "max_direct_call_object_size": _INLINE_HERE,
             "task_rpc_inlined_bytes_limit": 100 * _INLINE_HERE,
             "free_objects_batch_size": 1,  # at once: fresh memory costs more than a copy
+            "event_stats": False,  # of every small message, for Ray's own developers
         }
         self._ray.init(
             address="local",  # not a cluster that runs here already

@@ -11,7 +11,8 @@ from functools import cached_property
 import numpy as np
 
 from asgrad.engines.shared_memory import Address, attach
-from asgrad.engines.workers import NOT_FINITE, is_finite, worker_buffers
+from asgrad.engines.workers import NOT_FINITE, worker_buffers
+from asgrad.kernels import is_finite
 from asgrad.problems.base import Problem
 
 __all__ = ["HEAD", "INLINE", "Actor"]
@@ -41,6 +42,8 @@ class Actor:
         self._buffers = worker_buffers(problem, dtype)
         self._places = attach(places, problem.dim, dtype)
         self._shape, self._dtype = (problem.dim, 1), np.dtype(dtype)
+        self._x = np.empty(self._shape, dtype)
+        self._x_bytes = self._x.data.cast("B")
 
     @cached_property
     def _gradient(self) -> np.ndarray:
@@ -68,8 +71,10 @@ class Actor:
         draw, place = HEAD.unpack_from(job)
         gradient = self._places[place] if self._places and place >= 0 else self._gradient
         if x is None:
-            x = np.frombuffer(job, self._dtype, offset=HEAD.size).reshape(-1, 1)
-        x = _unlocked(x)
+            self._x_bytes[:] = memoryview(job)[HEAD.size :]
+            x = self._x
+        else:
+            x = _unlocked(x)
         self._compute(*self._packed, x, self._index, draw, self._key, gradient, *self._buffers)
         if self._slowdown > 1:
             time.sleep((self._slowdown - 1) * (time.perf_counter() - began))
@@ -111,6 +116,4 @@ def _unlocked(x: np.ndarray) -> np.ndarray:
 
     A copy of a large model at every job would cost as much as a small gradient does.
     """
-    if x.flags.writeable:
-        return x
-    return x.copy() if x.nbytes <= INLINE else np.asarray(_Memory(x))
+    return x if x.flags.writeable else np.asarray(_Memory(x))

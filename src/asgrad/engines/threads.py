@@ -19,9 +19,9 @@ from asgrad.engines.workers import (
     RunContext,
     arrival_of,
     check_slowdown,
-    is_finite,
     worker_buffers,
 )
+from asgrad.kernels import is_finite
 from asgrad.times import Clock, Times
 from asgrad.trace import Fate
 

@@ -26,7 +26,6 @@ __all__ = [
     "RunContext",
     "arrival_of",
     "check_slowdown",
-    "is_finite",
     "worker_buffers",
 ]
 
@@ -53,12 +52,6 @@ def arrival_of(job: Job, found: np.ndarray | str) -> Arrival:
     if isinstance(found, str):
         return Arrival(job, None, f"worker {job.worker}, draw {job.draw}: {found}", refused=True)
     return Arrival(job, found)
-
-
-def is_finite(gradient: np.ndarray) -> bool:
-    """Say whether no number is NaN or infinite; one pass where that is so."""
-    with np.errstate(all="ignore"):
-        return math.isfinite(gradient.sum()) or bool(np.isfinite(gradient).all())
 
 
 class Joined(NamedTuple):
