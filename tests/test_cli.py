@@ -172,6 +172,7 @@ def test_libsvm_file_is_compared(tmp_path):
         (["frobnicate"], "frobnicate"),
         (["replay"], "Missing argument"),
         (["replay", "nowhere"], "no trace at nowhere"),
+        (["replay", "nowhere", "--verify"], "no trace at nowhere"),
         (["show", "nowhere"], "no run of asgrad"),
         (["simulate", "rennala:batch=0"], "batch must be an integer >= 1"),
         (["simulate", "pure", "--steps", "-1"], "steps must be an integer >= 0"),

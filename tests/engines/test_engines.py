@@ -79,6 +79,8 @@ class Faulty(ag.Problem):
         fault = self.faults.get((worker, draw)) or self.always.get(worker)
         if draw == 0:
             fault = None  # an engine may compute draw 0 to warm up
+        if isinstance(fault, float):
+            time.sleep(fault)
         if fault == "raise":
             raise RuntimeError("out of memory")
         if fault == "nan":
@@ -312,6 +314,17 @@ def test_a_cut_off_run_is_resumed(engine, tmp_path):
         Faulty(), ag.methods.Shuffled(), engine(), steps=45, checkpoints=kept, resume=True
     )
     assert run.trace.n_steps == 45
+
+
+def test_an_engine_is_used_again_while_a_job_of_the_run_before_still_runs(engine):
+    again = engine()
+    run, _ = train(Faulty({(1, 1): 0.5}), ag.methods.Pure(), again, steps=20)
+    assert run.status == Ending.STEPS
+    late = (run.trace.jobs.worker == 1) & (run.trace.jobs.draw == 1)
+    assert run.trace.jobs.fate[late] == Fate.IN_FLIGHT
+    run, _ = train(Faulty(dim=7), ag.methods.Sync(), again, until_time=0.8)
+    assert run.status == Ending.TIME
+    assert run.trace.n_steps > 20
 
 
 def test_what_is_refused(engine):

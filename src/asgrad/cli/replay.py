@@ -66,7 +66,7 @@ def replay(
             return
         with progress("replaying") as tell:
             result = stored.replay(built, grid, rule, progress=tell)
-    elif verify:
+    elif verify and trace.exists():
         raise AsgradError(
             f"replay: {trace} is no run that train wrote; there is no model to verify."
         )
