@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from decimal import Decimal, localcontext
 
 import numpy as np
@@ -9,6 +10,8 @@ import pytest
 from numba import types
 
 from asgrad.kernels import (
+    Bound,
+    BoundType,
     add_scaled,
     compiled,
     copy_columns,
@@ -95,6 +98,27 @@ def test_prefetch_touches_nothing_inside_or_outside_of_an_array():
         ask(array, index)
         ask.py_func(array, index)
     np.testing.assert_array_equal(array, np.arange(8.0))
+
+
+def test_a_bound_function_outlives_its_name():
+    signature = types.float64(types.float64)
+    applied = types.float64(BoundType(signature), types.float64)
+
+    @compiled(applied)
+    def twice(function, x):
+        return function(function(x))
+
+    def bound(factor):
+        @compiled(signature)
+        def scale(x):
+            return factor * x
+
+        return Bound(scale, signature)
+
+    call = twice.get_compile_result(applied).entry_point
+    functions = [bound(factor) for factor in (3.0, 5.0)]
+    gc.collect()
+    assert [call(function, 2.0) for function in functions] == [18.0, 50.0]
 
 
 def test_only_what_was_compiled_counts_as_compiled():

@@ -17,6 +17,7 @@ from asgrad.engines.blocks import Blocks
 from asgrad.engines.plan import Plan
 from asgrad.kernels import (
     Bound,
+    BoundType,
     add_scaled,
     compiled,
     copy_columns,
@@ -164,10 +165,10 @@ def compiled_walk(dtype: str) -> Callable[..., None]:
     plan = Plan(i8, i8, f8, *(i8 for _ in range(7)))
     blocks = Blocks(one, one, one, three, two, two, three, two, three, three, f8, two, one, i8)
     signature = types.void(
-        types.FunctionType(gradient_type(f)),
-        types.FunctionType(FACTOR),
-        types.FunctionType(transform_type(f)),
-        types.FunctionType(optimizer_type(f)),
+        BoundType(gradient_type(f)),
+        BoundType(FACTOR),
+        BoundType(transform_type(f)),
+        BoundType(optimizer_type(f)),
         typeof(Packed(one, np.zeros(1, np.int32), i8)),
         types.int64,
         typeof(plan),
