@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import threading
 import time
@@ -16,6 +17,7 @@ from asgrad.engines.checkpoint import Keeper
 from asgrad.engines.evaluation import Evaluator
 from asgrad.engines.server import Job, Orders, Server
 from asgrad.engines.workers import Arrival, Engine, Joined
+from asgrad.errors import AsgradError, check_integer, check_positive
 
 __all__ = ["Bounds", "Ending", "Facts", "Live", "Stopwatch", "ctrl_c_ends"]
 
@@ -72,6 +74,35 @@ class Bounds:
     target: float | None
     evaluate_every: float
     max_refused: int
+
+    @classmethod
+    def checked(
+        cls,
+        steps: int | None,
+        jobs: int | None,
+        until_time: float | None,
+        target: float | None,
+        evaluate_every: float,
+        max_refused: int,
+    ) -> Bounds:
+        """Return the bounds that `train` is given; refuse what is none, and a run without end."""
+        if steps is None and jobs is None and until_time is None and target is None:
+            raise AsgradError("train: give a limit: steps, jobs, until_time or target.")
+        for name, count in (("steps", steps), ("jobs", jobs), ("max_refused", max_refused)):
+            if count is not None:
+                check_integer("train", name, count, minimum=0)
+        for name, number in (("until_time", until_time), ("target", target)):
+            if number is not None:
+                check_positive("train", name, number)
+        check_positive("train", "evaluate_every", evaluate_every)
+        return cls(
+            math.inf if steps is None else steps,
+            math.inf if jobs is None else jobs,
+            math.inf if until_time is None else until_time,
+            target,
+            evaluate_every,
+            max_refused,
+        )
 
 
 class Live:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,7 +17,7 @@ from asgrad.engines.server import Job, Server
 from asgrad.engines.simulate import versions
 from asgrad.engines.threads import Threads
 from asgrad.engines.workers import Engine, RunContext
-from asgrad.errors import AsgradError, check_choice, check_integer, check_kind, check_positive
+from asgrad.errors import AsgradError, check_choice, check_kind, check_positive
 from asgrad.files import need_safetensors
 from asgrad.methods.base import Method
 from asgrad.optimizers import SGD, Optimizer
@@ -157,16 +156,8 @@ def train(
     if checkpoints is not None:
         check_kind("train", "checkpoints", checkpoints, Checkpoints, "ag.Checkpoints('kept')")
     check_parts("train", method_stepsize, transform, optimizer)
-    if steps is None and jobs is None and until_time is None and target is None:
-        raise AsgradError("train: give a limit: steps, jobs, until_time or target.")
-    for name, count in (("steps", steps), ("jobs", jobs), ("max_refused", max_refused)):
-        if count is not None:
-            check_integer("train", name, count, minimum=0)
-    for name, number in (("until_time", until_time), ("target", target)):
-        if number is not None:
-            check_positive("train", name, number)
+    bounds = Bounds.checked(steps, jobs, until_time, target, evaluate_every, max_refused)
     check_positive("train", "stepsize", stepsize)
-    check_positive("train", "evaluate_every", evaluate_every)
     check_choice("dtype", dtype, ("float64", "float32"))
     method_stepsize = method_stepsize or Constant()
     transform, optimizer = transform or Identity(), optimizer or SGD()
@@ -195,14 +186,6 @@ def train(
             f"train: {checkpoints.folder} holds the checkpoints of another run; resume it, or "
             "choose another folder."
         )
-    bounds = Bounds(
-        math.inf if steps is None else steps,
-        math.inf if jobs is None else jobs,
-        math.inf if until_time is None else until_time,
-        target,
-        evaluate_every,
-        max_refused,
-    )
     if checkpoints is not None:
         need_safetensors()
     engine, clock = engine or Threads(), Stopwatch(facts.elapsed)
