@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import math
 import os
 import signal
 import sys
@@ -212,7 +213,17 @@ def test_a_worker_that_dies_is_started_anew(engine):
     if engine is ag.Threads:
         pytest.skip("a thread cannot be killed")
     problem = Faulty({(1, 3): "die", (2, 4): "die"})
-    run, _ = train(problem, ag.methods.Pure(), engine(), until_time=6.0, jobs=4000)
+    arrived = [0, 0, 0]
+
+    def end_when_all_are_back(job):
+        arrived[job.worker] += 1
+        if min(arrived) == 12:
+            arrived[:] = [-math.inf] * 3  # a second signal would break it off
+            signal.raise_signal(signal.SIGINT)
+
+    run, _ = train(
+        problem, ag.methods.Pure(), engine(), until_time=60.0, on_arrival=end_when_all_are_back
+    )
     jobs = run.trace.jobs
     lost = jobs.fate == Fate.LOST
     pairs = set(zip(jobs.worker[lost].tolist(), jobs.draw[lost].tolist(), strict=True))

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import time
 
+import numpy as np
 import pytest
 
 import asgrad as ag
@@ -12,6 +15,7 @@ from asgrad.engines.checkpoint import list_checkpoints, load_checkpoint
 from asgrad.experiments import TrainConfig, training
 from asgrad.experiments.training import (
     StoredTraining,
+    check_training,
     resume_training,
     run_training,
     save_training,
@@ -84,3 +88,69 @@ def test_what_every_kept_checkpoint_holds_is_verified(which, tmp_path, monkeypat
     monkeypatch.setattr(training, "load_checkpoint", altered)
     with pytest.raises(ag.AsgradError, match=f"the model at step {[0, 20][which]} differs"):
         stored.verify(problem)
+
+
+def small(tmp_path, **said):
+    """A run's configuration and problem."""
+    config = TrainConfig.read(
+        None, {"workers": 2, "steps": 20, "out": str(tmp_path / "run"), **said}
+    )
+    return config, config.build_problem()
+
+
+def test_a_run_is_not_replaced_by_another_one(tmp_path):
+    config, problem = small(tmp_path)
+    check_training(config.out)
+    save_training(run_training(config, problem), config)
+    with pytest.raises(ag.AsgradError, match="holds a run already: go on with --resume"):
+        check_training(config.out)
+
+
+def test_new_limits_take_the_place_of_the_old(tmp_path):
+    config, problem = small(tmp_path)
+    save_training(run_training(config, problem), config)
+    longer = resume_training(config.out, {"until_time": 0.5})
+    assert (longer.steps, longer.until_time) == (None, 0.5)
+    run = run_training(longer, problem, resume=True)
+    assert run.status == ag.engines.Ending.TIME
+    assert run.trace.n_steps > 20
+    save_training(run, longer)
+    same = resume_training(config.out, {})
+    assert same == longer
+    again = run_training(same, problem, resume=True)  # its limit is passed already
+    assert again.trace.n_steps == run.trace.n_steps
+    np.testing.assert_array_equal(again.model, run.model)
+
+
+def test_a_run_without_checkpoints_is_not_begun_anew(tmp_path):
+    config, problem = small(tmp_path)
+    save_training(run_training(config, problem), config)
+    shutil.rmtree(tmp_path / "run" / "checkpoints")
+    with pytest.raises(ag.AsgradError, match="holds no checkpoint to go on from"):
+        resume_training(config.out, {})
+
+
+def test_a_continuation_that_is_refused_leaves_nothing(tmp_path):
+    config, problem = small(tmp_path)
+    save_training(run_training(config, problem), config)
+    other = config.model_copy(update={"seed": 5, "steps": 40})
+    with pytest.raises(ag.AsgradError, match="is of a run with seed = 0, this one has 5"):
+        run_training(other, problem, resume=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+    longer = resume_training(config.out, {"steps": 40})
+    assert run_training(longer, problem, resume=True).trace.n_steps == 40
+
+
+def test_two_processes_do_not_train_in_one_folder(tmp_path):
+    fcntl = pytest.importorskip("fcntl")
+    config, problem = small(tmp_path)
+    run = run_training(config, problem)
+    beside = tmp_path / "run-unfinished"
+    handle = os.open(beside, os.O_RDONLY)  # locks of one process exclude each other too
+    fcntl.flock(handle, fcntl.LOCK_EX)
+    before = sorted(beside.rglob("*"))
+    with pytest.raises(ag.AsgradError, match="another process trains in"):
+        run_training(resume_training(config.out, {}), problem, resume=True)
+    assert sorted(beside.rglob("*")) == before
+    os.close(handle)
+    save_training(run, config)

@@ -21,6 +21,25 @@ from asgrad.problems.torch import TorchProblem  # noqa: E402
 LOSS = nn.functional.cross_entropy
 
 
+ROWS = (np.ones((4, 2)), np.array([0, 1, 0, 1]))
+
+
+class Drawing(nn.Linear):
+    """Draws in its forward pass, with no layer that says so."""
+
+    def __init__(self):
+        super().__init__(2, 2)
+
+    def forward(self, rows):
+        """Dropout as a function."""
+        return super().forward(nn.functional.dropout(rows, 0.5))
+
+
+def frozen(part: nn.Module) -> nn.Module:
+    """The same, to be trained no more."""
+    return part.requires_grad_(False)
+
+
 def digits() -> tuple:
     """The bundled digits as images (1797, 1, 8, 8) in float32, and their classes."""
     images, labels = load_digits(return_X_y=True)
@@ -289,6 +308,32 @@ def test_accuracy_is_not_a_number_without_classes():
     assert chosen.loss(chosen.x0) > 0
 
 
+def test_frozen_parameters_stay():
+    """x is the rest; gradients are those of a module whose frozen layer is a constant."""
+    module = mlp()
+    frozen(module[1])
+    images, labels = digits()
+    chosen = TorchProblem(module, LOSS, (images[:60], labels[:60]), n_workers=2)
+    assert chosen.dim == 16 * 10 + 10
+    run = ag.train(chosen, ag.methods.Pure(), 0.1, steps=20)
+    trained = chosen.module_at(run.model)
+    for before, after in zip(module[1].parameters(), trained[1].parameters(), strict=True):
+        assert torch.equal(before, after)
+    assert not torch.equal(module[3].weight, trained[3].weight)
+    again = ag.replay(run.trace, chosen, 0.1)
+    np.testing.assert_array_equal(again.models[:, 0], run.model)
+
+
+def test_trying_a_module_out_leaves_torch_as_it_was():
+    module = nn.Linear(2, 2)
+    torch.manual_seed(3)
+    expected, n_threads = torch.rand(2), torch.get_num_threads()
+    torch.manual_seed(3)
+    TorchProblem(module, LOSS, ROWS, n_workers=2)
+    assert torch.equal(torch.rand(2), expected)
+    assert torch.get_num_threads() == n_threads
+
+
 def test_training_learns():
     """Two hundred steps of shuffled SGD bring the perceptron above 85 % on the training data."""
     chosen = TorchProblem(mlp(), LOSS, digits(), n_workers=4, split="shuffled", batch=32)
@@ -301,12 +346,22 @@ def test_training_learns():
     ("arguments", "said"),
     [
         ((3, LOSS, (np.zeros((4, 2)), np.zeros(4))), "must be an nn.Module"),
-        ((nn.Flatten(), LOSS, (np.zeros((4, 2)), np.zeros(4))), "has no parameters"),
+        ((nn.Flatten(), LOSS, (np.zeros((4, 2)), np.zeros(4))), "no parameters that"),
         ((nn.Linear(2, 2), LOSS, (np.zeros((4, 2)), np.zeros(3))), "one target a row"),
         ((nn.Linear(2, 2), LOSS, (np.full((4, 2), np.nan), np.zeros(4))), "must be finite"),
         ((nn.Linear(2, 2), LOSS, 3), "a data set"),
         ((nn.Sequential(nn.Linear(2, 2), nn.Dropout(0.5)), LOSS, (np.zeros((4, 2)), np.zeros(4))),
          "Dropout"),
+        ((Drawing(), LOSS, ROWS), "draws from torch's global generator"),
+        ((nn.Linear(3, 2), LOSS, ROWS), "fails on rows of the data: RuntimeError: mat1"),
+        ((nn.Linear(2, 2), LOSS, (np.ones((4, 2)), np.full(4, 2))), "IndexError: Target 2"),
+        ((nn.Linear(2, 2), 0.5, ROWS), "TypeError: 'float' object is not callable"),
+        ((nn.Linear(2, 2), lambda outputs, targets: outputs, ROWS), "only for scalar outputs"),
+        ((frozen(nn.Linear(2, 2)), LOSS, ROWS), "no parameters that require a gradient"),
+        ((nn.Linear(2, 2), LOSS, [(np.ones(2), 0, 0)] * 4), "must be pairs"),
+        ((nn.Linear(2, 2), LOSS, {"inputs": np.ones((4, 2))}), "must be pairs"),
+        ((nn.Linear(2, 2), LOSS, [(np.ones(2), 0), (np.ones(3), 1)]), "must be pairs"),
+        ((nn.Linear(2, 2), LOSS, np.ones((4, 2))), "a data set"),
     ],
 )  # fmt: skip
 def test_what_is_no_problem_is_refused(arguments, said):

@@ -150,6 +150,10 @@ class Live:
             evaluator.ask(self.server.n_steps, now, self.server.x)
             self._next_evaluation = now + self.bounds.evaluate_every
             if self.server.jobs:
+                self._status = self._reached(now)
+                if self._status is not None:  # resumed past its limits
+                    self.ended.set()
+                    return self._status
                 self._give_out(Orders(assigned=self.server.unfinished()))
                 for worker in range(self.server.n_workers):
                     self._join(worker, now)

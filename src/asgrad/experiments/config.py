@@ -9,9 +9,11 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from asgrad import problems
+from asgrad import times as times_room
 from asgrad.errors import AsgradError, unknown_name
 from asgrad.problems import Problem
 from asgrad.problems.split import SPLITS
+from asgrad.registry import build
 
 __all__ = ["CompareConfig", "ProblemConfig", "TrainConfig"]
 
@@ -167,9 +169,12 @@ class CompareConfig(ProblemConfig):
 
     @classmethod
     def _complete(cls, values: dict[str, Any]) -> None:
-        """Without a limit, compare at 2000 seconds."""
+        """Without a limit, compare at 2000 seconds, or typical jobs where times are measured."""
         if values.get("steps") is None and values.get("until_time") is None:
             values["until_time"] = 2000.0
+            if str(values.get("times", "")).partition(":")[0] == times_room.FromRun.name:
+                times = build("worker times", times_room, values["times"])
+                values["until_time"] *= times.typical()
 
 
 class TrainConfig(ProblemConfig):

@@ -8,6 +8,7 @@ runs/NAME-unfinished/  config.toml  checkpoints/  tensorboard/   (until the run 
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -42,6 +43,11 @@ from asgrad.registry import build
 from asgrad.report.tensorboard import logged
 from asgrad.stepsizes import Stepsize
 from asgrad.trace import Trace
+
+try:
+    import fcntl
+except ImportError:  # not on Windows
+    fcntl = None  # type: ignore[assignment]
 
 __all__ = [
     "StoredTraining",
@@ -182,64 +188,102 @@ def check_training(path: str | Path) -> None:
     Raises
     ------
     AsgradError
-        Also if another run of that name was not finished.
+        Also if there is another run of that name, finished or not: it may have cost days.
     """
     need_safetensors()
-    check_target(path, "training run", is_training)
+    target = check_target(path, "training run", is_training)
     folder = unfinished(path)
     if list_checkpoints(folder / CHECKPOINTS):
         raise AsgradError(
             f"{folder} holds a run that was not finished: go on with --resume {path}, remove it, "
             "or choose another name with --out."
         )
+    if is_training(target):
+        raise AsgradError(
+            f"{target} holds a run already: go on with --resume {path}, remove it, or choose "
+            "another name with --out."
+        )
 
 
 @contextmanager
-def _unfinished_run(config: TrainConfig) -> Iterator[Path]:
-    """Give the folder of a run that begins or goes on; it vanishes if the run is refused."""
-    folder = unfinished(config.out)
+def _unfinished_run(config: TrainConfig, resume: bool) -> Iterator[Path]:
+    """Give the folder of a run that begins or goes on; it vanishes if the run is refused.
+
+    A finished run that goes on stays as it is: its continuation begins with a copy.
+    """
+    target, folder = Path(config.out), unfinished(config.out)
     outermost = folder
     while not outermost.parent.exists():
         outermost = outermost.parent
     is_new = not folder.exists()
     try:
+        if is_new and resume:
+            with new_folder(folder, "training run", lambda _: False) as copy:
+                for name in (CHECKPOINTS, _LOGS):
+                    if (target / name).is_dir():
+                        shutil.copytree(target / name, copy / name)
         folder.mkdir(parents=True, exist_ok=True)
-        write_text(folder / _CONFIG, to_toml(config.model_dump()))
     except OSError as error:
         raise AsgradError(f"cannot write {folder}: {error.strerror or error}.") from error
+    before = list_checkpoints(folder / CHECKPOINTS)
+    with _alone_in(folder):
+        try:
+            try:
+                write_text(folder / _CONFIG, to_toml(config.model_dump()))
+            except OSError as error:
+                raise AsgradError(f"cannot write {folder}: {error.strerror or error}.") from error
+            yield folder
+        except AsgradError:
+            if is_new and list_checkpoints(folder / CHECKPOINTS) == before:
+                shutil.rmtree(outermost, ignore_errors=True)
+            raise
+
+
+@contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Refuse a folder that another process works in, on systems that have such locks."""
+    if fcntl is None:
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY)
     try:
-        yield folder
-    except AsgradError:
-        if is_new and not list_checkpoints(folder / CHECKPOINTS):
-            shutil.rmtree(outermost, ignore_errors=True)
-        raise
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise AsgradError(
+                f"another process trains in {folder}; wait until it ends, or choose another name "
+                "with --out."
+            ) from error
+        yield
+    finally:
+        os.close(handle)  # the lock goes with it, also when the process is killed
 
 
 def resume_training(path: str | Path, said: dict[str, Any]) -> TrainConfig:
-    """Return the configuration of the run at `path`, ready to go on; `said` are new limits.
+    """Return the configuration of the run at `path`, ready to go on.
 
-    A finished run stays as it is until its continuation takes its place.
+    `said` are new limits; they take the place of all that the run had.
 
     Raises
     ------
     AsgradError
-        If there is no such run.
+        If there is no such run, or nothing from which it can go on.
     """
     target, folder = Path(path), unfinished(path)
     if not folder.is_dir():
         if not is_training(target):
             raise AsgradError(f"no training run of asgrad at {target}; nothing to resume.")
-        with new_folder(folder, "training run", lambda _: False) as copy:
-            shutil.copy(target / _CONFIG, copy)
-            for name in (CHECKPOINTS, _LOGS):
-                if (target / name).is_dir():
-                    shutil.copytree(target / name, copy / name)
+        if not list_checkpoints(target / CHECKPOINTS):
+            raise AsgradError(f"{target} holds no checkpoint to go on from; it stays as it is.")
+        folder = target
     kept = folder / CHECKPOINTS
     if any(kept.glob("damaged-*")) and not list_checkpoints(kept):
         raise AsgradError(
             f"{target} cannot be resumed: all its checkpoints are damaged; they stand in {kept}. "
             f"Remove {folder} to train anew."
         )
+    if said:
+        said = {"steps": None, "until_time": None, "target": None, **said}
     return TrainConfig.read(folder / _CONFIG, {**said, "out": str(path)})
 
 
@@ -261,7 +305,7 @@ def run_training(
         stepsize = 0.25 / problem.smoothness
     engine = engine_of(config)
     with (
-        _unfinished_run(config) as folder,
+        _unfinished_run(config, resume) as folder,
         logged(folder / _LOGS, on_evaluation) as log_evaluation,
     ):
         checkpoints = Checkpoints(
@@ -315,7 +359,7 @@ def is_training(folder: Path) -> bool:
 def save_training(training: Training, config: TrainConfig) -> Path:
     """Write the finished run; it takes the place of its unfinished folder."""
     path, beside = Path(config.out), unfinished(config.out)
-    with new_folder(path, "training run", is_training) as folder:
+    with _alone_in(beside), new_folder(path, "training run", is_training) as folder:
         write_text(folder / _CONFIG, to_toml(config.model_dump()))
         training.trace.save(folder / "trace")
         write_table(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -29,8 +30,9 @@ _PIECE = 500  # rows: at most so many go through the module at once in an evalua
 class TorchProblem(Problem):
     """Any `nn.Module` with a loss and data: f_i(x) = loss(module(X_i), y_i) over worker i's rows.
 
-    x is the flat vector of the module's parameters, in the order of `module.parameters()`; a run
-    starts at the module's own. Buffers are no part of x: every call begins with those the module
+    x is the flat vector of the module's parameters that require a gradient, in the order of
+    `module.parameters()`; a run starts at the module's own. Frozen parameters stay what they are.
+    Buffers are no part of x: every call begins with those the module
     had when it was given, and changes to them are thrown away; so BatchNorm in training mode
     normalises with the batch at hand, in gradients and in evaluation alike.
 
@@ -98,9 +100,10 @@ class TorchProblem(Problem):
         self.device = torch.device(device)
         self._module = copy.deepcopy(module).to(self.device)
         self._loss, self._augment = loss, augment
-        named = list(self._module.named_parameters())
+        every = list(self._module.named_parameters())
+        named = [(name, parameter) for name, parameter in every if parameter.requires_grad]
         if not named:
-            raise AsgradError("TorchProblem: the module has no parameters.")
+            raise AsgradError("TorchProblem: the module has no parameters that require a gradient.")
         for part in self._module.modules():
             if isinstance(part, torch.nn.modules.dropout._DropoutNd) and part.p > 0:
                 raise AsgradError(
@@ -108,7 +111,9 @@ class TorchProblem(Problem):
                     "replayed; set its p to 0, or augment the inputs instead."
                 )
         self._names = [name for name, _ in named]
-        self._buffers = list(self._module.named_buffers())
+        frozen = [(name, parameter.detach()) for name, parameter in every
+                  if not parameter.requires_grad]  # fmt: skip
+        self._buffers = [*self._module.named_buffers(), *frozen]
         self._shapes = [parameter.shape for _, parameter in named]
         self._sizes = [parameter.numel() for _, parameter in named]
         self.dim = sum(self._sizes)
@@ -125,6 +130,28 @@ class TorchProblem(Problem):
         self._bounds = shards.bounds
         self._local = threading.local()
         self._lanes_work = True
+        self._try_out()
+
+    def _try_out(self) -> None:
+        """Compute a gradient twice; refuse what fails, and what torch's generator has a hand in."""
+        found = []
+        devices = [] if self.device.type == "cpu" else [self.device]
+        with torch.random.fork_rng(devices), ThreadPoolExecutor(1) as thread:  # of its own settings
+            for seed in (0, 1):
+                torch.manual_seed(seed)
+                try:
+                    found.append(thread.submit(self.gradient, self._x0, 0).result())
+                except Exception as error:
+                    reason = (str(error).strip() or "no reason given").splitlines()[0]
+                    raise AsgradError(
+                        "TorchProblem: the gradient of loss(module(inputs), targets) fails on rows "
+                        f"of the data: {type(error).__name__}: {reason}"
+                    ) from error
+        if not np.array_equal(found[0], found[1], equal_nan=True):
+            raise AsgradError(
+                "TorchProblem: module, loss or augment draws from torch's global generator (as "
+                "dropout does) and cannot be replayed; set its p to 0, or draw from augment's rng."
+            )
 
     @property
     def x0(self) -> np.ndarray:
@@ -189,9 +216,8 @@ class TorchProblem(Problem):
     def module_at(self, x: np.ndarray) -> torch.nn.Module:
         """Return a copy of the module with the parameters x."""
         module = copy.deepcopy(self._module)
-        torch.nn.utils.vector_to_parameters(
-            self._flat(x).to(next(module.parameters()).dtype), module.parameters()
-        )
+        trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
+        torch.nn.utils.vector_to_parameters(self._flat(x).to(trained[0].dtype), trained)
         return module
 
     def _gradient_of_lanes(
@@ -367,14 +393,21 @@ def _n_right(outputs: torch.Tensor, targets: torch.Tensor) -> Any:
 
 def _tensors(data: Any, name: str) -> tuple[torch.Tensor, torch.Tensor]:
     """Return inputs and targets as tensors with one row a sample, finite and of equal length."""
+    is_array = isinstance(data, torch.Tensor | np.ndarray)
     if isinstance(data, tuple) and len(data) == 2:
         inputs, targets = (torch.as_tensor(part) for part in data)
-    elif hasattr(data, "__len__") and hasattr(data, "__getitem__"):
-        pairs = [data[i] for i in range(len(data))]
-        if not pairs:
+    elif hasattr(data, "__len__") and hasattr(data, "__getitem__") and not is_array:
+        if len(data) == 0:
             raise AsgradError(f"TorchProblem: the data set given as {name} is empty.")
-        inputs = torch.stack([torch.as_tensor(pair[0]) for pair in pairs])
-        targets = torch.as_tensor([np.asarray(pair[1]).tolist() for pair in pairs])
+        try:
+            found = [(item, target) for item, target in (data[i] for i in range(len(data)))]
+            inputs = torch.stack([torch.as_tensor(item) for item, _ in found])
+            targets = torch.as_tensor([np.asarray(target).tolist() for _, target in found])
+        except (TypeError, ValueError, RuntimeError, LookupError) as error:
+            raise AsgradError(
+                f"TorchProblem: items 0, 1, ... of {name} must be pairs (input, target), inputs as "
+                f"arrays of one shape, targets as numbers: {type(error).__name__}: {error}"
+            ) from error
     else:
         raise KindError(
             f"TorchProblem: {name} must be (inputs, targets) or a data set, got {shown(data)}."

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from asgrad.errors import AsgradError
+from asgrad.errors import AsgradError, shown
 from asgrad.kernels import compiled
 from asgrad.streams import Purpose, stream_key, uniform
 from asgrad.times.base import SECONDS, Clock, Times, worker_key
@@ -46,14 +46,11 @@ class FromRun(Times):
         AsgradError
             If there is no such run, it has another number of workers, or one delivered nothing.
         """
-        folder = Path(self.run)
-        inside = folder / "trace"
-        trace = Trace.load(inside if inside.is_dir() else folder)
-        if trace.n_workers != n_workers:
+        times = self._measured()
+        if len(times) != n_workers:
             raise AsgradError(
-                f"FromRun: {self.run} has {trace.n_workers} workers, {n_workers} are wanted."
+                f"FromRun: {self.run} has {len(times)} workers, {n_workers} are wanted."
             )
-        times = measured_times(trace)
         silent = [worker for worker, took in enumerate(times) if took.size == 0]
         if silent:
             raise AsgradError(
@@ -63,6 +60,23 @@ class FromRun(Times):
         bounds = n_workers + 1 + np.concatenate([[0], np.cumsum([took.size for took in times])])
         key = stream_key(seed, Purpose.TIMES)
         return Clock(np.concatenate([bounds, *times]), 0.0, key, _seconds)
+
+    def typical(self) -> float:
+        """Return the median over the workers of their median times, in seconds."""
+        medians = [np.median(took) for took in self._measured() if took.size]
+        if not medians:
+            raise AsgradError(f"FromRun: no worker delivered anything in {self.run}.")
+        return float(np.median(medians))
+
+    def _measured(self) -> list[np.ndarray]:
+        """Read the workers' times."""
+        if not isinstance(self.run, str | Path) or not str(self.run):
+            raise AsgradError(
+                "FromRun: say from which run, by its folder: from-run:run=runs/profile, got "
+                f"{shown(self.run)}."
+            )
+        inside = Path(self.run, "trace")
+        return measured_times(Trace.load(inside if inside.is_dir() else self.run))
 
     def seconds(self, worker: int, draw: int, start: float) -> float:
         """Not used: the kernel draws the times."""
