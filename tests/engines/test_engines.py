@@ -417,7 +417,8 @@ def test_workers_leave_and_join(fake):
     assert counts[Fate.LOST] == 1
     jobs, times = run.trace.jobs, run.trace.step_times
     own = jobs.assign_time[jobs.worker == 1]
-    assert not ((own > times[21]) & (own < times[60])).any()
+    # What had arrived before it left is taken first: at most a job of each worker.
+    assert not ((own > times[24]) & (own < times[60])).any()
     assert (own > times[60]).any()
     with pytest.raises(ag.AsgradError, match="no run is under way"):
         engine.leave(1)
