@@ -154,3 +154,21 @@ def test_two_processes_do_not_train_in_one_folder(tmp_path):
     assert sorted(beside.rglob("*")) == before
     os.close(handle)
     save_training(run, config)
+
+
+def test_a_continuation_that_is_killed_at_once_goes_on(tmp_path, monkeypatch):
+    """Between the copy of the finished run and the first thing written into it."""
+    config, problem = small(tmp_path)
+    save_training(run_training(config, problem), config)
+    longer = resume_training(config.out, {"steps": 40})
+
+    def killed(folder):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "_alone_in", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run_training(longer, problem, resume=True)
+    assert (tmp_path / "run-unfinished").is_dir()
+    again = resume_training(config.out, {"steps": 40})
+    assert run_training(again, problem, resume=True).trace.n_steps == 40

@@ -219,6 +219,7 @@ def _unfinished_run(config: TrainConfig, resume: bool) -> Iterator[Path]:
     try:
         if is_new and resume:
             with new_folder(folder, "training run", lambda _: False) as copy:
+                shutil.copy(target / _CONFIG, copy)
                 for name in (CHECKPOINTS, _LOGS):
                     if (target / name).is_dir():
                         shutil.copytree(target / name, copy / name)

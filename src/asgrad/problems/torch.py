@@ -147,7 +147,12 @@ class TorchProblem(Problem):
                         "TorchProblem: the gradient of loss(module(inputs), targets) fails on rows "
                         f"of the data: {type(error).__name__}: {reason}"
                     ) from error
-        if not np.array_equal(found[0], found[1], equal_nan=True):
+        first, second = found
+        if self.device.type == "cpu":
+            same = np.array_equal(first, second, equal_nan=True)
+        else:  # where sums are not taken in one order, bits may differ for no other reason
+            same = np.allclose(first, second, rtol=1e-2, atol=1e-4, equal_nan=True)
+        if not same:
             raise AsgradError(
                 "TorchProblem: module, loss or augment draws from torch's global generator (as "
                 "dropout does) and cannot be replayed; set its p to 0, or draw from augment's rng."
