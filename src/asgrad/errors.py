@@ -14,12 +14,14 @@ __all__ = [
     "TraceError",
     "UnknownNameError",
     "as_number",
+    "check_callable",
     "check_choice",
     "check_flag",
     "check_fraction",
     "check_integer",
     "check_kind",
     "check_positive",
+    "in_one_line",
     "shown",
     "unknown_name",
 ]
@@ -71,10 +73,16 @@ def check_flag(owner: str, name: str, value: Any) -> bool:
 
 def check_kind(owner: str, name: str, value: Any, kind: type, remedy: str) -> None:
     """Raise unless `value` is an instance of `kind`; `remedy` shows how to make one."""
-    if not isinstance(value, kind):
+    if isinstance(value, type) or not isinstance(value, kind):
         raise KindError(
             f"{owner}: {name} must be a {kind.__name__}, for instance {remedy}, got {shown(value)}."
         )
+
+
+def check_callable(owner: str, name: str, value: Any) -> None:
+    """Raise unless `value` can be called, or is None."""
+    if value is not None and not callable(value):
+        raise KindError(f"{owner}: {name} must be a function, got {shown(value)}.")
 
 
 def check_fraction(owner: str, name: str, value: Any) -> float:
@@ -99,6 +107,13 @@ def unknown_name(kind: str, name: Any, choices: Iterable[str]) -> UnknownNameErr
     near = difflib.get_close_matches(str(name), valid, n=1, cutoff=0.5)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     return UnknownNameError(f"unknown {kind} {shown(name)}.{hint} Valid: {', '.join(valid)}.")
+
+
+def in_one_line(error: BaseException) -> str:
+    """Return what went wrong, without a traceback."""
+    cause = getattr(error, "cause", None) or error
+    text = str(cause).strip().splitlines()
+    return f"{type(cause).__name__}: {text[0] if text else ''}"
 
 
 def shown(value: Any) -> str:

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from asgrad.errors import AsgradError, check_integer, check_positive
+from asgrad.errors import AsgradError, KindError, check_integer, check_positive, shown
 from asgrad.files import need_safetensors, new_folder, read_arrays, write_arrays, write_text
 
 __all__ = [
@@ -61,6 +61,11 @@ class Checkpoints:
     keep: int = 2
 
     def __post_init__(self) -> None:
+        if not isinstance(self.folder, str | Path):
+            raise KindError(
+                "Checkpoints: folder must be a path, for instance 'kept', got "
+                f"{shown(self.folder)}."
+            )
         check_positive("Checkpoints", "seconds", self.seconds)
         check_integer("Checkpoints", "keep", self.keep, minimum=1)
         if self.steps is not None:

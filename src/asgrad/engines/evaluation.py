@@ -11,9 +11,10 @@ import numpy as np
 
 from asgrad.engines.replay import BLOW_UP
 from asgrad.engines.workers import worker_buffers
+from asgrad.errors import AsgradError
 from asgrad.problems.base import Problem
 
-__all__ = ["Evaluation", "Evaluator"]
+__all__ = ["Evaluation", "Evaluator", "check_beginning"]
 
 Evaluation = tuple[int, float, float, float, float]
 """Step, time, f, ‖∇f‖, accuracy."""
@@ -78,17 +79,41 @@ class Evaluator:
 
     def _evaluate_all(self) -> None:
         """Evaluate the models that wait."""
-        evaluate = self._problem.kernels()[1]
-        packed = self._problem.pack(np.dtype(self._dtype))
-        scratch, picks = worker_buffers(self._problem, self._dtype)
-        metrics = np.empty((4, 1))
+        evaluate = _evaluation(self._problem, self._dtype)
         while (item := self._wanted.get()) is not None:
             step, now, x = item
             if not self.done or self.done[-1][0] != step:
-                with np.errstate(all="ignore"):
-                    evaluate(*packed, x, metrics, np.empty_like(x), scratch, picks)
-                loss, norm = float(metrics[0, 0]), math.sqrt(metrics[1, 0])
-                self.done.append((step, now, loss, norm, float(metrics[2, 0])))
+                loss, norm, accuracy = evaluate(x)
+                self.done.append((step, now, loss, norm, accuracy))
                 if self._tell:
                     self._tell(step, now, loss, norm)
             self.busy = False
+
+
+def check_beginning(problem: Problem, dtype: str, x0: np.ndarray, done: list[Evaluation]) -> None:
+    """Refuse to go on with a problem whose f or ‖∇f‖ at x_0 is not what `done` begins with."""
+    if not done or done[0][0] != 0:
+        return
+    now = _evaluation(problem, dtype)(x0.astype(dtype).reshape(-1, 1))[:2]
+    then = done[0][2:4]
+    tolerance = 1e-6 if dtype == "float64" else 1e-3  # other processors add in another order
+    if not np.allclose(now, then, rtol=tolerance, atol=tolerance, equal_nan=True):
+        raise AsgradError(
+            f"train: the run that is to go on began with f = {then[0]:.6g} and ‖∇f‖ = {then[1]:.6g}"
+            f", this problem has {now[0]:.6g} and {now[1]:.6g} there; a resumed run must have the "
+            "same data, and the same start."
+        )
+
+
+def _evaluation(problem: Problem, dtype: str) -> Callable[[np.ndarray], tuple[float, float, float]]:
+    """Return the function that gives f, ‖∇f‖ and the accuracy at a model of shape (dim, 1)."""
+    kernel, packed = problem.kernels()[1], problem.pack(np.dtype(dtype))
+    scratch, picks = worker_buffers(problem, dtype)
+    metrics = np.empty((4, 1))
+
+    def evaluate(x: np.ndarray) -> tuple[float, float, float]:
+        with np.errstate(all="ignore"):
+            kernel(*packed, x, metrics, np.empty_like(x), scratch, picks)
+        return float(metrics[0, 0]), math.sqrt(metrics[1, 0]), float(metrics[2, 0])
+
+    return evaluate

@@ -230,8 +230,15 @@ class Live:
 
     def _deserted(self) -> Ending | None:
         """Say whether nobody works any more, once all events are dealt with."""
-        nobody = self.server.n_in_flight == 0 and not self.engine.may_join()
-        return Ending.TOO_FEW_WORKERS if nobody else None
+        if self.server.n_in_flight > 0 or self.engine.may_join():
+            return None
+        if all(self._present):
+            raise AsgradError(
+                f"{self.server.method.label}: every worker is idle after {self.server.n_steps} "
+                "steps and none was assigned a job; a method must assign a job before the last "
+                "one in flight is used up."
+            )
+        return Ending.TOO_FEW_WORKERS
 
     def _take(self, arrival: Arrival, now: float, more: bool) -> None:
         """Deal with what came of one job; `more`: of one of several."""

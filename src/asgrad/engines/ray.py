@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import queue
+import socket
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -25,13 +26,23 @@ from asgrad.engines.workers import (
     RunContext,
     arrival_of,
     check_slowdown,
+    failed,
 )
-from asgrad.errors import AsgradError, check_choice, check_integer, check_positive
+from asgrad.errors import (
+    AsgradError,
+    KindError,
+    check_choice,
+    check_integer,
+    check_positive,
+    in_one_line,
+    shown,
+)
 from asgrad.trace import Fate
 
 __all__ = ["Ray"]
 
 _INLINE_HERE = 1_000_000  # the same for objects of a Ray that is started for this run
+_KNOCK = 5.0  # seconds to wait for a cluster's address to answer
 _BETWEEN_LOOKS = 0.5  # seconds after which deadlines are looked at again
 
 
@@ -111,7 +122,7 @@ class Ray:
             {
                 "num_cpus": _of(self.cpus, "cpus", worker, n),
                 "num_gpus": _of(self.gpus, "gpus", worker, n),
-                "resources": dict(_of(self.resources or {}, "resources", worker, n)),
+                "resources": _of(self.resources or {}, "resources", worker, n),
                 "scheduling_strategy": self.strategy,
                 "max_restarts": 0,
                 "max_task_retries": 0,
@@ -138,7 +149,13 @@ class Ray:
         """Start the actors and wait for those of the first jobs."""
         n = len(options)
         actor_class = self._ray.remote(Actor)
-        shared = self._ray.put(context.problem)
+        try:
+            shared = self._ray.put(context.problem)
+        except Exception as error:  # pickle's own, or what __getstate__ raises
+            raise AsgradError(
+                "Ray: the problem cannot be sent to workers in other processes: "
+                f"{in_one_line(error.__cause__ or error)}. Make it of data that can be pickled, or use ag.Threads."
+            ) from error
         self._workers = [
             _Worker(
                 actor_class.options(**options[i]),
@@ -231,6 +248,7 @@ class Ray:
             return False
         quiet = {"log_to_driver": False, "logging_level": "error"}
         if self.address is not None:
+            _knock(self.address)
             try:
                 self._ray.init(address=self.address, **quiet)
             except (ConnectionError, ValueError, RuntimeError) as error:
@@ -282,13 +300,15 @@ class Ray:
             self._act(left)
         self._arrivals.clear()  # all are present at the start
         if not any(worker.status == _Status.READY for worker in self._workers):
-            failures = (worker.failure for worker in self._workers if worker.failure)
-            why = next(failures, "") or (
-                f"each asks for {options[0]['num_cpus']:g} CPUs, {options[0]['num_gpus']:g} GPUs "
-                f"and {options[0]['resources'] or 'no other resources'}, the cluster has "
-                f"{self._ray.cluster_resources()}"
+            failure = next((worker.failure for worker in self._workers if worker.failure), "")
+            if failure:
+                raise AsgradError(f"Ray: no worker could start: {failure}")
+            raise AsgradError(
+                f"Ray: no worker was ready within {self.patience:g} s: each asks for "
+                f"{options[0]['num_cpus']:g} CPUs, {options[0]['num_gpus']:g} GPUs and "
+                f"{options[0]['resources'] or 'no other resources'}, the cluster has "
+                f"{self._ray.cluster_resources()}."
             )
-            raise AsgradError(f"Ray: no worker was ready within {self.patience:g} s: {why}.")
 
     def _follow(self, ref: Any, act: Callable, *arguments: Any) -> None:
         """Have `act(*arguments, future)` done by the server's thread when a call has ended."""
@@ -307,7 +327,7 @@ class Ray:
             worker.places = places if is_attached else None
             self._arrivals.append(Joined(index))
         else:
-            worker.failure = _in_one_line(error)
+            worker.failure = in_one_line(error)
             self._restart(index)
 
     def _restart(self, index: int) -> None:
@@ -356,12 +376,13 @@ class Ray:
         elif isinstance(error, self._ray.exceptions.RayTaskError):
             worker.running = None
             gone = worker.record.fail()
-            self._arrivals.append(Arrival(job, None, _in_one_line(error), gone=gone))
+            why = in_one_line(error)
+            self._arrivals.append(failed(job, why, gone=gone))
             if gone:
-                self._abandon(job.worker, _in_one_line(error))
+                self._abandon(job.worker, why)
                 self._kill(job.worker, _Status.GONE)
         else:
-            self._abandon(job.worker, _in_one_line(error))
+            self._abandon(job.worker, in_one_line(error))
             self._restart(job.worker)
         self._send_next(worker)
 
@@ -372,9 +393,7 @@ class Ray:
         jobs += [job for job, _ in worker.waiting]
         worker.running = None
         worker.waiting.clear()
-        self._arrivals += [
-            Arrival(job, None, f"worker {index}, draw {job.draw}: {why}", gone=True) for job in jobs
-        ]
+        self._arrivals += [failed(job, why, gone=True) for job in jobs]
 
     def _kill_late(self) -> None:
         """Give up workers whose job is past its deadline."""
@@ -418,22 +437,34 @@ class _Worker:
 
 def _of(value: Any, name: str, worker: int, n: int) -> Any:
     """Return a worker's own value."""
-    if isinstance(value, Sequence):
+    if isinstance(value, Sequence) and not isinstance(value, str):
         if len(value) != n:
             raise AsgradError(
                 f"Ray: {name} must hold one value for each of the {n} workers, got {len(value)}."
             )
         value = value[worker]
+    if name != "resources":
+        return check_positive("Ray", name, value, zero=True)
     if not isinstance(value, Mapping):
-        check_positive("Ray", name, value, zero=True)
-    return value
+        raise KindError(
+            f"Ray: resources must map names to amounts, for instance {{'a100': 1}}, got "
+            f"{shown(value)}."
+        )
+    return {key: check_positive("Ray", key, amount, zero=True) for key, amount in value.items()}
 
 
-def _in_one_line(error: BaseException) -> str:
-    """Return what went wrong, without the traceback that Ray adds."""
-    cause = getattr(error, "cause", None) or error
-    text = str(cause).strip().splitlines()
-    return f"{type(cause).__name__}: {text[0] if text else ''}"
+def _knock(address: str) -> None:
+    """Refuse an address where nobody listens; Ray itself would try for more than a minute."""
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if not (colon and port.isdecimal()):
+        return  # "auto" and the like
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_KNOCK).close()
+    except (OSError, OverflowError) as error:
+        raise AsgradError(
+            f"Ray: no cluster at {address}: {error}. Start one there: ray start --head --port "
+            f"{port}."
+        ) from error
 
 
 def _imported() -> Any:

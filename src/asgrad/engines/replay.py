@@ -37,7 +37,7 @@ from asgrad.errors import (
     shown,
 )
 from asgrad.optimizers import SGD, Optimizer
-from asgrad.problems.base import CompiledProblem, Packed, Problem
+from asgrad.problems.base import CompiledProblem, Packed, Problem, check_problem
 from asgrad.stepsizes import Constant, Stepsize
 from asgrad.streams import Purpose, stream_key
 from asgrad.trace import Trace
@@ -226,7 +226,7 @@ def replay(
     True
     """
     check_kind("replay", "trace", trace, Trace, "ag.Trace.load(path)")
-    check_kind("replay", "problem", problem, Problem, "ag.problems.Softmax('digits')")
+    check_problem("replay", problem)
     check_parts("replay", method_stepsize, transform, optimizer)
     if not trace.n_workers == problem.n_workers:
         raise TraceError(
@@ -326,7 +326,7 @@ def _prepared(
         n_slots=n_slots,
         n_entries=n_entries,
         dtype=dtype,
-        x0=checked_start(problem, x0),
+        x0=checked_start("replay", problem, x0),
         rules=rules_of(
             problem, method_stepsize, transform, optimizer, concurrency=lambda: trace.summary.tau_c
         ),
@@ -451,14 +451,17 @@ def checked_threads(owner: str, threads: int | None) -> int:
     return check_integer(owner, "threads", threads, minimum=1)
 
 
-def checked_start(problem: Problem, x0: np.ndarray | None) -> np.ndarray:
-    """Return x_0, checked."""
+def checked_start(owner: str, problem: Problem, x0: np.ndarray | None) -> np.ndarray:
+    """Return x_0, checked; by default the problem's own."""
+    said: Any = x0
+    if x0 is None:
+        owner, said = type(problem).__name__, problem.x0
     try:
-        start: Any = problem.x0 if x0 is None else np.asarray(x0, np.float64)
+        start = np.asarray(said, np.float64)
     except (TypeError, ValueError):
-        raise KindError(f"replay: x0 must be an array of numbers, got {shown(x0)}.") from None
+        raise KindError(f"{owner}: x0 must be an array of numbers, got {shown(said)}.") from None
     if start.shape != (problem.dim,):
-        raise AsgradError(f"replay: x0 must have shape ({problem.dim},), got {start.shape}.")
+        raise AsgradError(f"{owner}: x0 must have shape ({problem.dim},), got {start.shape}.")
     if not np.isfinite(start).all():
-        raise AsgradError("replay: x0 must be finite.")
-    return start  # type: ignore[no-any-return]
+        raise AsgradError(f"{owner}: x0 must be finite.")
+    return start

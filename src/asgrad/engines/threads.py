@@ -19,8 +19,10 @@ from asgrad.engines.workers import (
     RunContext,
     arrival_of,
     check_slowdown,
+    failed,
     worker_buffers,
 )
+from asgrad.errors import check_kind, in_one_line
 from asgrad.kernels import is_finite
 from asgrad.times import Clock, Times
 from asgrad.trace import Fate
@@ -57,6 +59,8 @@ class Threads:
     _workers: list[_Worker] = field(default_factory=list, init=False, repr=False)
 
     def __post_init__(self) -> None:
+        if self.sleep is not None:
+            check_kind("Threads", "sleep", self.sleep, Times, "ag.times.Exponential(0.1)")
         self._limits = Limits("Threads", self.deadline, self.least_deadline, self.restarts)
 
     def open(self, context: RunContext) -> None:
@@ -97,8 +101,7 @@ class Threads:
                     if fresh is None:
                         continue
                     self._workers[index] = fresh
-                failure = f"worker {index}, draw {job.draw}: no answer within {limit:.3g} s"
-                late.append(Arrival(job, None, failure, gone=self._workers[index].fail()))
+                late.append(failed(job, f"no answer within {limit:.3g} s", gone=fresh.fail()))
         return late
 
     def may_join(self) -> bool:
@@ -199,7 +202,7 @@ class _Worker:
                     )
                 self._sleep(job, now() + pause)
             except Exception as error:  # whatever a user's problem raises is the job's failure
-                failure = f"{type(error).__name__}: {error}"
+                failure = in_one_line(error)
             if job.fate == Fate.IN_FLIGHT:
                 record.took.append(now() - job.start_time)
             with self._ending:
@@ -207,7 +210,7 @@ class _Worker:
                 if self._stopped:
                     return
             if failure:
-                context.deliver([Arrival(job, None, failure, gone=self.fail())])
+                context.deliver([failed(job, failure, gone=self.fail())])
             else:
                 found = gradient if is_finite(gradient) else NOT_FINITE
                 context.deliver([arrival_of(job, found)])

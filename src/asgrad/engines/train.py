@@ -10,18 +10,18 @@ import numpy as np
 
 from asgrad.engines.arithmetic import Arithmetic
 from asgrad.engines.checkpoint import Checkpoints, Keeper, list_checkpoints, load_newest
-from asgrad.engines.evaluation import Evaluation, Evaluator
+from asgrad.engines.evaluation import Evaluation, Evaluator, check_beginning
 from asgrad.engines.live import Bounds, Ending, Facts, Live, Stopwatch, ctrl_c_ends
 from asgrad.engines.replay import check_parts, checked_start
 from asgrad.engines.server import Job, Server
 from asgrad.engines.simulate import versions
 from asgrad.engines.threads import Threads
 from asgrad.engines.workers import Engine, RunContext
-from asgrad.errors import AsgradError, check_choice, check_kind, check_positive
+from asgrad.errors import AsgradError, check_callable, check_choice, check_kind, check_positive
 from asgrad.files import need_safetensors
 from asgrad.methods.base import Method
 from asgrad.optimizers import SGD, Optimizer
-from asgrad.problems.base import Problem
+from asgrad.problems.base import Problem, check_problem
 from asgrad.registry import label
 from asgrad.stepsizes import Constant, Stepsize
 from asgrad.streams import Purpose, stream_key
@@ -149,23 +149,26 @@ def train(
     >>> bool((again.models[:, 0] == run.model).all())
     True
     """
-    check_kind("train", "problem", problem, Problem, "ag.problems.Softmax('digits')")
+    check_problem("train", problem)
     check_kind("train", "method", method, Method, "ag.methods.Pure()")
     if engine is not None:
         check_kind("train", "engine", engine, Engine, "ag.Threads()")
     if checkpoints is not None:
         check_kind("train", "checkpoints", checkpoints, Checkpoints, "ag.Checkpoints('kept')")
     check_parts("train", method_stepsize, transform, optimizer)
+    callbacks = {"on_step": on_step, "on_arrival": on_arrival, "on_evaluation": on_evaluation}
+    for name, function in callbacks.items():
+        check_callable("train", name, function)
     bounds = Bounds.checked(steps, jobs, until_time, target, evaluate_every, max_refused)
     check_positive("train", "stepsize", stepsize)
     check_choice("dtype", dtype, ("float64", "float32"))
     method_stepsize = method_stepsize or Constant()
     transform, optimizer = transform or Identity(), optimizer or SGD()
+    start = checked_start("train", problem, x0)
     opening = method.begin(problem.n_workers, seed)
     numbers = Arithmetic(
-        problem, opening, method_stepsize, transform, optimizer, checked_start(problem, x0),
-        stepsize, dtype,
-    )  # fmt: skip
+        problem, opening, method_stepsize, transform, optimizer, start, stepsize, dtype
+    )
     server = Server(method, opening, problem.n_workers, numbers)
     settings = {
         "method": method.label,
@@ -181,6 +184,7 @@ def train(
     facts, done, digests = Facts(0.0, 0, 0, [], []), list[Evaluation](), dict[str, str]()
     if resume:
         facts, done, digests = _resume(server, checkpoints, settings)
+        check_beginning(problem, dtype, start, done)
     elif checkpoints and list_checkpoints(checkpoints.folder):
         raise AsgradError(
             f"train: {checkpoints.folder} holds the checkpoints of another run; resume it, or "

@@ -13,7 +13,14 @@ from typing import NamedTuple, Protocol, runtime_checkable
 import numpy as np
 
 from asgrad.engines.server import Job
-from asgrad.errors import AsgradError, check_integer, check_positive
+from asgrad.errors import (
+    AsgradError,
+    KindError,
+    as_number,
+    check_integer,
+    check_positive,
+    shown,
+)
 from asgrad.problems.base import Problem
 
 __all__ = [
@@ -26,6 +33,7 @@ __all__ = [
     "RunContext",
     "arrival_of",
     "check_slowdown",
+    "failed",
     "worker_buffers",
 ]
 
@@ -50,8 +58,13 @@ class Arrival(NamedTuple):
 def arrival_of(job: Job, found: np.ndarray | str) -> Arrival:
     """Return the arrival of a gradient, or of the reason why a worker refuses it."""
     if isinstance(found, str):
-        return Arrival(job, None, f"worker {job.worker}, draw {job.draw}: {found}", refused=True)
+        return failed(job, found)._replace(refused=True)
     return Arrival(job, found)
+
+
+def failed(job: Job, why: str, gone: bool = False) -> Arrival:
+    """Return the arrival of a job that brought no gradient."""
+    return Arrival(job, None, f"worker {job.worker}, draw {job.draw}: {why}", gone=gone)
 
 
 class Joined(NamedTuple):
@@ -140,19 +153,21 @@ def check_slowdown(owner: str, slowdown: Sequence[float] | None, n_workers: int)
     """Return each worker's factor; by default 1."""
     if slowdown is None:
         return [1.0] * n_workers
-    if not isinstance(slowdown, Sequence | np.ndarray):
-        raise AsgradError(
-            f"{owner}: slowdown must hold one number for each worker, got {slowdown!r}."
+    if isinstance(slowdown, str) or not isinstance(slowdown, Sequence | np.ndarray):
+        raise KindError(
+            f"{owner}: slowdown must hold one number for each worker, for instance [1, 1, 5], got "
+            f"{shown(slowdown)}."
         )
-    for factor in slowdown:
+    factors = [as_number(owner, "a slowdown", factor) for factor in slowdown]
+    for factor in factors:
         if not 1 <= factor < math.inf:
             raise AsgradError(f"{owner}: a slowdown must be >= 1 and finite, got {factor:g}.")
-    if len(slowdown) != n_workers:
+    if len(factors) != n_workers:
         raise AsgradError(
             f"{owner}: slowdown must hold one number for each of the {n_workers} workers, got "
-            f"{len(slowdown)}."
+            f"{len(factors)}."
         )
-    return list(slowdown)
+    return factors
 
 
 def worker_buffers(problem: Problem, dtype: str) -> tuple[np.ndarray, np.ndarray]:

@@ -20,6 +20,7 @@ from asgrad.errors import AsgradError, KindError, check_integer, check_kind, che
 from asgrad.experiments.grid import Cell, Line, choose, summarize_method
 from asgrad.methods import Method
 from asgrad.problems import Problem
+from asgrad.problems.base import check_problem
 from asgrad.registry import build
 from asgrad.stepsizes import Constant, Stepsize
 from asgrad.times import Times
@@ -198,7 +199,7 @@ def compare(
     >>> [line.method for line in found.lines]
     ['sync', 'pure']
     """
-    check_kind("compare", "problem", problem, Problem, "ag.problems.Softmax('digits')")
+    check_problem("compare", problem)
     check_kind("compare", "times", times, Times, "ag.times.Linear()")
     several = [methods] if isinstance(methods, str | Method) else methods
     contenders = [Contender.of(said) for said in several]

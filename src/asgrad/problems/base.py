@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple
@@ -9,10 +10,17 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 from numba import types
 
-from asgrad.errors import AsgradError, check_integer
+from asgrad.errors import AsgradError, KindError, as_number, check_integer, check_kind
 from asgrad.streams import job_stream
 
-__all__ = ["CompiledProblem", "Packed", "Problem", "evaluate_type", "gradient_type"]
+__all__ = [
+    "CompiledProblem",
+    "Packed",
+    "Problem",
+    "check_problem",
+    "evaluate_type",
+    "gradient_type",
+]
 
 
 def gradient_type(f: Any) -> Any:
@@ -128,13 +136,8 @@ class Problem(ABC):
         for lane in range(x.shape[1]):
             rng = np.random.default_rng(stream)
             model = np.array(x[:, lane])  # a copy: the stored model must not change
-            found = np.asarray(self.gradient(model, int(worker), int(draw), rng))
-            if found.shape != (self.dim,):
-                raise AsgradError(
-                    f"{type(self).__name__}: gradient must return shape ({self.dim},), "
-                    f"got {found.shape}."
-                )
-            out[:, lane] = found
+            found = self.gradient(model, int(worker), int(draw), rng)
+            out[:, lane] = self._checked("gradient", found)
 
     def _evaluate_columns(
         self, values: Any, indices: Any, layout: Any, x: Any, metrics: Any, out: Any, scratch: Any,
@@ -143,10 +146,35 @@ class Problem(ABC):
         """Evaluate column by column."""
         for column in range(x.shape[1]):
             model = np.ascontiguousarray(x[:, column])
-            out[:, column] = self.full_gradient(model)
-            metrics[0, column] = self.loss(model)
+            out[:, column] = self._checked("full_gradient", self.full_gradient(model))
+            owner = type(self).__name__
+            metrics[0, column] = as_number(owner, "what loss returns", self.loss(model))
             metrics[1, column] = out[:, column] @ out[:, column]
-            metrics[2, column] = self.accuracy(model)
+            metrics[2, column] = as_number(owner, "what accuracy returns", self.accuracy(model))
+
+    def _checked(self, name: str, found: Any) -> np.ndarray:
+        """Return what a gradient function returned, if it is a real vector of the right shape."""
+        vector = np.asarray(found)
+        if vector.shape != (self.dim,) or vector.dtype.kind not in "fiu":
+            raise AsgradError(
+                f"{type(self).__name__}: {name} must return real numbers of shape ({self.dim},), "
+                f"got {vector.dtype} of shape {vector.shape}."
+            )
+        return vector
+
+
+def check_problem(owner: str, problem: Any) -> None:
+    """Refuse what is no problem, or is an unfinished one, before anything is computed with it."""
+    check_kind(owner, "problem", problem, Problem, "ag.problems.Softmax('digits')")
+    name = type(problem).__name__
+    for size in ("n_workers", "dim"):
+        check_integer(name, size, getattr(problem, size, None), minimum=1)
+    try:
+        inspect.signature(problem.gradient).bind(None, 0, 0, None)
+    except TypeError as error:
+        raise KindError(
+            f"{name}: gradient is called as gradient(x, worker, draw, rng): {error}."
+        ) from None
 
 
 class CompiledProblem(Problem):

@@ -15,7 +15,7 @@ from scipy import sparse
 from torch.func import functional_call, vmap
 from torch.utils.flop_counter import FlopCounterMode
 
-from asgrad.errors import AsgradError, KindError, check_integer, shown
+from asgrad.errors import AsgradError, KindError, check_integer, in_one_line, shown
 from asgrad.problems.base import Problem
 from asgrad.problems.data import Dataset
 from asgrad.problems.split import split as split_rows
@@ -97,8 +97,15 @@ class TorchProblem(Problem):
         self.batch = 0
         if batch is not None:
             self.batch = check_integer("TorchProblem", "batch", batch, minimum=1)
-        self.device = torch.device(device)
-        self._module = copy.deepcopy(module).to(self.device)
+        try:
+            self.device = torch.device(device)
+            self._module = copy.deepcopy(module).to(self.device)
+        except (RuntimeError, AssertionError, TypeError) as error:  # no such device, or not here
+            here = "'cpu' or 'cuda'" if torch.cuda.is_available() else "'cpu'"
+            raise AsgradError(
+                f"TorchProblem: the module cannot be brought to device {shown(device)}; here it "
+                f"can be {here}: {in_one_line(error)}"
+            ) from error
         self._loss, self._augment = loss, augment
         every = list(self._module.named_parameters())
         named = [(name, parameter) for name, parameter in every if parameter.requires_grad]
@@ -142,10 +149,9 @@ class TorchProblem(Problem):
                 try:
                     found.append(thread.submit(self.gradient, self._x0, 0).result())
                 except Exception as error:
-                    reason = (str(error).strip() or "no reason given").splitlines()[0]
                     raise AsgradError(
                         "TorchProblem: the gradient of loss(module(inputs), targets) fails on rows "
-                        f"of the data: {type(error).__name__}: {reason}"
+                        f"of the data: {in_one_line(error)}"
                     ) from error
         first, second = found
         if self.device.type == "cpu":
@@ -220,6 +226,10 @@ class TorchProblem(Problem):
 
     def module_at(self, x: np.ndarray) -> torch.nn.Module:
         """Return a copy of the module with the parameters x."""
+        if np.shape(x) != (self.dim,):
+            raise AsgradError(
+                f"TorchProblem: a model must have shape ({self.dim},), got {np.shape(x)}."
+            )
         module = copy.deepcopy(self._module)
         trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
         torch.nn.utils.vector_to_parameters(self._flat(x).to(trained[0].dtype), trained)
