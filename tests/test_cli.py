@@ -100,7 +100,17 @@ def test_train_then_verify_then_ask_what_if(tmp_path):
         "replay", str(folder), "--stepsizes", "0.1,0.3", "--method-stepsize", "koloskova"
     )
     assert what_if.stdout.count("finished") == 2
-    assert "names its own problem" in refused("replay", str(folder), "--data", "digits")
+    from_trace = asgrad("replay", str(folder / "trace"), "--stepsizes", "0.1,0.3",
+                        "--method-stepsize", "koloskova")  # fmt: skip
+    assert from_trace.stdout == what_if.stdout  # the run knows the problem
+    moved = asgrad("replay", str(folder), "--verify", "--data", "digits")
+    assert moved.returncode == 0, moved.stderr
+    for option in (["--batch", "3"], ["--config", "nowhere.toml"]):
+        assert "names its own problem" in refused("replay", str(folder), *option)
+    for option in (["--stepsizes", "0.1"], ["--method-stepsize", "koloskova"]):
+        assert "leave stepsizes and" in refused("replay", str(folder), "--verify", *option)
+    shown = asgrad("show", str(folder))
+    assert shown.stdout.splitlines()[1:] == done.stdout.splitlines()[1:-1]
 
     from safetensors.numpy import load_file, save_file
 
@@ -112,7 +122,8 @@ def test_train_then_verify_then_ask_what_if(tmp_path):
     )
     (folder / "model.safetensors").write_bytes(b"\x00" * 100)
     assert "is damaged" in refused("replay", str(folder), "--verify")
-    assert "no run that train wrote" in refused("replay", str(folder / "trace"), "--verify")
+    (folder / "trace").rename(tmp_path / "trace")
+    assert "no run that train wrote" in refused("replay", str(tmp_path / "trace"), "--verify")
 
 
 def test_methods_lists_all_with_references():
@@ -145,6 +156,7 @@ def test_libsvm_file_is_compared(tmp_path):
     ("arguments", "said"),
     [
         (["compare", "--methods", "pur"], "Did you mean 'pure'"),
+        (["compare", "--methods", "pure,sync"], '--methods "pure sync"'),
         (["compare", "--methods", "pure+kolskova"], "Did you mean 'koloskova'"),
         (["compare", "--methods", "ringmaster:max_dely=3"], "Did you mean 'max_delay'"),
         (["compare", "--methods", "ringmaster:max_delay=2.5"], "max_delay must be an integer"),
@@ -163,6 +175,9 @@ def test_libsvm_file_is_compared(tmp_path):
         (["compare", "--stepsizes", "a"], "numbers joined by commas"),
         (["train", "--slowdown", "1,2"], "one number for each of the 10 workers"),
         (["train", "--slowdown", "0.5"], "slowdown"),
+        (["train", "--steps", "abc"], "--steps must be a valid integer, got 'abc'. It means: Stop"),
+        (["train", "--stepsize", "0.1,0.2"], "--stepsize must be a valid number, got '0.1,0.2'"),
+        (["train", "--until-time", "-1"], "until_time: must be greater than 0, got -1.0"),
         (["train", "--method", "pur"], "Did you mean 'pure'"),
         (["train", "--out", "/proc/nothing"], "cannot write"),
         (["compare", "--target", "nan"], "target"),
@@ -227,6 +242,31 @@ def test_profile_measures_workers_that_compare_then_uses(tmp_path):
                       "--until-time", "0.05", "--methods", "pure sync", "--seeds", "1",
                       "--stepsizes", "0.1", "--out", str(tmp_path / "run"))  # fmt: skip
     assert compared.returncode == 0, compared.stderr
+    again = asgrad("profile", "--workers", "3", "--seconds", "0.2", "--out", str(folder))
+    assert again.returncode == 0, again.stderr  # a profile is a trace, which takes the old's place
+    assert ag.Trace.load(folder).n_workers == 3
+    (folder / "header.json").unlink()
+    assert "is left as it is" in refused("profile", "--seconds", "0.2", "--out", str(folder))
+
+
+def test_a_run_that_diverges_says_so_with_its_exit_code(tmp_path):
+    """It is kept all the same."""
+    folder = tmp_path / "run"
+    done = asgrad("train", "--workers", "2", "--stepsize", "1e6", "--steps", "100000",
+                  "--out", str(folder))  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr == "asgrad: diverged; try a smaller stepsize\n"
+    assert "stopped by diverged" in done.stdout
+    assert "lost 11, in flight 2" in done.stdout
+    assert asgrad("replay", str(folder), "--verify").returncode == 0
+
+
+def test_a_problem_without_labels_has_no_accuracy(tmp_path):
+    folder = tmp_path / "run"
+    done = asgrad("train", "--problem", "tridiagonal", "--workers", "2", "--steps", "5",
+                  "--out", str(folder))  # fmt: skip
+    assert "accuracy -\n" in done.stdout
+    assert "nan" not in asgrad("replay", str(folder)).stdout
 
 
 def test_a_finished_run_is_prolonged(tmp_path):
@@ -257,7 +297,8 @@ def test_ctrl_c_ends_a_live_run_in_order(tmp_path):
     time.sleep(0.5)
     process.send_signal(signal.SIGINT)
     output, errors = process.communicate(timeout=60)
-    assert process.returncode == 0, errors
+    assert process.returncode == 130, errors
+    assert errors == f"asgrad: interrupted; go on with: asgrad train --resume {folder}\n"
     assert "stopped by interrupted" in output
     assert asgrad("replay", str(folder), "--verify").returncode == 0
 

@@ -7,7 +7,7 @@ import shutil
 import signal
 import threading
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,13 +16,15 @@ from typing import Any
 
 import numpy as np
 
-from asgrad.errors import AsgradError
+from asgrad.errors import AsgradError, in_one_line
 
 __all__ = [
+    "carry_over",
     "check_target",
     "need_safetensors",
     "new_folder",
     "read_arrays",
+    "read_table",
     "write_arrays",
     "write_table",
     "write_text",
@@ -91,6 +93,17 @@ def new_folder(path: str | Path, what: str, is_ours: Callable[[Path], bool]) -> 
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def carry_over(source: Path, folder: Path, own: Collection[str]) -> None:
+    """Copy what somebody else has put into `source`: all but the names that are asgrad's own."""
+    for path in source.iterdir() if source.is_dir() else ():
+        if path.name in own:
+            continue
+        if path.is_dir() and not path.is_symlink():
+            shutil.copytree(path, folder / path.name, symlinks=True, dirs_exist_ok=True)
+        else:
+            shutil.copy2(path, folder / path.name, follow_symlinks=False)
+
+
 @contextmanager
 def _uninterrupted() -> Iterator[None]:
     """Let Ctrl-C wait: what is being written is worth more than the second it takes."""
@@ -140,8 +153,7 @@ def read_arrays(path: Path, checksum: int | None = None) -> dict[str, np.ndarray
     except AsgradError:
         raise
     except Exception as error:  # safetensors raises its own kinds
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise AsgradError(f"{path} is damaged: {reason}.") from error
+        raise AsgradError(f"{path} is damaged: {in_one_line(error)}") from error
     return arrays
 
 
@@ -167,6 +179,24 @@ def _flush(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def read_table(path: Path) -> dict[str, np.ndarray]:
+    """Read the columns of a Parquet file.
+
+    Raises
+    ------
+    AsgradError
+        If it is missing or damaged.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        table = pq.read_table(path, page_checksum_verification=True)
+        return {name: table[name].to_numpy() for name in table.column_names}
+    except (OSError, ValueError, pa.ArrowException) as error:
+        raise AsgradError(f"{path} is damaged: {in_one_line(error)}") from error
 
 
 def write_table(path: Path, columns: dict[str, Any]) -> None:

@@ -233,9 +233,30 @@ def test_what_is_refused(tmp_path):
         ({"seconds": 0}, "seconds must be finite and > 0"),
         ({"steps": 0}, "steps must be an integer >= 1"),
         ({"keep": 0}, "keep must be an integer >= 1"),
+        ({"folder": 3}, "folder must be a path, for instance 'kept', got 3"),
     ):
         with pytest.raises(ag.AsgradError, match=said):
-            ag.Checkpoints(tmp_path, **options)
+            ag.Checkpoints(**{"folder": tmp_path, **options})
+
+
+def test_a_run_goes_on_with_its_own_data_only(tmp_path):
+    """Whatever has the same size would replay to other bits; f and its gradient at x_0 tell."""
+    rows, labels = np.random.default_rng(0).normal(size=(60, 4)), np.arange(60) % 2 * 2 - 1.0
+    same, other = rows.copy(), rows.copy()
+    other[7] += 1e-3
+    options = {"steps": 20, "checkpoints": ag.Checkpoints(tmp_path / "kept")}
+    pure = ag.methods.Pure()
+
+    def problem(rows):
+        return ag.problems.Logistic((rows, labels), n_workers=2, split="shuffled", batch=4)
+
+    ag.train(problem(rows), pure, 0.1, **options)
+    options |= {"steps": 30, "resume": True}
+    with pytest.raises(ag.AsgradError, match="must have the same data, and the same start"):
+        ag.train(problem(other), pure, 0.1, **options)
+    with pytest.raises(ag.AsgradError, match="must have the same data, and the same start"):
+        ag.train(problem(rows), pure, 0.1, x0=np.ones(4), **options)
+    assert ag.train(problem(same), pure, 0.1, **options).trace.n_steps == 30
 
 
 def test_a_checkpoint_that_cannot_be_written_is_said_and_the_run_goes_on(tmp_path):

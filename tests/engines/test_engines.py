@@ -6,6 +6,7 @@ import importlib.util
 import math
 import os
 import signal
+import socket
 import sys
 import tempfile
 import time
@@ -204,7 +205,8 @@ def test_what_a_worker_raises_loses_its_job_and_the_run_goes_on(engine):
     pairs = zip(jobs.worker[lost].tolist(), jobs.draw[lost].tolist(), strict=True)
     assert sorted(pairs) == sorted(faults)
     assert run.n_refused == 1
-    assert any("RuntimeError: out of memory" in failure for failure in run.failures)
+    for draw in (3, 5):
+        assert f"worker 1, draw {draw}: RuntimeError: out of memory" in run.failures
     assert (jobs.worker == 1).sum() > 8
 
 
@@ -446,6 +448,9 @@ def test_large_gradients_that_wait_are_in_the_checkpoint(dtype, fake, tmp_path):
         ({"cpus": [1.0, 2.0]}, "cpus must hold one value for each of the 3 workers, got 2"),
         ({"gpus": -1}, "gpus must be finite and >= 0"),
         ({"resources": [{"a100": 1}]}, "resources must hold one value for each of the 3"),
+        ({"resources": "a100"}, "resources must map names to amounts, for instance"),
+        ({"resources": {"a100": "one"}}, "a100 must be a number, got 'one'"),
+        ({"cpus": "2"}, "cpus must be a number, got '2'"),
         ({"strategy": "PACK"}, "unknown strategy 'PACK'"),
         ({"patience": 0}, "patience must be finite and > 0"),
     ],
@@ -454,6 +459,35 @@ def test_what_ray_is_not_asked_for(options, said, fake):
     """Each wrong option is named with its rule."""
     with pytest.raises(ag.AsgradError, match=said):
         ag.train(Faulty(), ag.methods.Pure(), 0.1, steps=5, engine=ag.Ray(**options))
+
+
+def test_an_address_where_nobody_listens_is_refused_at_once(fake):
+    """Ray itself is not asked."""
+    with socket.socket() as taken:  # bound, but it does not listen
+        taken.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        with pytest.raises(ag.AsgradError, match=f"no cluster at {address}: .*ray start --head"):
+            train(Faulty(), ag.methods.Pure(), ag.Ray(address=address), steps=5)
+    assert not fake.is_initialized()
+
+
+def test_a_problem_that_cannot_be_sent_is_refused(fake, monkeypatch):
+    """Ray's own error is a page long."""
+
+    def put(value):
+        raise TypeError("Could not serialize\na long list") from TypeError("cannot pickle a lock")
+
+    monkeypatch.setattr(fake, "put", put)
+    with pytest.raises(ag.AsgradError, match=r"cannot be sent .*: TypeError: cannot pickle a lock"):
+        train(Faulty(), ag.methods.Pure(), ag.Ray(), steps=5)
+    assert not fake.is_initialized()
+
+
+def test_a_gradient_that_always_raises_is_named(fake):
+    """No worker can start then; that has nothing to do with time."""
+    faults = {(worker, 0): "raise" for worker in range(3)}
+    with pytest.raises(ag.AsgradError, match="no worker could start: RuntimeError: out of memory"):
+        train(Faulty(faults), ag.methods.Pure(), ag.Ray(), steps=5)
 
 
 def test_actors_ask_for_what_their_workers_need(fake, monkeypatch):

@@ -152,12 +152,44 @@ def test_a_sleep_that_raises_is_the_jobs_failure():
         ({"checkpoints": "kept"}, "checkpoints must be a Checkpoints"),
         ({"engine": ag.Threads(slowdown=2)}, "slowdown must hold one number for each worker"),
         ({"engine": ag.Threads(slowdown=[1, 1, float("inf")])}, ">= 1 and finite"),
+        ({"engine": ag.Threads(slowdown="1,1,5")}, "one number for each worker, for instance"),
+        ({"engine": ag.Threads(slowdown=[1, None, 5])}, "slowdown must be a number, got None"),
+        ({"engine": ag.Threads}, "engine must be a Engine"),
+        ({"on_step": 3}, "on_step must be a function, got 3"),
+        ({"on_arrival": "log"}, "on_arrival must be a function"),
+        ({"on_evaluation": []}, "on_evaluation must be a function"),
     ],
 )
 def test_other_kinds_are_refused(options, said):
     """With what was expected."""
     with pytest.raises(ag.AsgradError, match=said):
         train(ag.methods.Pure(), options.pop("engine", None), steps=5, **options)
+
+
+def test_sleeps_are_times(refused):
+    """Not a number of seconds."""
+    assert "sleep must be a Times" in refused(lambda: ag.Threads(sleep=0.1))
+
+
+class Idle(ag.Method):
+    """Gives every worker one job, and no more."""
+
+    name = "idle"
+
+    def start(self, server):
+        for worker in range(server.n_workers):
+            server.assign(worker)
+
+    def arrive(self, server, worker, read_step):
+        server.apply(1.0)
+        server.take_step()
+
+
+def test_a_method_that_leaves_all_workers_idle_is_named(refused):
+    """It is no lack of workers."""
+    text = refused(lambda: train(Idle(), None, steps=50))
+    assert text.startswith("idle: every worker is idle after 3 steps and none was assigned a job")
+    assert train(Idle(), None, steps=3).status == Ending.STEPS
 
 
 def test_ctrl_c_takes_no_lock_that_the_run_may_hold():

@@ -11,7 +11,7 @@ import pytest
 import asgrad as ag
 from asgrad.experiments import comparison
 from asgrad.experiments.config import ProblemConfig, TrainConfig
-from asgrad.experiments.training import StoredTraining, run_training, save_training
+from asgrad.experiments.training import StoredTraining, engine_of, run_training, save_training
 
 _NO_TORCH = """
 import sys
@@ -108,3 +108,49 @@ def test_a_network_needs_a_stepsize(refused, monkeypatch):
     assert "give the stepsizes" in refused(lambda: ag.compare(problem, times, methods, steps=9))
     text = refused(lambda: ag.compare(problem, times, methods, steps=9, stepsizes=[0.1]))
     assert "koloskova:smoothness=10" in text
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("batch = true", "batch: must be a valid integer, got True. It means: rows of"),
+        ("workers = '4'", "workers: must be a valid integer, got '4'"),
+        ("stepsize = '0.1'", "stepsize: must be a valid number, got '0.1'"),
+        ("slowdown = [1, 'a']", "slowdown: must be a valid number, got 'a'"),
+        ("until_time = inf", "until_time: must be a finite number, got inf"),
+        ("engine = 'spark'", "engine: must be 'threads' or 'ray', got 'spark'"),
+        ("methods = ['pure']", "Did you mean 'method'"),
+    ],
+)
+def test_a_value_of_another_kind_is_refused(line, said, tmp_path, refused):
+    """Nothing is guessed from a text or a truth value."""
+    path = tmp_path / "config.toml"
+    path.write_text(line)
+    assert said in refused(lambda: TrainConfig.read(path, {}))
+
+
+@pytest.mark.parametrize("said", [{"gpus": 1.0}, {"cpus": [1.0, 2.0]}, {"address": "auto"}])
+def test_what_only_ray_knows_is_refused_for_threads(said, refused):
+    config = TrainConfig.read(None, {"workers": 2, **said})
+    assert "is for the engine ray only" in refused(lambda: engine_of(config))
+
+
+def test_the_problem_alone_is_read_from_any_file(tmp_path, refused):
+    """A comparison's or a training's; a key of neither is refused."""
+    path = tmp_path / "config.toml"
+    path.write_text("method = 'sync'\nbatch = 7\nsteps = 3\n")
+    assert ProblemConfig.read(path, {}).batch == 7
+    path.write_text("methods = ['sync']\nbatch = 8\n")
+    assert ProblemConfig.read(path, {}).batch == 8
+    path.write_text("methd = 'sync'\n")
+    assert "Did you mean 'method" in refused(lambda: ProblemConfig.read(path, {}))
+
+
+def test_data_are_found_from_anywhere(tmp_path, monkeypatch):
+    """A file's path is made whole; a name of bundled data stays, whatever lies about."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "small.svm").write_text("1 1:2\n-1 1:3\n")
+    (tmp_path / "digits").mkdir()
+    assert ProblemConfig.read(None, {"data": "small.svm"}).data == str(tmp_path / "small.svm")
+    assert ProblemConfig.read(None, {"data": "digits"}).data == "digits"
+    assert ProblemConfig.read(None, {"data": "nowhere.svm"}).data == "nowhere.svm"

@@ -172,3 +172,44 @@ def test_a_continuation_that_is_killed_at_once_goes_on(tmp_path, monkeypatch):
     assert (tmp_path / "run-unfinished").is_dir()
     again = resume_training(config.out, {"steps": 40})
     assert run_training(again, problem, resume=True).trace.n_steps == 40
+
+
+def test_what_somebody_else_put_into_a_run_stays(tmp_path):
+    """Notes, figures, a link: in the finished folder, and in the unfinished one."""
+    config, problem = small(tmp_path)
+    save_training(run_training(config, problem), config)
+    run = tmp_path / "run"
+    (run / "notes.txt").write_text("mine")
+    (run / "figures").mkdir()
+    (run / "figures" / "one.png").write_bytes(b"1")
+    (run / "link").symlink_to("nowhere")
+    longer = resume_training(config.out, {"steps": 40})
+    done = run_training(longer, problem, resume=True)
+    (tmp_path / "run-unfinished" / "later.txt").write_text("mine too")
+    save_training(done, longer)
+    assert (run / "notes.txt").read_text() == "mine"
+    assert (run / "figures" / "one.png").read_bytes() == b"1"
+    assert (run / "link").is_symlink()
+    assert (run / "later.txt").read_text() == "mine too"
+    assert StoredTraining.load(run).trace.n_steps == 40
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def test_an_unfinished_run_is_named_with_the_way_on(tmp_path, refused):
+    """Whichever of its two names is given."""
+    config, problem = small(tmp_path)
+    run_training(config, problem)  # it is cut off before it is saved
+    run, folder = tmp_path / "run", tmp_path / "run-unfinished"
+    for path in (run, folder):
+        assert f"asgrad train --resume {run}." in refused(lambda p=path: StoredTraining.load(p))
+    assert f"asgrad train --resume {run}." in refused(lambda: resume_training(folder, {}))
+    (folder / "config.toml").unlink()
+    assert "it has no config.toml" in refused(lambda: resume_training(run, {}))
+
+
+def test_a_run_writes_down_the_stepsize_that_followed_from_its_data(tmp_path):
+    """So that going on with other data is refused for the data, not for the stepsize."""
+    config, problem = small(tmp_path)
+    assert config.stepsize is None
+    run_training(config, problem)
+    assert resume_training(config.out, {}).stepsize == 0.25 / problem.smoothness

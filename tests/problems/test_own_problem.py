@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import special
 
-from asgrad.engines import replay, simulate
+from asgrad.engines import replay, simulate, train
 from asgrad.methods import ACE, Pure, Rennala, Ringleader
 from asgrad.optimizers import HeavyBall
 from asgrad.problems import Logistic, Problem, Tridiagonal
@@ -96,6 +96,39 @@ def test_an_own_problem_needs_neither_accuracy_nor_start_nor_smoothness():
     assert np.isnan(problem.accuracy(np.zeros(2)))
     assert np.isnan(problem.smoothness)
     np.testing.assert_array_equal(problem.x0, np.zeros(2))
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"dim": 2.0}, "Unfinished: dim must be an integer, got 2.0"),
+        ({"dim": 0}, "Unfinished: dim must be an integer >= 1, got 0"),
+        ({"n_workers": 0}, "Unfinished: n_workers must be an integer >= 1, got 0"),
+        ({"n_workers": None}, "Unfinished: n_workers must be an integer, got None"),
+        ({"gradient": lambda self, x: x}, "gradient is called as gradient(x, worker, draw, rng)"),
+        ({"gradient": lambda self, x, worker, draw, rng: x[:1]}, "of shape (2,), got float64 of"),
+        ({"gradient": lambda self, x, worker, draw, rng: x * 1j}, "real numbers of shape (2,)"),
+        ({"gradient": lambda self, x, worker, draw, rng: None}, "real numbers of shape (2,)"),
+        ({"loss": lambda self, x: None}, "what loss returns must be a number, got None"),
+        ({"accuracy": lambda self, x: "good"}, "what accuracy returns must be a number"),
+        ({"full_gradient": lambda self, x: x[:1]}, "full_gradient must return real numbers of"),
+        ({"x0": [1.0, 2.0, 3.0]}, "Unfinished: x0 must have shape (2,), got (3,)"),
+        ({"x0": ["a", "b"]}, "Unfinished: x0 must be an array of numbers"),
+        ({"x0": np.array([0.0, np.nan])}, "Unfinished: x0 must be finite"),
+    ],
+)
+def test_what_is_wrong_with_an_own_problem_is_named(changes, said, refused):
+    """In training and in replay, with the class and what was expected."""
+    problem = type("Unfinished", (OwnNoise,), changes)()
+    assert said in refused(lambda: train(problem, Pure(), 0.1, steps=5))
+    trace = simulate(Pure(), Linear(), n_workers=N_WORKERS, steps=5)
+    assert said.split(": ")[-1] in refused(lambda: replay(trace, problem, 0.1))
+
+
+def test_a_start_may_be_a_list():
+    """As a class attribute, like the sizes."""
+    problem = type("Started", (OwnNoise,), {"x0": [1, 2]})()
+    assert train(problem, Pure(), 0.1, steps=0).model.tolist() == [1.0, 2.0]
 
 
 def test_a_stepsize_that_needs_the_smoothness_says_so(refused):

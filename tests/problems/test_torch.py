@@ -370,6 +370,19 @@ def test_what_is_no_problem_is_refused(arguments, said):
         TorchProblem(*arguments, n_workers=2)
 
 
+@pytest.mark.parametrize("device", ["gpu", "cuda:99", 3.5])
+def test_a_device_that_is_not_there_is_refused(device, refused):
+    """With those that are."""
+    text = refused(lambda: TorchProblem(nn.Linear(2, 2), LOSS, ROWS, n_workers=2, device=device))
+    assert "here it can be 'cpu'" in text
+
+
+def test_a_model_of_another_size_makes_no_module(refused):
+    """Instead of one with some of its parameters."""
+    problem = TorchProblem(nn.Linear(2, 2), LOSS, ROWS, n_workers=2)
+    assert "must have shape (6,), got (5,)" in refused(lambda: problem.module_at(np.ones(5)))
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 def test_on_a_gpu_gradients_agree_and_a_live_run_replays():

@@ -38,11 +38,22 @@ def main() -> None:
         print(f"asgrad: {error.strerror or error}: {error.filename}.", file=sys.stderr)
         sys.exit(2)
     except _UsageError as error:
-        print(f"asgrad: {' '.join(error.format_message().split())}", file=sys.stderr)
+        print(f"asgrad: {_in_words(error)}", file=sys.stderr)
         sys.exit(error.exit_code)
     except (KeyboardInterrupt, typer.Abort):
         print("asgrad: interrupted.", file=sys.stderr)
         sys.exit(130)
+
+
+def _in_words(error: Any) -> str:
+    """Return a usage error as one line: what, the rule, and the value."""
+    values = getattr(error.__cause__, "errors", None)  # of pydantic, which typer asks
+    if values is None or error.param is None:
+        return " ".join(error.format_message().split())
+    first = values()[0]
+    name = error.param.opts[0]
+    rule = first["msg"].partition(",")[0].replace("Input should", "must")
+    return f"{name} {rule}, got {first['input']!r}. It means: {error.param.help}"
 
 
 @app.callback(invoke_without_command=True)

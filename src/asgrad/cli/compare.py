@@ -23,7 +23,8 @@ from asgrad.cli.options import (
     given,
     numbers,
 )
-from asgrad.cli.output import label, print_table, progress
+from asgrad.cli.output import label, print_table, print_training, progress
+from asgrad.errors import AsgradError
 
 __all__ = ["compare", "show"]
 
@@ -69,7 +70,7 @@ def compare(
         batch=batch,
         workers=workers,
         times=times,
-        methods=None if methods is None else methods.split(),
+        methods=None if methods is None else _method_names(methods),
         stepsizes=numbers("stepsizes", stepsizes),
         steps=steps,
         until_time=until_time,
@@ -115,10 +116,29 @@ def compare(
         raise typer.Exit(130)
 
 
-def show(run: Annotated[Path, typer.Argument(help="A folder that compare wrote.")]) -> None:
-    """Print the table of a finished comparison."""
-    from asgrad.experiments.run import load
+def _method_names(text: str) -> list[str]:
+    """Return the methods of a list joined by spaces."""
+    names = text.split()
+    for name in names:
+        if "," in name.partition(":")[0]:  # after a colon it stands between parameters
+            raise AsgradError(
+                f"methods: write them joined by spaces, got {name!r}: --methods "
+                f'"{name.replace(",", " ")}".'
+            )
+    return names
 
+
+def show(
+    run: Annotated[Path, typer.Argument(help="A folder that compare or train wrote.")],
+) -> None:
+    """Print the table of a finished comparison, or how a training ended."""
+    from asgrad.experiments.run import load
+    from asgrad.experiments.training import StoredTraining, is_training, refuse_unfinished
+
+    if is_training(run):
+        print_training(str(run), StoredTraining.load(run))
+        return
+    refuse_unfinished(run)
     stored = load(run)
     print_table(stored.lines, stored.target, stored.smoothness)
     if not stored.complete:

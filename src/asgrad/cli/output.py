@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ __all__ = [
     "print_summary",
     "print_table",
     "print_times",
+    "print_training",
     "progress",
 ]
 
@@ -48,6 +50,20 @@ def print_times(times: Any) -> None:
     Console().print(table)
 
 
+def share(accuracy: float) -> str:
+    """Return an accuracy as a text; there is none where there are no labels."""
+    return "-" if math.isnan(accuracy) else f"{accuracy:.1%}"
+
+
+def print_training(title: str, run: Any) -> None:
+    """Print how a stored training ended."""
+    norm, loss, accuracy = (run.metrics[name] for name in ("gradient_norm", "loss", "accuracy"))
+    print(f"{title}: stopped by {run.status}")
+    print_summary(run.trace)
+    print(f"‖∇f‖ {norm[0]:.3e} → {norm[-1]:.3e}, loss {loss[-1]:.5g}, "
+          f"accuracy {share(accuracy[-1])}")  # fmt: skip
+
+
 def print_lanes(result: Any) -> None:
     """Print how every lane of a replay ended."""
     from rich.console import Console
@@ -62,7 +78,7 @@ def print_lanes(result: Any) -> None:
             result.status[lane],
             f"{result.gradient_norm[-1, lane]:.3e}",
             f"{result.loss[-1, lane]:.5g}",
-            f"{result.accuracy[-1, lane]:.1%}",
+            share(result.accuracy[-1, lane]),
         )
     Console().print(table)
 
@@ -82,8 +98,9 @@ def print_summary(trace: Any) -> None:
     summary = trace.summary
     print(f"{trace.header.method}, times {trace.header.times}, {trace.n_workers} workers")
     print(f"steps {summary.n_steps} in {summary.end_time:g} s")
+    lost = f"lost {summary.n_lost}, " if summary.n_lost else ""
     print(f"jobs {summary.n_jobs}: applied {summary.n_applied}, dropped {summary.n_dropped}, "
-          f"cancelled {summary.n_cancelled}, in flight {summary.n_in_flight}")  # fmt: skip
+          f"cancelled {summary.n_cancelled}, {lost}in flight {summary.n_in_flight}")  # fmt: skip
     print(f"delay: average {summary.tau_avg:.2f}, largest {summary.tau_max}; "
           f"concurrency {summary.tau_c}")  # fmt: skip
     idle = summary.idle_times.sum() / max(summary.end_time * trace.n_workers, 1e-300)

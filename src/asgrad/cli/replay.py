@@ -34,29 +34,40 @@ def replay(
 ) -> None:
     """Compute the run that a trace describes, for every stepsize.
 
-    The problem is that of --config, else the default of compare with the options given here.
+    The problem is that of the run in which the trace lies, or of --config, else the default of
+    compare with the options given here.
     """
     from asgrad import stepsizes as stepsize_room
     from asgrad.engines import replay as run
-    from asgrad.experiments import CompareConfig
     from asgrad.experiments.comparison import default_stepsizes
-    from asgrad.experiments.training import StoredTraining, is_training
+    from asgrad.experiments.config import ProblemConfig
+    from asgrad.experiments.training import StoredTraining, is_training, refuse_unfinished
     from asgrad.registry import build
     from asgrad.trace import Trace
+    from asgrad.trace.parquet import is_trace
 
+    if verify and (stepsizes or method_stepsize):
+        raise AsgradError(
+            "replay: --verify recomputes the run as it was; leave stepsizes and method-stepsize "
+            "out, or ask without --verify."
+        )
     rule = build("stepsize", stepsize_room, method_stepsize) if method_stepsize else None
     grid = numbers("stepsizes", stepsizes)
     said = given(data=data, problem=problem, split=split, batch=batch)
-    if config is None and not said:  # a trace that compare wrote stands beside its config
-        beside = trace.absolute().parent.parent / "config.toml"
-        config = beside if trace.absolute().parent.name == "traces" and beside.exists() else None
+    if config is None and not said:  # the run that a trace lies in knows the problem
+        within = trace.absolute().parent
+        if trace.name == "trace" and is_training(within):
+            trace = within
+        beside = within.parent / "config.toml"
+        config = beside if within.name == "traces" and beside.exists() else None
     if is_training(trace):
-        if said:
+        if config is not None or said.keys() - {"data"}:
             raise AsgradError(
-                "replay: a training run names its own problem; leave the options out."
+                f"replay: {trace} names its own problem; of --config and the options of the "
+                "problem only --data may be given, where the data have moved."
             )
         stored = StoredTraining.load(trace)
-        read, built = stored.trace, stored.config.build_problem()
+        read, built = stored.trace, stored.config.model_copy(update=said).build_problem()
         if verify:
             steps = stored.verify(built)
             print(
@@ -66,13 +77,15 @@ def replay(
             return
         with progress("replaying") as tell:
             result = stored.replay(built, grid, rule, progress=tell)
-    elif verify and trace.exists():
+    elif verify and is_trace(trace):
         raise AsgradError(
             f"replay: {trace} is no run that train wrote; there is no model to verify."
         )
     else:
+        if not is_trace(trace):
+            refuse_unfinished(trace)
         read = Trace.load(trace)
-        built = CompareConfig.read(config, {**said, "workers": read.n_workers}).build_problem()
+        built = ProblemConfig.read(config, {**said, "workers": read.n_workers}).build_problem()
         with progress("replaying") as tell:
             grid = grid or default_stepsizes(built.smoothness)
             result = run(read, built, grid, method_stepsize=rule, progress=tell)

@@ -154,7 +154,8 @@ class Ray:
         except Exception as error:  # pickle's own, or what __getstate__ raises
             raise AsgradError(
                 "Ray: the problem cannot be sent to workers in other processes: "
-                f"{in_one_line(error.__cause__ or error)}. Make it of data that can be pickled, or use ag.Threads."
+                f"{in_one_line(error.__cause__ or error)}. Make it of data that can be pickled, "
+                "or use ag.Threads."
             ) from error
         self._workers = [
             _Worker(

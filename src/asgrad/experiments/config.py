@@ -6,12 +6,13 @@ import tomllib
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from asgrad import problems
 from asgrad import times as times_room
-from asgrad.errors import AsgradError, unknown_name
+from asgrad.errors import AsgradError, shown, unknown_name
 from asgrad.problems import Problem
+from asgrad.problems.data import BUNDLED
 from asgrad.problems.split import SPLITS
 from asgrad.registry import build
 
@@ -29,7 +30,7 @@ _PROBLEMS = ("auto", *_MODELS, "tridiagonal", *_NETWORKS)
 class ProblemConfig(BaseModel):
     """A problem and its workers; every field is a key of CONFIG.toml."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
     data: str = Field(
         "digits",
@@ -53,6 +54,8 @@ class ProblemConfig(BaseModel):
     def read(cls, path: Path | None, said: dict[str, Any]) -> Self:
         """Read a TOML file, if any, and let `said` override it.
 
+        The problem alone can be read from the file of a comparison or of a training.
+
         Raises
         ------
         AsgradError
@@ -66,18 +69,33 @@ class ProblemConfig(BaseModel):
                 raise AsgradError(f"cannot read {path}: {error.strerror}.") from error
             except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
                 raise AsgradError(f"{path} is not valid TOML: {error}.") from error
-        where = f"key of {path}" if path else "option"
+        known = {**cls.model_fields}
+        for kind in cls.__subclasses__():
+            known.update(kind.model_fields)
         for key in values:
-            if key not in cls.model_fields:
-                raise unknown_name(where, key, cls.model_fields)
+            if key not in known:
+                raise unknown_name(f"key of {path}", key, known)
+        values = {key: value for key, value in values.items() if key in cls.model_fields}
         values.update(said)
         cls._complete(values)
         try:
             return cls(**values)
         except ValidationError as error:
             first = error.errors()[0]
-            key = ".".join(str(part) for part in first["loc"])
-            raise AsgradError(f"{key}: {first['msg']}, got {first['input']!r}.") from error
+            key = str(first["loc"][0])
+            rule = first["msg"].replace("Input should", "must")
+            meaning = cls.model_fields[key].description
+            raise AsgradError(
+                f"{key}: {rule}, got {shown(first['input'])}. It means: {meaning}."
+            ) from error
+
+    @field_validator("data")
+    @classmethod
+    def _whole_path(cls, data: str) -> str:
+        """Return the path of a file or folder as it is found from anywhere."""
+        if data in BUNDLED or not Path(data).exists():
+            return data
+        return str(Path(data).absolute())
 
     @classmethod
     def _complete(cls, values: dict[str, Any]) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 
 from asgrad.errors import AsgradError
 from asgrad.experiments.grid import RULE, Cell, Line, columns, summarize_method
-from asgrad.files import check_target, new_folder, write_table, write_text
+from asgrad.files import carry_over, check_target, new_folder, write_table, write_text
 
 if TYPE_CHECKING:
     from asgrad.experiments.comparison import Comparison
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["StoredRun", "check_writable", "load", "save"]
 
 _FACTS, _RESULTS = "run.json", "results.parquet"
+_OWN = ("config.toml", _RESULTS, "metrics.parquet", _FACTS, "traces", "figures")
 _SCHEMA_VERSION = 1
 
 
@@ -68,6 +69,7 @@ def save(
             "smoothness": _or_null(comparison.smoothness),
             "complete": comparison.complete,
         }
+        carry_over(Path(path), folder, _OWN)
         write_text(folder / _FACTS, json.dumps(facts, indent=1))
     return Path(path)
 

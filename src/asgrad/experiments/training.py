@@ -29,14 +29,17 @@ from asgrad.experiments.comparison import Contender
 from asgrad.experiments.config import TrainConfig
 from asgrad.experiments.run import to_toml
 from asgrad.files import (
+    carry_over,
     check_target,
     need_safetensors,
     new_folder,
     read_arrays,
+    read_table,
     write_arrays,
     write_table,
     write_text,
 )
+from asgrad.methods import Pure
 from asgrad.optimizers import Optimizer
 from asgrad.problems import Problem
 from asgrad.registry import build
@@ -53,6 +56,8 @@ __all__ = [
     "StoredTraining",
     "check_training",
     "is_training",
+    "profile",
+    "refuse_unfinished",
     "resume_training",
     "run_training",
     "save_training",
@@ -60,7 +65,9 @@ __all__ = [
 
 CHECKPOINTS = "checkpoints"
 _CONFIG, _FACTS, _MODEL, _LOGS = "config.toml", "run.json", "model.safetensors", "tensorboard"
-_KIND = "asgrad training"
+_TRACE, _METRICS = "trace", "metrics.parquet"
+_OWN = (_CONFIG, _FACTS, _MODEL, _LOGS, _TRACE, _METRICS, CHECKPOINTS)
+_KIND, _UNFINISHED = "asgrad training", "-unfinished"
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,6 +82,10 @@ class StoredTraining:
     model : numpy.ndarray
         float of shape (dim,).
     stepsize : float
+    status : str
+        Why it ended.
+    metrics : dict of str to numpy.ndarray
+        The evaluations: step, time, loss, gradient_norm, accuracy.
     """
 
     folder: Path
@@ -82,6 +93,8 @@ class StoredTraining:
     trace: Trace
     model: np.ndarray
     stepsize: float
+    status: str
+    metrics: dict[str, np.ndarray]
 
     @classmethod
     def load(cls, path: str | Path) -> StoredTraining:
@@ -94,20 +107,19 @@ class StoredTraining:
         """
         folder = Path(path)
         if not is_training(folder):
-            remedy = ""
-            if unfinished(folder).is_dir():
-                remedy = f" It was not finished: asgrad train --resume {folder}."
-            raise AsgradError(f"no training run of asgrad at {folder}.{remedy}")
+            refuse_unfinished(folder)
+            raise AsgradError(f"no training run of asgrad at {folder}.")
         model = read_arrays(folder / _MODEL).get("model")
         try:
             facts = json.loads((folder / _FACTS).read_text(encoding="utf-8"))
-            stepsize = float(facts["stepsize"])
+            stepsize, status = float(facts["stepsize"]), str(facts["status"])
         except (ValueError, KeyError, TypeError) as error:
             raise AsgradError(f"run {folder} is damaged: {_FACTS}: {error}.") from error
         if model is None or model.ndim != 1:
             raise AsgradError(f"run {folder} is damaged: {_MODEL} holds no model.")
-        config = TrainConfig.read(folder / _CONFIG, {})
-        return cls(folder, config, Trace.load(folder / "trace"), model, stepsize)
+        metrics = read_table(folder / _METRICS)
+        config, trace = _stored_config(folder, {}), Trace.load(folder / _TRACE)
+        return cls(folder, config, trace, model, stepsize, status, metrics)
 
     def replay(
         self,
@@ -179,7 +191,21 @@ def parts_of(config: TrainConfig) -> tuple[Contender, Optimizer]:
 def unfinished(path: str | Path) -> Path:
     """Return the folder in which the run that is to become `path` lives until it ends."""
     target = Path(path)
-    return target.with_name(f"{target.name}-unfinished")
+    return target.with_name(f"{target.name}{_UNFINISHED}")
+
+
+def refuse_unfinished(path: Path) -> None:
+    """Raise if `path` is the name or the folder of a run that was not finished."""
+    run = path.with_name(path.name.removesuffix(_UNFINISHED)) if path.stem else path
+    if unfinished(run).is_dir():
+        raise AsgradError(f"{run} was not finished; go on with it: asgrad train --resume {run}.")
+
+
+def _stored_config(folder: Path, said: dict[str, Any]) -> TrainConfig:
+    """Read the configuration that stands in a run's folder."""
+    if not (folder / _CONFIG).is_file():
+        raise AsgradError(f"run {folder} is damaged: it has no {_CONFIG}.")
+    return TrainConfig.read(folder / _CONFIG, said)
 
 
 def check_training(path: str | Path) -> None:
@@ -273,6 +299,7 @@ def resume_training(path: str | Path, said: dict[str, Any]) -> TrainConfig:
     target, folder = Path(path), unfinished(path)
     if not folder.is_dir():
         if not is_training(target):
+            refuse_unfinished(target)
             raise AsgradError(f"no training run of asgrad at {target}; nothing to resume.")
         if not list_checkpoints(target / CHECKPOINTS):
             raise AsgradError(f"{target} holds no checkpoint to go on from; it stays as it is.")
@@ -285,7 +312,7 @@ def resume_training(path: str | Path, said: dict[str, Any]) -> TrainConfig:
         )
     if said:
         said = {"steps": None, "until_time": None, "target": None, **said}
-    return TrainConfig.read(folder / _CONFIG, {**said, "out": str(path)})
+    return _stored_config(folder, {**said, "out": str(path)})
 
 
 def run_training(
@@ -304,6 +331,7 @@ def run_training(
         if not problem.smoothness > 0:
             raise AsgradError("train: the problem's smoothness is not known; give --stepsize.")
         stepsize = 0.25 / problem.smoothness
+    config = config.model_copy(update={"stepsize": stepsize})
     engine = engine_of(config)
     with (
         _unfinished_run(config, resume) as folder,
@@ -333,6 +361,21 @@ def run_training(
         )
 
 
+def profile(config: TrainConfig, problem: Problem, seconds: float, **callbacks: Any) -> Trace:
+    """Run the workers that the configuration asks for, only to see how long they take."""
+    return train(
+        problem,
+        Pure(),
+        1e-9,  # the model hardly moves
+        engine=engine_of(config),
+        until_time=seconds,
+        dtype=config.dtype,
+        seed=config.seed,
+        evaluate_every=seconds,
+        **callbacks,
+    ).trace
+
+
 def engine_of(config: TrainConfig) -> Engine:
     """Return the workers that the configuration asks for."""
     shared: dict[str, Any] = {
@@ -343,8 +386,12 @@ def engine_of(config: TrainConfig) -> Engine:
     }
     if config.engine == "ray":
         return Ray(address=config.address, cpus=config.cpus, gpus=config.gpus, **shared)
-    if config.address is not None:
-        raise AsgradError("train: an address needs the engine ray: --engine ray.")
+    for key in ("address", "cpus", "gpus"):
+        if getattr(config, key) != TrainConfig.model_fields[key].default:
+            raise AsgradError(
+                f"{key}: is for the engine ray only, got {getattr(config, key)!r}; leave it out, "
+                "or choose that engine: --engine ray."
+            )
     return Threads(**shared)
 
 
@@ -361,10 +408,11 @@ def save_training(training: Training, config: TrainConfig) -> Path:
     """Write the finished run; it takes the place of its unfinished folder."""
     path, beside = Path(config.out), unfinished(config.out)
     with _alone_in(beside), new_folder(path, "training run", is_training) as folder:
+        config = config.model_copy(update={"stepsize": training.stepsize})
         write_text(folder / _CONFIG, to_toml(config.model_dump()))
-        training.trace.save(folder / "trace")
+        training.trace.save(folder / _TRACE)
         write_table(
-            folder / "metrics.parquet",
+            folder / _METRICS,
             {
                 "step": training.steps,
                 "time": training.times,
@@ -385,5 +433,7 @@ def save_training(training: Training, config: TrainConfig) -> Path:
             "n_refused": training.n_refused,
         }
         write_text(folder / _FACTS, json.dumps(facts, indent=1))
+        for source in (path, beside):
+            carry_over(source, folder, _OWN)
     shutil.rmtree(beside, ignore_errors=True)
     return path

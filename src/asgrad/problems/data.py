@@ -89,14 +89,14 @@ def load(source: Any) -> Dataset:
         return Dataset.of(*source)
     if not isinstance(source, str | Path):
         raise KindError(f"data: give a name, a path or (features, targets), got {shown(source)}.")
-    if str(source) in _BUNDLED:
-        return _BUNDLED[str(source)]()
+    if str(source) in BUNDLED:
+        return BUNDLED[str(source)]()
     path = Path(source)
     if path.is_file():
         return _libsvm(path)
     if path.suffix or len(path.parts) > 1:
         raise AsgradError(f"data: no file {path}.")
-    raise unknown_name("data set", str(source), _BUNDLED)
+    raise unknown_name("data set", str(source), BUNDLED)
 
 
 def synthetic(
@@ -221,7 +221,7 @@ def _breast_cancer() -> Dataset:
     )
 
 
-_BUNDLED: dict[str, Callable[[], Dataset]] = {
+BUNDLED: dict[str, Callable[[], Dataset]] = {
     "breast-cancer": _breast_cancer,
     "digits": _digits,
 }

@@ -26,7 +26,7 @@ _HEADER = "header.json"
 def write(trace: Trace, path: str | Path) -> Path:
     """Write `trace` to folder `path`: to a temporary name, flushed, then renamed."""
     try:
-        with new_folder(path, "trace", _is_trace) as folder:
+        with new_folder(path, "trace", is_trace) as folder:
             write_table(folder / "jobs.parquet", trace.jobs._asdict())
             write_table(folder / "contributions.parquet", trace.contributions._asdict())
             write_table(folder / "steps.parquet", {"time": trace.step_times})
@@ -43,7 +43,7 @@ def read(path: str | Path) -> Trace:
     folder = Path(path)
     if not folder.exists():
         raise TraceError(f"no trace at {folder}.")
-    if not _is_trace(folder):
+    if not is_trace(folder):
         raise TraceError(f"{folder} is not a trace: a trace is a folder that holds {_HEADER}.")
     header = _read_header(folder)
     tables = {name: _read_table(folder, name) for name in COLUMNS}
@@ -57,7 +57,7 @@ def read(path: str | Path) -> Trace:
     return trace
 
 
-def _is_trace(folder: Path) -> bool:
+def is_trace(folder: Path) -> bool:
     """Say whether a path holds a trace."""
     return folder.is_dir() and (folder / _HEADER).is_file()
 
