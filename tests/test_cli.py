@@ -242,6 +242,10 @@ def test_profile_measures_workers_that_compare_then_uses(tmp_path):
                       "--until-time", "0.05", "--methods", "pure sync", "--seeds", "1",
                       "--stepsizes", "0.1", "--out", str(tmp_path / "run"))  # fmt: skip
     assert compared.returncode == 0, compared.stderr
+    same = asgrad("compare", "--workers", "2", "--times", "from-run", str(folder),
+                  "--until-time", "0.05", "--methods", "pure sync", "--seeds", "1",
+                  "--stepsizes", "0.1", "--out", str(tmp_path / "same"))  # fmt: skip
+    assert same.stdout.splitlines()[:-1] == compared.stdout.splitlines()[:-1]
     again = asgrad("profile", "--workers", "3", "--seconds", "0.2", "--out", str(folder))
     assert again.returncode == 0, again.stderr  # a profile is a trace, which takes the old's place
     assert ag.Trace.load(folder).n_workers == 3

@@ -366,6 +366,10 @@ def test_what_is_refused(engine):
     for name in ("deadline", "least_deadline"):
         with pytest.raises(ag.AsgradError, match=f"{name} must be finite and > 0"):
             engine(**{name: 0})
+    with pytest.raises(ag.AsgradError, match="the problem has 3 workers, n_workers is 4"):
+        ag.train(Faulty(), method, 0.1, steps=5, engine=engine(4))
+    with pytest.raises(ag.AsgradError, match="n_workers must be an integer >= 1"):
+        engine(n_workers=0)
     with pytest.raises(ag.AsgradError, match="restarts must be an integer >= 0"):
         engine(restarts=-1)
 
@@ -459,8 +463,6 @@ def test_large_gradients_that_wait_are_in_the_checkpoint(dtype, fake, tmp_path):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"n_workers": 4}, "the problem has 3 workers, n_workers is 4"),
-        ({"n_workers": 0}, "n_workers must be an integer >= 1"),
         ({"cpus": [1.0, 2.0]}, "cpus must hold one value for each of the 3 workers, got 2"),
         ({"gpus": -1}, "gpus must be finite and >= 0"),
         ({"resources": [{"a100": 1}]}, "resources must hold one value for each of the 3"),

@@ -63,6 +63,8 @@ def compare(
     from asgrad.experiments.run import check_writable
     from asgrad.registry import build
 
+    if times == times_room.FromRun.name and config is not None and config.is_dir():
+        times, config = f"{times}:{config}", None  # --times from-run RUN
     said = given(
         data=data,
         problem=problem,

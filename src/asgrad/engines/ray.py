@@ -105,18 +105,17 @@ class Ray:
     _workers: list[_Worker] = field(default_factory=list, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        self._limits = Limits("Ray", self.deadline, self.least_deadline, self.restarts)
+        self._limits = Limits(
+            "Ray", self.n_workers, self.deadline, self.least_deadline, self.restarts
+        )
         check_positive("Ray", "patience", self.patience)
         check_choice("strategy", self.strategy, ("DEFAULT", "SPREAD"))
-        if self.n_workers is not None:
-            check_integer("Ray", "n_workers", self.n_workers, minimum=1)
 
     def open(self, context: RunContext) -> None:
         """Start the actors and wait until they are ready."""
         problem = context.problem
         n = problem.n_workers
-        if self.n_workers not in (None, n):
-            raise AsgradError(f"Ray: the problem has {n} workers, n_workers is {self.n_workers}.")
+        self._limits.check_workers(n)
         slowdown = check_slowdown("Ray", self.slowdown, n)
         options = [
             {

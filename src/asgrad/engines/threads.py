@@ -36,9 +36,12 @@ class Threads:
 
     Parameters
     ----------
+    n_workers : int, optional
+        If given, must be the problem's.
     slowdown : sequence of float >= 1, optional
         Each worker's factor: after a gradient it sleeps until the job has taken that many times as
-        long. Stages unequal machines.
+        long. Stages unequal machines; jobs of less than a millisecond get slower than asked for, by
+        what the system takes to wake a thread.
     sleep : Times, optional
         Seconds that a worker sleeps in every job, on top of computing.
     deadline : float > 0
@@ -50,6 +53,7 @@ class Threads:
         How often a worker may fail before it gets no more jobs.
     """
 
+    n_workers: int | None = None
     slowdown: Sequence[float] | None = None
     sleep: Times | None = None
     deadline: float = 50.0
@@ -61,11 +65,14 @@ class Threads:
     def __post_init__(self) -> None:
         if self.sleep is not None:
             check_kind("Threads", "sleep", self.sleep, Times, "ag.times.Exponential(0.1)")
-        self._limits = Limits("Threads", self.deadline, self.least_deadline, self.restarts)
+        self._limits = Limits(
+            "Threads", self.n_workers, self.deadline, self.least_deadline, self.restarts
+        )
 
     def open(self, context: RunContext) -> None:
         """Start the workers, after one gradient has compiled or loaded the kernels."""
         n = context.problem.n_workers
+        self._limits.check_workers(n)
         slowdown = check_slowdown("Threads", self.slowdown, n)
         _warm_up(context)
         self._context = context

@@ -115,17 +115,28 @@ class Engine(Protocol):
 
 @dataclass(frozen=True)
 class Limits:
-    """When a worker has failed, and how often it may."""
+    """How many workers there are to be, when one has failed, and how often it may."""
 
     owner: str
+    n_workers: int | None
     deadline: float
     least_deadline: float
     restarts: int
 
     def __post_init__(self) -> None:
+        if self.n_workers is not None:
+            check_integer(self.owner, "n_workers", self.n_workers, minimum=1)
         check_positive(self.owner, "deadline", self.deadline)
         check_positive(self.owner, "least_deadline", self.least_deadline)
         check_integer(self.owner, "restarts", self.restarts, minimum=0)
+
+    def check_workers(self, there: int) -> None:
+        """Refuse a problem with another number of workers."""
+        if self.n_workers not in (None, there):
+            raise AsgradError(
+                f"{self.owner}: the problem has {there} workers, n_workers is {self.n_workers}; "
+                "give the problem that many, or leave n_workers out."
+            )
 
 
 @dataclass

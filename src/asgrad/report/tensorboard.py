@@ -8,6 +8,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from asgrad.errors import AsgradError
+
 __all__ = ["logged"]
 
 OnEvaluation = Callable[[int, float, float, float], None] | None
@@ -19,7 +21,14 @@ def logged(folder: str | Path, on_evaluation: OnEvaluation = None) -> Iterator[O
 
     Logged at every evaluation: loss, gradient norm, and steps a second since the one before.
     Without tensorboard it is the one given here.
+
+    Raises
+    ------
+    AsgradError
+        If there is a file where the folder is to be.
     """
+    if Path(folder).exists() and not Path(folder).is_dir():
+        raise AsgradError(f"logged: {folder} is a file; give the name of a folder.")
     if find_spec("tensorboard") is None:
         yield on_evaluation
         return
