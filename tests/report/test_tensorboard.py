@@ -39,3 +39,11 @@ def test_without_tensorboard_nothing_is_written(tmp_path, monkeypatch):
     with logged(tmp_path / "logs", callback) as log:
         assert log is callback
     assert not (tmp_path / "logs").exists()
+
+
+def test_a_file_in_the_place_of_the_folder_is_refused(tmp_path, refused):
+    pytest.importorskip("tensorboard")
+    (tmp_path / "logs").write_text("mine")
+    assert "is a file; give the name of a folder" in refused(
+        lambda: logged(tmp_path / "logs").__enter__()
+    )

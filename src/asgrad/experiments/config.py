@@ -76,6 +76,9 @@ class ProblemConfig(BaseModel):
             if key not in known:
                 raise unknown_name(f"key of {path}", key, known)
         values = {key: value for key, value in values.items() if key in cls.model_fields}
+        for key in said:
+            if key not in cls.model_fields:
+                raise unknown_name("option", key, cls.model_fields)
         values.update(said)
         cls._complete(values)
         try:
