@@ -287,6 +287,16 @@ def test_a_worker_that_hangs_is_replaced(engine):
     assert run.trace.step_times[-1] < 60
 
 
+def test_a_worker_that_hangs_in_one_of_its_first_jobs_is_replaced(engine):
+    """There is no median yet to measure it by."""
+    run, counts = train(
+        Faulty({(2, 1): "hang"}), ag.methods.Sync(), engine(first_deadline=0.5), steps=20
+    )
+    assert run.status == Ending.STEPS
+    assert counts[Fate.LOST] == 1
+    assert run.failures == ["worker 2, draw 1: no answer within 0.5 s"]
+
+
 @pytest.mark.parametrize(
     "method",
     [
@@ -363,7 +373,7 @@ def test_what_is_refused(engine):
         ag.train(Faulty(), method, 0.1, steps=5, engine=engine(slowdown=[1.0]))
     with pytest.raises(ag.AsgradError, match="slowdown must be >= 1"):
         ag.train(Faulty(), method, 0.1, steps=5, engine=engine(slowdown=[0.5, 1, 1]))
-    for name in ("deadline", "least_deadline"):
+    for name in ("deadline", "least_deadline", "first_deadline"):
         with pytest.raises(ag.AsgradError, match=f"{name} must be finite and > 0"):
             engine(**{name: 0})
     with pytest.raises(ag.AsgradError, match="the problem has 3 workers, n_workers is 4"):

@@ -84,7 +84,7 @@ class Ray:
         Ray's scheduling strategy.
     slowdown : sequence of float >= 1, optional
         Each worker's factor, to stage unequal machines.
-    deadline, least_deadline, restarts
+    deadline, least_deadline, first_deadline, restarts
         As for `Threads`; a worker that hangs is killed and started anew.
     patience : float > 0
         Seconds to wait for workers at the start; those that come later join then.
@@ -99,6 +99,7 @@ class Ray:
     slowdown: Sequence[float] | None = None
     deadline: float = 50.0
     least_deadline: float = 10.0
+    first_deadline: float = 3600.0
     restarts: int = 3
     patience: float = 60.0
 
@@ -106,7 +107,12 @@ class Ray:
 
     def __post_init__(self) -> None:
         self._limits = Limits(
-            "Ray", self.n_workers, self.deadline, self.least_deadline, self.restarts
+            "Ray",
+            self.n_workers,
+            self.deadline,
+            self.least_deadline,
+            self.first_deadline,
+            self.restarts,
         )
         check_positive("Ray", "patience", self.patience)
         check_choice("strategy", self.strategy, ("DEFAULT", "SPREAD"))

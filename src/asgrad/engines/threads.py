@@ -49,6 +49,8 @@ class Threads:
         left behind. It counts from the sixth job on.
     least_deadline : float > 0
         Seconds below which no job is given up.
+    first_deadline : float > 0
+        Seconds after which one of a worker's first five jobs is given up.
     restarts : int >= 0
         How often a worker may fail before it gets no more jobs.
     """
@@ -58,6 +60,7 @@ class Threads:
     sleep: Times | None = None
     deadline: float = 50.0
     least_deadline: float = 10.0
+    first_deadline: float = 3600.0
     restarts: int = 3
 
     _workers: list[_Worker] = field(default_factory=list, init=False, repr=False)
@@ -66,7 +69,12 @@ class Threads:
         if self.sleep is not None:
             check_kind("Threads", "sleep", self.sleep, Times, "ag.times.Exponential(0.1)")
         self._limits = Limits(
-            "Threads", self.n_workers, self.deadline, self.least_deadline, self.restarts
+            "Threads",
+            self.n_workers,
+            self.deadline,
+            self.least_deadline,
+            self.first_deadline,
+            self.restarts,
         )
 
     def open(self, context: RunContext) -> None:

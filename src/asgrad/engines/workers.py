@@ -121,13 +121,14 @@ class Limits:
     n_workers: int | None
     deadline: float
     least_deadline: float
+    first_deadline: float
     restarts: int
 
     def __post_init__(self) -> None:
         if self.n_workers is not None:
             check_integer(self.owner, "n_workers", self.n_workers, minimum=1)
-        check_positive(self.owner, "deadline", self.deadline)
-        check_positive(self.owner, "least_deadline", self.least_deadline)
+        for name in ("deadline", "least_deadline", "first_deadline"):
+            check_positive(self.owner, name, getattr(self, name))
         check_integer(self.owner, "restarts", self.restarts, minimum=0)
 
     def check_workers(self, there: int) -> None:
@@ -151,7 +152,7 @@ class Record:
     def deadline(self) -> float:
         """The seconds after which a job of this worker is given up."""
         if len(self.took) < _FEWEST:
-            return math.inf
+            return self.limits.first_deadline
         return max(self.limits.least_deadline, self.limits.deadline * statistics.median(self.took))
 
     def fail(self) -> bool:

@@ -216,6 +216,7 @@ class TrainConfig(ProblemConfig):
     slowdown: list[float] | None = Field(None, description="a factor >= 1 for every worker")
     deadline: float = Field(50.0, gt=0, description="a job's limit, in median job times")
     least_deadline: float = Field(10.0, gt=0, description="seconds below which no job is late")
+    first_deadline: float = Field(3600.0, gt=0, description="seconds for each of the first jobs")
     restarts: int = Field(3, ge=0, description="how often a worker may fail")
     evaluate_every: float = Field(0.5, gt=0, description="seconds between evaluations")
     checkpoint_seconds: float = Field(10.0, gt=0, description="seconds between checkpoints")

@@ -382,6 +382,7 @@ def engine_of(config: TrainConfig) -> Engine:
         "slowdown": config.slowdown,
         "deadline": config.deadline,
         "least_deadline": config.least_deadline,
+        "first_deadline": config.first_deadline,
         "restarts": config.restarts,
     }
     if config.engine == "ray":
