@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -56,6 +57,20 @@ def test_compare_writes_a_run_that_its_own_config_repeats(run, tmp_path):
     pd.testing.assert_frame_equal(
         pd.read_parquet(run / "results.parquet"), pd.read_parquet(again / "results.parquet")
     )
+
+
+def test_what_somebody_else_put_into_a_comparison_stays(tmp_path):
+    """Also what cannot be copied."""
+    folder = tmp_path / "run"
+    arguments = ["compare", *SMALL, "--methods", "sync", "--out", str(folder)]
+    assert asgrad(*arguments).returncode == 0
+    os.mkfifo(folder / "pipe")
+    (folder / "notes.txt").write_text("mine")
+    done = asgrad(*arguments)
+    assert done.returncode == 0, done.stderr
+    assert (folder / "notes.txt").read_text() == "mine"
+    assert (folder / "pipe").is_fifo()
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
 def test_show_prints_the_same_table(run):
@@ -249,14 +264,70 @@ def test_profile_measures_workers_that_compare_then_uses(tmp_path):
     again = asgrad("profile", "--workers", "3", "--seconds", "0.2", "--out", str(folder))
     assert again.returncode == 0, again.stderr  # a profile is a trace, which takes the old's place
     assert ag.Trace.load(folder).n_workers == 3
+    text = refused("profile", "--workers", "3", "--seconds", "1e-7", "--out", str(folder))
+    assert "delivered nothing in" in text
+    assert "--seconds" in text
+    assert ag.Trace.load(folder).n_jobs > 3  # the old one is still there
     (folder / "header.json").unlink()
     assert "is left as it is" in refused("profile", "--seconds", "0.2", "--out", str(folder))
+    within = tmp_path / "run" / "traces"
+    (within.parent / "trace").mkdir()
+    next(within.glob("*")).rename(within.parent / "trace")
+    assert "is left as it is" in refused("profile", "--out", str(within.parent / "trace"))
+
+
+def test_an_interrupted_profile_does_not_replace_a_whole_one(tmp_path):
+    """It is kept beside it."""
+    folder = tmp_path / "profile"
+    small = ["profile", "--workers", "2", "--out", str(folder)]
+    assert asgrad(*small, "--seconds", "0.2").returncode == 0
+    whole = ag.Trace.load(folder)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "asgrad", *small, "--seconds", "60"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    time.sleep(8.0)
+    process.send_signal(signal.SIGINT)
+    output, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert "interrupted" in errors
+    assert f"from-run:{folder}-interrupted" in output
+    assert ag.Trace.load(folder).equals(whole)
+    assert ag.Trace.load(f"{folder}-interrupted").n_jobs > 2
+
+
+@pytest.mark.parametrize("path", [".", "/", "", "./-unfinished", ".."])
+@pytest.mark.parametrize("command", [["show"], ["replay"], ["train", "--resume"]])
+def test_paths_without_a_name_hold_no_run(command, path, tmp_path):
+    """One line, whatever the path."""
+    text = refused(*command, path, cwd=tmp_path)
+    assert any(said in text for said in ("no run", "no training run", "is not a trace", "no trace"))
+
+
+def test_a_run_may_stand_among_traces(tmp_path):
+    """It names its own problem, whatever configuration stands nearby."""
+    (tmp_path / "config.toml").write_text("workers = 2\nsteps = 5\n")
+    done = asgrad("train", "config.toml", "--out", "traces/run1", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    verified = asgrad("replay", "traces/run1", "--verify", cwd=tmp_path)
+    assert verified.returncode == 0, verified.stderr
+
+
+def test_a_comparison_is_shown_whatever_stands_beside_it(run, tmp_path):
+    """A folder that is named like an unfinished training, or its own name."""
+    (tmp_path / "mine-unfinished").mkdir()
+    shutil.copytree(run, tmp_path / "mine")
+    shutil.copytree(run, tmp_path / "other-unfinished")
+    for name in ("mine", "other-unfinished"):
+        assert asgrad("show", str(tmp_path / name)).returncode == 0
 
 
 def test_a_run_that_diverges_says_so_with_its_exit_code(tmp_path):
     """It is kept all the same."""
     folder = tmp_path / "run"
-    done = asgrad("train", "--workers", "2", "--stepsize", "1e6", "--steps", "100000",
+    config = tmp_path / "config.toml"
+    config.write_text("evaluate_every = 1000\n")  # the gradients are seen to diverge first
+    done = asgrad("train", str(config), "--workers", "2", "--stepsize", "1e6", "--steps", "100000",
                   "--out", str(folder))  # fmt: skip
     assert done.returncode == 1
     assert done.stderr == "asgrad: diverged; try a smaller stepsize\n"

@@ -111,7 +111,9 @@ def unknown_name(kind: str, name: Any, choices: Iterable[str]) -> UnknownNameErr
 
 def in_one_line(error: BaseException) -> str:
     """Return what went wrong, without a traceback."""
-    cause = getattr(error, "cause", None) or error
+    cause = getattr(error, "cause", None)  # Ray's errors have one
+    if not isinstance(cause, BaseException):
+        cause = error
     text = str(cause).strip().splitlines()
     return f"{type(cause).__name__}: {text[0] if text else ''}"
 

@@ -8,7 +8,8 @@ import signal
 import threading
 import zlib
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -19,8 +20,10 @@ import numpy as np
 from asgrad.errors import AsgradError, in_one_line
 
 __all__ = [
-    "carry_over",
+    "Kind",
+    "cannot_write",
     "check_target",
+    "move_out",
     "need_safetensors",
     "new_folder",
     "read_arrays",
@@ -31,27 +34,35 @@ __all__ = [
 ]
 
 
-def check_target(path: str | Path, what: str, is_ours: Callable[[Path], bool]) -> Path:
+@dataclass(frozen=True)
+class Kind:
+    """A kind of folder that asgrad writes."""
+
+    what: str
+    """Its name in error messages: "trace", "run"."""
+    may_replace: Callable[[Path], bool]
+    """Says of an existing folder whether it is such a one and may be replaced."""
+    parts: Collection[str]
+    """What is asgrad's in it; what somebody else has put there stays when it is replaced."""
+
+
+def check_target(path: str | Path, kind: Kind) -> Path:
     """Return `path` if a folder can be written there; what is not ours is left as it is.
 
-    Parameters
-    ----------
-    path : path
-    what : str
-        What is to be written, for error messages: "trace", "run".
-    is_ours : callable
-        Says of an existing path whether it is such a thing and may be replaced.
+    A replacement that was cut off is brought to its end, or undone.
 
     Raises
     ------
     AsgradError
     """
     target = Path(path)
+    what = kind.what
     if target.name in ("", ".", "..") or "\0" in str(path):
         raise AsgradError(f"cannot write a {what} to {str(path)!r}: give the name of a folder.")
     try:
+        _settle(target, kind)
         empty = target.is_dir() and not any(target.iterdir())
-        if target.is_symlink() or (target.exists() and not empty and not is_ours(target)):
+        if target.is_symlink() or (target.exists() and not empty and not kind.may_replace(target)):
             raise AsgradError(
                 f"{target} exists and is no {what} of asgrad; it is left as it is. Choose another "
                 "name."
@@ -60,12 +71,12 @@ def check_target(path: str | Path, what: str, is_ours: Callable[[Path], bool]) -
         with TemporaryFile(dir=nearest) as probe:
             probe.write(b"x")
     except OSError as error:
-        raise AsgradError(f"cannot write {what} {target}: {error.strerror or error}.") from error
+        raise cannot_write(f"{what} {target}", error) from error
     return target
 
 
 @contextmanager
-def new_folder(path: str | Path, what: str, is_ours: Callable[[Path], bool]) -> Iterator[Path]:
+def new_folder(path: str | Path, kind: Kind) -> Iterator[Path]:
     """Give a temporary folder to fill; at the end it takes the place of `path`, or vanishes.
 
     Raises
@@ -73,35 +84,57 @@ def new_folder(path: str | Path, what: str, is_ours: Callable[[Path], bool]) -> 
     AsgradError
         If it cannot be written, for instance on a full disk.
     """
-    target = check_target(path, what, is_ours)
+    target = check_target(path, kind)
     temporary = target.with_name(f".{target.name}.writing")
-    aside = target.with_name(f".{target.name}.old")
     try:
         with _uninterrupted():
             shutil.rmtree(temporary, ignore_errors=True)
             temporary.mkdir(parents=True)
             yield temporary
             if target.exists():  # the old one makes way only for one that is whole
-                shutil.rmtree(aside, ignore_errors=True)
-                os.replace(target, aside)
+                os.replace(target, _aside(target))
             os.replace(temporary, target)
             _flush(target.parent)
-            shutil.rmtree(aside, ignore_errors=True)
     except OSError as error:
-        raise AsgradError(f"cannot write {what} {target}: {error.strerror or error}.") from error
+        raise cannot_write(f"{kind.what} {target}", error) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+        with suppress(OSError):  # what is left is dealt with when this folder is written again
+            _settle(target, kind)
 
 
-def carry_over(source: Path, folder: Path, own: Collection[str]) -> None:
-    """Copy what somebody else has put into `source`: all but the names that are asgrad's own."""
-    for path in source.iterdir() if source.is_dir() else ():
-        if path.name in own:
+def move_out(source: Path, target: Path, parts: Collection[str]) -> None:
+    """Move what somebody else has put into `source` to `target`, under a free name."""
+    for path in sorted(source.iterdir()):
+        if path.name in parts or (path.name.startswith(".") and path.suffix == ".writing"):
             continue
-        if path.is_dir() and not path.is_symlink():
-            shutil.copytree(path, folder / path.name, symlinks=True, dirs_exist_ok=True)
-        else:
-            shutil.copy2(path, folder / path.name, follow_symlinks=False)
+        free = target / path.name
+        while os.path.lexists(free):
+            free = free.with_name(f"{free.name}-kept")
+        os.rename(path, free)
+
+
+def cannot_write(what: str, error: OSError) -> AsgradError:
+    """Return the error that says what could not be written, why, and at which file."""
+    where = f": {error.filename}" if error.filename else ""
+    return AsgradError(f"cannot write {what}: {error.strerror or error}{where}.")
+
+
+def _aside(target: Path) -> Path:
+    """Return where a folder waits while its replacement takes its place."""
+    return target.with_name(f".{target.name}.old")
+
+
+def _settle(target: Path, kind: Kind) -> None:
+    """End a replacement: the old folder comes back, or gives what is not ours to the new one."""
+    aside = _aside(target)
+    if not aside.is_dir():
+        return
+    if target.exists():
+        move_out(aside, target, kind.parts)
+        shutil.rmtree(aside)
+    else:
+        os.replace(aside, target)
 
 
 @contextmanager
@@ -118,11 +151,13 @@ def _uninterrupted() -> Iterator[None]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file and flush it to the disk."""
-    with open(path, "w", encoding="utf-8") as file:
+    """Write a text file and flush it to the disk; one that is there stays until it is whole."""
+    temporary = path.with_name(f".{path.name}.writing")
+    with open(temporary, "w", encoding="utf-8") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
+    os.replace(temporary, path)
 
 
 def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> int:

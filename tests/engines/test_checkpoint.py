@@ -240,7 +240,7 @@ def test_what_is_refused(tmp_path):
 
 
 def test_a_run_goes_on_with_its_own_data_only(tmp_path):
-    """Whatever has the same size would replay to other bits; f and its gradient at x_0 tell."""
+    """Other data of the same size would lead to other bits: f and its gradient at x_0 tell."""
     rows, labels = np.random.default_rng(0).normal(size=(60, 4)), np.arange(60) % 2 * 2 - 1.0
     same, other = rows.copy(), rows.copy()
     other[7] += 1e-3

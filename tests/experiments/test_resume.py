@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -174,8 +175,15 @@ def test_a_continuation_that_is_killed_at_once_goes_on(tmp_path, monkeypatch):
     assert run_training(again, problem, resume=True).trace.n_steps == 40
 
 
+def go_on(out, steps, problem):
+    """Prolong a run."""
+    longer = resume_training(out, {"steps": steps})
+    save_training(run_training(longer, problem, resume=True), longer)
+    return StoredTraining.load(out)
+
+
 def test_what_somebody_else_put_into_a_run_stays(tmp_path):
-    """Notes, figures, a link: in the finished folder, and in the unfinished one."""
+    """Notes, figures, a link, in the finished folder and in the unfinished one; both of two."""
     config, problem = small(tmp_path)
     save_training(run_training(config, problem), config)
     run = tmp_path / "run"
@@ -183,16 +191,151 @@ def test_what_somebody_else_put_into_a_run_stays(tmp_path):
     (run / "figures").mkdir()
     (run / "figures" / "one.png").write_bytes(b"1")
     (run / "link").symlink_to("nowhere")
+    os.mkfifo(run / "pipe")
     longer = resume_training(config.out, {"steps": 40})
     done = run_training(longer, problem, resume=True)
-    (tmp_path / "run-unfinished" / "later.txt").write_text("mine too")
+    (tmp_path / "run-unfinished" / "notes.txt").write_text("mine too")
+    (tmp_path / "run-unfinished" / "link").symlink_to("elsewhere")
     save_training(done, longer)
     assert (run / "notes.txt").read_text() == "mine"
+    assert (run / "notes.txt-kept").read_text() == "mine too"
     assert (run / "figures" / "one.png").read_bytes() == b"1"
-    assert (run / "link").is_symlink()
-    assert (run / "later.txt").read_text() == "mine too"
-    assert StoredTraining.load(run).trace.n_steps == 40
+    assert os.readlink(run / "link") == "nowhere"
+    assert os.readlink(run / "link-kept") == "elsewhere"
+    assert (run / "pipe").is_fifo()
+    assert go_on(config.out, 60, problem).trace.n_steps == 60
+    assert (run / "notes.txt").read_text() == "mine"
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def test_notes_survive_whenever_the_end_of_a_run_is_cut_off(tmp_path, monkeypatch):
+    """A process that is killed at any of the renames; the next one ends what it began."""
+    problem = small(tmp_path)[1]
+
+    class Killed(BaseException):
+        """As good as SIGKILL: nothing catches it, and nothing after it is written."""
+
+    def is_alive(count=0):
+        moments.extend([None] * count)
+        return len(moments) < moment
+
+    def replace(source, target):
+        if "checkpoints" not in str(target) and not is_alive(1):
+            raise Killed
+        real_replace(source, target)
+
+    def remove(path, **options):
+        if is_alive():
+            real_remove(path, **options)
+
+    real_replace, real_remove, n_kills, moments = os.replace, shutil.rmtree, 0, []
+    for moment in range(1, 20):
+        config = small(tmp_path)[0].model_copy(update={"out": str(tmp_path / f"run{moment}")})
+        save_training(run_training(config, problem), config)
+        (Path(config.out) / "notes.txt").write_text("mine")
+        longer = resume_training(config.out, {"steps": 40})
+        done = run_training(longer, problem, resume=True)
+        moments.clear()
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "replace", replace)
+            patch.setattr(os, "rename", replace)
+            patch.setattr(shutil, "rmtree", remove)
+            try:
+                save_training(done, longer)
+            except Killed:
+                n_kills += 1
+            else:
+                break
+        assert go_on(config.out, 60, problem).trace.n_steps == 60
+        kept = sorted(path.name for path in Path(config.out).glob("notes*"))
+        assert kept == ["notes.txt"]
+        assert (Path(config.out) / "notes.txt").read_text() == "mine"
+    assert n_kills >= 5
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        f"run{i}" for i in range(1, n_kills + 2)
+    ]
+
+
+def test_remains_of_an_unfinished_folder_do_not_take_a_finished_runs_place(tmp_path):
+    """Killed while it was cleared away: the finished run goes on, not a new one."""
+    config, problem = small(tmp_path)
+    save_training(run_training(config, problem), config)
+    for name in ("config.toml", "other.txt"):
+        (tmp_path / "run-unfinished").mkdir()
+        if name == "config.toml":
+            shutil.copy(tmp_path / "run" / name, tmp_path / "run-unfinished")
+        else:
+            (tmp_path / "run-unfinished" / name).write_text("mine")
+        before = StoredTraining.load(tmp_path / "run").trace.n_steps
+        after = go_on(config.out, before + 20, problem)
+        assert after.trace.n_steps == before + 20
+        assert after.verify(problem)[0] == 0
+    assert (tmp_path / "run" / "other.txt").read_text() == "mine"
+
+
+def test_a_configuration_that_cannot_be_written_leaves_the_old_one(tmp_path, monkeypatch):
+    """A full disk must not cost a run its settings."""
+    config, problem = small(tmp_path)
+    run_training(config, problem)  # it is cut off before it is saved
+    written = (tmp_path / "run-unfinished" / "config.toml").read_text()
+    again = resume_training(config.out, {"steps": 40})
+
+    def full(handle):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(ag.AsgradError, match=r"cannot write .*No space left"):
+            run_training(again, problem, resume=True)
+    assert (tmp_path / "run-unfinished" / "config.toml").read_text() == written
+    assert go_on(config.out, 40, problem).trace.n_steps == 40
+
+
+def test_a_refused_run_takes_nothing_of_its_neighbours_along(tmp_path, monkeypatch, refused):
+    """Both were the first in a folder that was not there."""
+    config, problem = small(tmp_path)
+    config = config.model_copy(update={"out": str(tmp_path / "runs" / "a")})
+    neighbour = tmp_path / "runs" / "b-unfinished"
+
+    def begun(*arguments, **options):
+        if neighbours:
+            neighbour.mkdir()
+        raise ag.AsgradError("not today")
+
+    monkeypatch.setattr(training, "train", begun)
+    for neighbours in (False, True):
+        assert "not today" in refused(lambda: run_training(config, problem))
+        assert list(tmp_path.rglob("*")) == ([tmp_path / "runs", neighbour] if neighbours else [])
+
+
+def test_names_and_links_that_could_not_be_written_are_refused_at_once(tmp_path, refused):
+    """Not after the training."""
+    config, problem = small(tmp_path)
+    save_training(run_training(config, problem), config)
+    (tmp_path / "alias").symlink_to("run")
+    assert "is no training run" in refused(lambda: resume_training(tmp_path / "alias", {}))
+    assert "names that end in" in refused(lambda: check_training(tmp_path / "a-unfinished"))
+
+
+def test_data_that_have_moved_are_named(tmp_path, refused):
+    """Where they are now; the limits stay, and other data are refused."""
+    rows = np.random.default_rng(0).normal(size=(60, 3))
+    for name, shift in (("old", 0.0), ("other", 1.0)):
+        lines = (f"{1 - 2 * (row.sum() > shift)} 1:{row[0]} 2:{row[1]} 3:{row[2]}" for row in rows)
+        (tmp_path / f"{name}.svm").write_text("\n".join(lines))
+    config, _ = small(tmp_path)
+    config = TrainConfig.read(None, {**config.model_dump(exclude={"dim", "noise"}),
+                                     "data": str(tmp_path / "old.svm")})  # fmt: skip
+    save_training(run_training(config, config.build_problem()), config)
+    (tmp_path / "old.svm").rename(tmp_path / "new.svm")
+    assert "no file" in refused(resume_training(config.out, {}).build_problem)
+    moved = resume_training(config.out, {"data": str(tmp_path / "new.svm")})
+    assert moved.steps == config.steps
+    longer = moved.model_copy(update={"steps": 40})
+    assert run_training(longer, moved.build_problem(), resume=True).trace.n_steps == 40
+    other = resume_training(config.out, {"data": str(tmp_path / "other.svm")})
+    text = refused(lambda: run_training(other, other.build_problem(), resume=True))
+    assert "must have the same data" in text
 
 
 def test_an_unfinished_run_is_named_with_the_way_on(tmp_path, refused):

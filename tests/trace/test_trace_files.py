@@ -165,10 +165,11 @@ def test_a_relative_path_is_relative(tmp_path, monkeypatch):
 def test_saving_over_a_trace_replaces_it(tmp_path):
     old, new = ringmaster(), simulate(Pure(), Linear(), n_workers=2, steps=3)
     path = old.save(tmp_path / "trace")
-    (path / "note.txt").write_text("of the old one")
+    (path / "note.txt").write_text("somebody's own")
     new.save(path)
     assert Trace.load(path).equals(new)
-    assert set(os.listdir(path)) == FILES
+    assert set(os.listdir(path)) == FILES | {"note.txt"}
+    assert (path / "note.txt").read_text() == "somebody's own"
     assert os.listdir(tmp_path) == ["trace"]
 
 

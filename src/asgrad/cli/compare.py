@@ -134,13 +134,14 @@ def show(
     run: Annotated[Path, typer.Argument(help="A folder that compare or train wrote.")],
 ) -> None:
     """Print the table of a finished comparison, or how a training ended."""
-    from asgrad.experiments.run import load
+    from asgrad.experiments.run import is_run, load
     from asgrad.experiments.training import StoredTraining, is_training, refuse_unfinished
 
     if is_training(run):
         print_training(str(run), StoredTraining.load(run))
         return
-    refuse_unfinished(run)
+    if not is_run(run):
+        refuse_unfinished(run)
     stored = load(run)
     print_table(stored.lines, stored.target, stored.smoothness)
     if not stored.complete:

@@ -56,10 +56,11 @@ def replay(
     said = given(data=data, problem=problem, split=split, batch=batch)
     if config is None and not said:  # the run that a trace lies in knows the problem
         within = trace.absolute().parent
+        beside = within.parent / "config.toml"
         if trace.name == "trace" and is_training(within):
             trace = within
-        beside = within.parent / "config.toml"
-        config = beside if within.name == "traces" and beside.exists() else None
+        elif within.name == "traces" and is_trace(trace) and beside.exists():
+            config = beside
     if is_training(trace):
         if config is not None or said.keys() - {"data"}:
             raise AsgradError(

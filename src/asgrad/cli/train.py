@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -26,6 +26,9 @@ from asgrad.cli.options import (
 )
 from asgrad.cli.output import label, live_line, print_times, print_training
 from asgrad.errors import AsgradError, check_positive
+
+if TYPE_CHECKING:
+    from asgrad.engines import Training
 
 __all__ = ["profile", "train"]
 
@@ -55,7 +58,10 @@ def train(
     slowdown: Slowdown = None,
     resume: Annotated[
         Path | None,
-        typer.Option(help="Go on with this run from its newest checkpoint; new limits may be set."),
+        typer.Option(
+            help="Go on with this run from its newest checkpoint; new limits may be set, and where "
+            "the data are."
+        ),
     ] = None,
     out: Out = None,
 ) -> None:
@@ -92,7 +98,7 @@ def train(
     )
     if resume is not None:
         others = sorted(
-            {*said, *(["CONFIG"] if config else [])} - {"steps", "until_time", "target"}
+            {*said, *(["CONFIG"] if config else [])} - {"steps", "until_time", "target", "data"}
         )
         if others:
             raise AsgradError(
@@ -106,8 +112,7 @@ def train(
     with live_line(settings.method) as callbacks:
         done = run_training(settings, built, resume=resume is not None, **callbacks)
     folder = save_training(done, settings)
-    if done.failures:
-        print(f"{len(done.failures)} jobs failed, first: {done.failures[0]}")
+    _say_failures(done)
     print_training(label(built), StoredTraining.load(folder))
     print(f"Run: {folder}   Check it: asgrad replay {folder} --verify")
     remedy, code = _AFTER.get(done.status, ("", 0))
@@ -137,7 +142,7 @@ def profile(
     from asgrad.experiments.training import profile as measure
     from asgrad.files import check_target
     from asgrad.times.measured import measured_times
-    from asgrad.trace.parquet import is_trace
+    from asgrad.trace.parquet import TRACE
 
     check_positive("profile", "seconds", seconds)
     said = given(
@@ -152,12 +157,26 @@ def profile(
         out=out,
     )
     settings = TrainConfig.read(config, said)
-    check_target(settings.out, "trace", is_trace)
+    check_target(settings.out, TRACE)
     built = settings.build_problem()
     with live_line("profile") as callbacks:
-        trace = measure(settings, built, seconds, **callbacks)
-    folder = trace.save(settings.out)
+        done = measure(settings, built, seconds, **callbacks)
+    trace, folder = done.trace, Path(settings.out)
+    interrupted = done.status == "interrupted"
+    if interrupted and folder.exists():  # what is whole is worth more
+        folder = folder.with_name(f"{folder.name}-interrupted")
+    trace.save(folder)
+    _say_failures(done)
     print(f"{label(built)}, {settings.engine}: {trace.header.end_time:.3g} s measured")
     print_times(measured_times(trace))
     print(f"Compare methods on these workers: asgrad compare --workers {trace.n_workers} "
           f"--times from-run:{folder}")  # fmt: skip
+    if interrupted:
+        print("asgrad: interrupted; what was measured until then is kept.", file=sys.stderr)
+        raise typer.Exit(130)
+
+
+def _say_failures(done: Training) -> None:
+    """Print how many jobs failed, if any, and how the first did."""
+    if done.failures:
+        print(f"{len(done.failures)} jobs failed, first: {done.failures[0]}")

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from asgrad.errors import AsgradError, KindError, check_integer, check_positive, shown
-from asgrad.files import need_safetensors, new_folder, read_arrays, write_arrays, write_text
+from asgrad.files import Kind, need_safetensors, new_folder, read_arrays, write_arrays, write_text
 
 __all__ = [
     "Checkpoints",
@@ -33,6 +33,14 @@ __all__ = [
 
 _STATE, _FACTS, _PREFIX = "state.safetensors", "checkpoint.json", "step-"
 _KIND, _VERSION = "asgrad checkpoint", 2
+
+
+def _is_checkpoint(path: Path) -> bool:
+    """Say whether a path is a checkpoint, whole or not."""
+    return path.name.startswith(_PREFIX)
+
+
+_CHECKPOINT = Kind("checkpoint", _is_checkpoint, (_STATE, _FACTS))
 
 
 class CheckpointWarning(UserWarning):
@@ -136,7 +144,7 @@ class Keeper:
     def _write(self, step: int, state: dict[str, np.ndarray], facts: Any) -> None:
         """Write a checkpoint and remove the oldest."""
         self._digests[str(step)] = digest(state["models"][-1])
-        with new_folder(self._folder / f"{_PREFIX}{step:012d}", "checkpoint", _is_ours) as folder:
+        with new_folder(self._folder / f"{_PREFIX}{step:012d}", _CHECKPOINT) as folder:
             head = {
                 "kind": _KIND,
                 "version": _VERSION,
@@ -220,8 +228,3 @@ def load_checkpoint(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
 def _checksum(head: dict[str, Any]) -> int:
     """Return the CRC-32 of what stands in a head."""
     return zlib.crc32(json.dumps(head, sort_keys=True).encode())
-
-
-def _is_ours(path: Path) -> bool:
-    """Say whether a path is a checkpoint, whole or not."""
-    return path.name.startswith(_PREFIX)

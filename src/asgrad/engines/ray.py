@@ -466,10 +466,10 @@ def _knock(address: str) -> None:
         return  # "auto" and the like
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=_KNOCK).close()
-    except (OSError, OverflowError) as error:
+    except (OSError, OverflowError, ValueError) as error:
         raise AsgradError(
-            f"Ray: no cluster at {address}: {error}. Start one there: ray start --head --port "
-            f"{port}."
+            f"Ray: no cluster at {address}: {error}. Start one there with ray start --head, or "
+            "leave the address out."
         ) from error
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tomllib
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -96,9 +97,7 @@ class ProblemConfig(BaseModel):
     @classmethod
     def _whole_path(cls, data: str) -> str:
         """Return the path of a file or folder as it is found from anywhere."""
-        if data in BUNDLED or not Path(data).exists():
-            return data
-        return str(Path(data).absolute())
+        return data if data in BUNDLED or not os.path.exists(data) else os.path.abspath(data)
 
     @classmethod
     def _complete(cls, values: dict[str, Any]) -> None:

@@ -16,16 +16,25 @@ import numpy as np
 
 from asgrad.errors import AsgradError
 from asgrad.experiments.grid import RULE, Cell, Line, columns, summarize_method
-from asgrad.files import carry_over, check_target, new_folder, write_table, write_text
+from asgrad.files import Kind, check_target, new_folder, write_table, write_text
 
 if TYPE_CHECKING:
     from asgrad.experiments.comparison import Comparison
 
-__all__ = ["StoredRun", "check_writable", "load", "save"]
+__all__ = ["StoredRun", "check_writable", "is_run", "load", "save"]
 
 _FACTS, _RESULTS = "run.json", "results.parquet"
-_OWN = ("config.toml", _RESULTS, "metrics.parquet", _FACTS, "traces", "figures")
 _SCHEMA_VERSION = 1
+
+
+def is_run(folder: Path) -> bool:
+    """Say whether a folder holds a finished comparison."""
+    return (folder / _FACTS).is_file() and (folder / _RESULTS).is_file()
+
+
+_RUN = Kind(
+    "run", is_run, ("config.toml", _RESULTS, "metrics.parquet", _FACTS, "traces", "figures")
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +49,7 @@ class StoredRun:
 
 def check_writable(path: str | Path) -> None:
     """Refuse, before any work is done, a folder that could not be written at the end."""
-    check_target(path, "run", _is_run)
+    check_target(path, _RUN)
 
 
 def save(
@@ -52,7 +61,7 @@ def save(
     """Write the run to a temporary name, then rename it; a run of that name is replaced."""
     from asgrad.report import write_figures
 
-    with new_folder(path, "run", _is_run) as folder:
+    with new_folder(path, _RUN) as folder:
         if config:
             write_text(folder / "config.toml", to_toml(config))
         write_table(folder / _RESULTS, columns(comparison.cells, Cell))
@@ -69,7 +78,6 @@ def save(
             "smoothness": _or_null(comparison.smoothness),
             "complete": comparison.complete,
         }
-        carry_over(Path(path), folder, _OWN)
         write_text(folder / _FACTS, json.dumps(facts, indent=1))
     return Path(path)
 
@@ -86,7 +94,7 @@ def load(path: str | Path) -> StoredRun:
     import pyarrow.parquet as pq
 
     folder = Path(path)
-    if not _is_run(folder):
+    if not is_run(folder):
         raise AsgradError(f"no run of asgrad at {folder}.")
     try:
         facts = json.loads((folder / _FACTS).read_text(encoding="utf-8"))
@@ -147,8 +155,3 @@ def _or_null(number: float) -> float | None:
 def _or_nan(number: float | None) -> float:
     """Return what `_or_null` wrote as a number."""
     return float("nan") if number is None else float(number)
-
-
-def _is_run(folder: Path) -> bool:
-    """Say whether a folder holds a finished run."""
-    return (folder / _FACTS).is_file() and (folder / _RESULTS).is_file()

@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,8 +29,10 @@ from asgrad.experiments.comparison import Contender
 from asgrad.experiments.config import TrainConfig
 from asgrad.experiments.run import to_toml
 from asgrad.files import (
-    carry_over,
+    Kind,
+    cannot_write,
     check_target,
+    move_out,
     need_safetensors,
     new_folder,
     read_arrays,
@@ -45,6 +47,7 @@ from asgrad.problems import Problem
 from asgrad.registry import build
 from asgrad.report.tensorboard import logged
 from asgrad.stepsizes import Stepsize
+from asgrad.times.measured import measured_times
 from asgrad.trace import Trace
 
 try:
@@ -66,7 +69,6 @@ __all__ = [
 CHECKPOINTS = "checkpoints"
 _CONFIG, _FACTS, _MODEL, _LOGS = "config.toml", "run.json", "model.safetensors", "tensorboard"
 _TRACE, _METRICS = "trace", "metrics.parquet"
-_OWN = (_CONFIG, _FACTS, _MODEL, _LOGS, _TRACE, _METRICS, CHECKPOINTS)
 _KIND, _UNFINISHED = "asgrad training", "-unfinished"
 
 
@@ -191,14 +193,21 @@ def parts_of(config: TrainConfig) -> tuple[Contender, Optimizer]:
 def unfinished(path: str | Path) -> Path:
     """Return the folder in which the run that is to become `path` lives until it ends."""
     target = Path(path)
-    return target.with_name(f"{target.name}{_UNFINISHED}")
+    if not target.name:  # the folder in which one stands, or the root
+        target = target.absolute()
+    return target.parent / f"{target.name}{_UNFINISHED}"
 
 
 def refuse_unfinished(path: Path) -> None:
     """Raise if `path` is the name or the folder of a run that was not finished."""
-    run = path.with_name(path.name.removesuffix(_UNFINISHED)) if path.stem else path
-    if unfinished(run).is_dir():
+    run = path.parent / path.name.removesuffix(_UNFINISHED)
+    if _is_begun(unfinished(run)):
         raise AsgradError(f"{run} was not finished; go on with it: asgrad train --resume {run}.")
+
+
+def _is_begun(folder: Path) -> bool:
+    """Say whether a folder holds an unfinished run."""
+    return (folder / _CONFIG).is_file() or (folder / CHECKPOINTS).is_dir()
 
 
 def _stored_config(folder: Path, said: dict[str, Any]) -> TrainConfig:
@@ -217,8 +226,12 @@ def check_training(path: str | Path) -> None:
         Also if there is another run of that name, finished or not: it may have cost days.
     """
     need_safetensors()
-    target = check_target(path, "training run", is_training)
-    folder = unfinished(path)
+    target, folder = check_target(path, _TRAINING), unfinished(path)
+    if target.name.endswith(_UNFINISHED):
+        raise AsgradError(
+            f"{target}: names that end in {_UNFINISHED} are for runs that have not ended; choose "
+            "another name with --out."
+        )
     if list_checkpoints(folder / CHECKPOINTS):
         raise AsgradError(
             f"{folder} holds a run that was not finished: go on with --resume {path}, remove it, "
@@ -237,33 +250,52 @@ def _unfinished_run(config: TrainConfig, resume: bool) -> Iterator[Path]:
 
     A finished run that goes on stays as it is: its continuation begins with a copy.
     """
-    target, folder = Path(config.out), unfinished(config.out)
-    outermost = folder
-    while not outermost.parent.exists():
-        outermost = outermost.parent
-    is_new = not folder.exists()
+    folder = unfinished(config.out)
+    is_new = not _is_begun(folder)
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
-        if is_new and resume:
-            with new_folder(folder, "training run", lambda _: False) as copy:
-                shutil.copy(target / _CONFIG, copy)
-                for name in (CHECKPOINTS, _LOGS):
-                    if (target / name).is_dir():
-                        shutil.copytree(target / name, copy / name)
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise AsgradError(f"cannot write {folder}: {error.strerror or error}.") from error
-    before = list_checkpoints(folder / CHECKPOINTS)
+        raise cannot_write(str(folder), error) from error
+    before = list[Path]()
     with _alone_in(folder):
         try:
             try:
                 write_text(folder / _CONFIG, to_toml(config.model_dump()))
+                if resume:
+                    _copy_finished(Path(config.out), folder)
             except OSError as error:
-                raise AsgradError(f"cannot write {folder}: {error.strerror or error}.") from error
+                raise cannot_write(str(folder), error) from error
+            before += list_checkpoints(folder / CHECKPOINTS)
             yield folder
         except AsgradError:
             if is_new and list_checkpoints(folder / CHECKPOINTS) == before:
-                shutil.rmtree(outermost, ignore_errors=True)
+                (folder / _CONFIG).unlink(missing_ok=True)
+                for name in (CHECKPOINTS, _LOGS):
+                    for path in (folder / name, _being_copied(folder, name)):
+                        shutil.rmtree(path, ignore_errors=True)
+                with suppress(OSError):  # somebody else has put something there
+                    for path in made:
+                        path.rmdir()
             raise
+
+
+def _copy_finished(target: Path, folder: Path) -> None:
+    """Begin the continuation of a finished run, unless it has begun; the checkpoints come last."""
+    if list_checkpoints(folder / CHECKPOINTS):
+        return
+    for name in (_LOGS, CHECKPOINTS):
+        if (target / name).is_dir():
+            copy = _being_copied(folder, name)
+            for left in (copy, folder / name):
+                shutil.rmtree(left, ignore_errors=True)
+            shutil.copytree(target / name, copy)
+            os.replace(copy, folder / name)
+
+
+def _being_copied(folder: Path, name: str) -> Path:
+    """Return where a folder in `folder` stands while it is copied."""
+    return folder / f".{name}.writing"
 
 
 @contextmanager
@@ -289,7 +321,7 @@ def _alone_in(folder: Path) -> Iterator[None]:
 def resume_training(path: str | Path, said: dict[str, Any]) -> TrainConfig:
     """Return the configuration of the run at `path`, ready to go on.
 
-    `said` are new limits; they take the place of all that the run had.
+    `said` are new limits, which take the place of all that the run had, and where the data are now.
 
     Raises
     ------
@@ -297,20 +329,22 @@ def resume_training(path: str | Path, said: dict[str, Any]) -> TrainConfig:
         If there is no such run, or nothing from which it can go on.
     """
     target, folder = Path(path), unfinished(path)
-    if not folder.is_dir():
-        if not is_training(target):
-            refuse_unfinished(target)
-            raise AsgradError(f"no training run of asgrad at {target}; nothing to resume.")
+    kept = folder / CHECKPOINTS
+    if not _is_begun(folder) and not is_training(target):
+        refuse_unfinished(target)
+        raise AsgradError(f"no training run of asgrad at {target}; nothing to resume.")
+    check_target(path, _TRAINING)
+    damaged = any(kept.glob("damaged-*"))
+    if is_training(target) and not list_checkpoints(kept) and not damaged:
         if not list_checkpoints(target / CHECKPOINTS):
             raise AsgradError(f"{target} holds no checkpoint to go on from; it stays as it is.")
         folder = target
-    kept = folder / CHECKPOINTS
-    if any(kept.glob("damaged-*")) and not list_checkpoints(kept):
+    if damaged and not list_checkpoints(kept):
         raise AsgradError(
             f"{target} cannot be resumed: all its checkpoints are damaged; they stand in {kept}. "
             f"Remove {folder} to train anew."
         )
-    if said:
+    if said.keys() - {"data"}:
         said = {"steps": None, "until_time": None, "target": None, **said}
     return _stored_config(folder, {**said, "out": str(path)})
 
@@ -361,9 +395,15 @@ def run_training(
         )
 
 
-def profile(config: TrainConfig, problem: Problem, seconds: float, **callbacks: Any) -> Trace:
-    """Run the workers that the configuration asks for, only to see how long they take."""
-    return train(
+def profile(config: TrainConfig, problem: Problem, seconds: float, **callbacks: Any) -> Training:
+    """Run the workers that the configuration asks for, only to see how long they take.
+
+    Raises
+    ------
+    AsgradError
+        If one delivers nothing.
+    """
+    run = train(
         problem,
         Pure(),
         1e-9,  # the model hardly moves
@@ -373,7 +413,15 @@ def profile(config: TrainConfig, problem: Problem, seconds: float, **callbacks: 
         seed=config.seed,
         evaluate_every=seconds,
         **callbacks,
-    ).trace
+    )
+    silent = [worker for worker, took in enumerate(measured_times(run.trace)) if took.size == 0]
+    if silent:
+        why = run.failures[0] if run.failures else "it needs more time: --seconds"
+        raise AsgradError(
+            f"profile: worker {silent[0]} delivered nothing in {run.trace.header.end_time:.3g} s: "
+            f"{why}."
+        )
+    return run
 
 
 def engine_of(config: TrainConfig) -> Engine:
@@ -408,7 +456,7 @@ def is_training(folder: Path) -> bool:
 def save_training(training: Training, config: TrainConfig) -> Path:
     """Write the finished run; it takes the place of its unfinished folder."""
     path, beside = Path(config.out), unfinished(config.out)
-    with _alone_in(beside), new_folder(path, "training run", is_training) as folder:
+    with _alone_in(beside), new_folder(path, _TRAINING) as folder:
         config = config.model_copy(update={"stepsize": training.stepsize})
         write_text(folder / _CONFIG, to_toml(config.model_dump()))
         training.trace.save(folder / _TRACE)
@@ -434,7 +482,22 @@ def save_training(training: Training, config: TrainConfig) -> Path:
             "n_refused": training.n_refused,
         }
         write_text(folder / _FACTS, json.dumps(facts, indent=1))
-        for source in (path, beside):
-            carry_over(source, folder, _OWN)
-    shutil.rmtree(beside, ignore_errors=True)
+    try:
+        move_out(beside, path, _TRAINING.parts)
+        gone = beside.with_name(f".{beside.name}.old")  # at once, or it would look like a run
+        shutil.rmtree(gone, ignore_errors=True)
+        os.replace(beside, gone)
+        shutil.rmtree(gone, ignore_errors=True)
+    except OSError as error:
+        raise AsgradError(
+            f"{path} is written, but {beside} could not be cleared away: {error}. Take out of it "
+            "what is yours, and remove it."
+        ) from error
     return path
+
+
+_TRAINING = Kind(
+    "training run",
+    is_training,
+    (_CONFIG, _FACTS, _MODEL, _LOGS, _TRACE, _METRICS, CHECKPOINTS),
+)

@@ -170,7 +170,11 @@ def check_problem(owner: str, problem: Any) -> None:
     for size in ("n_workers", "dim"):
         check_integer(name, size, getattr(problem, size, None), minimum=1)
     try:
-        inspect.signature(problem.gradient).bind(None, 0, 0, None)
+        signature = inspect.signature(problem.gradient, follow_wrapped=False)
+    except ValueError:
+        return  # written in another language; it will be seen
+    try:
+        signature.bind(None, 0, 0, None)
     except TypeError as error:
         raise KindError(
             f"{name}: gradient is called as gradient(x, worker, draw, rng): {error}."

@@ -97,9 +97,10 @@ class TorchProblem(Problem):
         self.batch = 0
         if batch is not None:
             self.batch = check_integer("TorchProblem", "batch", batch, minimum=1)
+        self._module = copy.deepcopy(module)
         try:
             self.device = torch.device(device)
-            self._module = copy.deepcopy(module).to(self.device)
+            self._module.to(self.device)
         except (RuntimeError, AssertionError, TypeError) as error:  # no such device, or not here
             here = "'cpu' or 'cuda'" if torch.cuda.is_available() else "'cpu'"
             raise AsgradError(

@@ -13,12 +13,12 @@ from pathlib import Path
 import numpy as np
 
 from asgrad.errors import AsgradError, TraceError
-from asgrad.files import new_folder, write_table, write_text
+from asgrad.files import Kind, new_folder, write_table, write_text
 from asgrad.trace.consistency import check
 from asgrad.trace.tables import COLUMNS, Contributions, Jobs
 from asgrad.trace.trace import SCHEMA_VERSION, Header, Trace
 
-__all__ = ["read", "write"]
+__all__ = ["TRACE", "is_trace", "read", "write"]
 
 _HEADER = "header.json"
 
@@ -26,10 +26,10 @@ _HEADER = "header.json"
 def write(trace: Trace, path: str | Path) -> Path:
     """Write `trace` to folder `path`: to a temporary name, flushed, then renamed."""
     try:
-        with new_folder(path, "trace", is_trace) as folder:
-            write_table(folder / "jobs.parquet", trace.jobs._asdict())
-            write_table(folder / "contributions.parquet", trace.contributions._asdict())
-            write_table(folder / "steps.parquet", {"time": trace.step_times})
+        with new_folder(path, TRACE) as folder:
+            write_table(folder / _file("jobs"), trace.jobs._asdict())
+            write_table(folder / _file("contributions"), trace.contributions._asdict())
+            write_table(folder / _file("steps"), {"time": trace.step_times})
             write_text(folder / _HEADER, json.dumps(dataclasses.asdict(trace.header), indent=1))
     except TraceError:
         raise
@@ -60,6 +60,19 @@ def read(path: str | Path) -> Trace:
 def is_trace(folder: Path) -> bool:
     """Say whether a path holds a trace."""
     return folder.is_dir() and (folder / _HEADER).is_file()
+
+
+def _may_replace(folder: Path) -> bool:
+    """Say whether a path holds a trace that stands by itself, not in a run."""
+    return is_trace(folder) and not (folder.parent / "run.json").exists()
+
+
+def _file(name: str) -> str:
+    """Return the name of a table's file."""
+    return f"{name}.parquet"
+
+
+TRACE = Kind("trace", _may_replace, (_HEADER, *map(_file, COLUMNS)))
 
 
 def _read_header(folder: Path) -> Header:
@@ -110,7 +123,7 @@ def _read_table(folder: Path, name: str) -> dict[str, np.ndarray]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    file = f"{name}.parquet"
+    file = _file(name)
     if not (folder / file).is_file():
         raise TraceError(f"trace {folder} is damaged: {file} is missing.")
     wanted = COLUMNS[name]
