@@ -17,6 +17,7 @@ from asgrad.errors import (
     check_fraction,
     check_integer,
     check_positive,
+    in_one_line,
     unknown_name,
 )
 
@@ -119,3 +120,14 @@ def test_a_misspelt_name_gets_the_closest_one_and_all_valid_ones():
 def test_a_name_like_no_other_gets_the_valid_ones_alone():
     error = unknown_name("fruit", "zzzzzz", ["pear", "apple"])
     assert str(error) == "unknown fruit 'zzzzzz'. Valid: apple, pear."
+
+
+def test_an_error_in_one_line_is_its_own_unless_another_error_caused_it():
+    """Ray puts what a worker raised into `cause`; others may use the name as they like."""
+    error = RuntimeError("first line\nsecond line")
+    assert in_one_line(error) == "RuntimeError: first line"
+    outer = ValueError("a page of traceback")
+    outer.cause = error
+    assert in_one_line(outer) == "RuntimeError: first line"
+    outer.cause = "disk"
+    assert in_one_line(outer) == "ValueError: a page of traceback"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 import pytest
 from scipy import special
@@ -123,6 +125,37 @@ def test_what_is_wrong_with_an_own_problem_is_named(changes, said, refused):
     assert said in refused(lambda: train(problem, Pure(), 0.1, steps=5))
     trace = simulate(Pure(), Linear(), n_workers=N_WORKERS, steps=5)
     assert said.split(": ")[-1] in refused(lambda: replay(trace, problem, 0.1))
+
+
+def adapted(gradient):
+    """A decorator after which a gradient of two arguments takes four."""
+
+    @functools.wraps(gradient)
+    def called(self, x, worker, draw, rng):
+        return gradient(self, x, worker)
+
+    return called
+
+
+@pytest.mark.parametrize(
+    "gradient",
+    [
+        adapted(lambda self, x, worker: x),
+        lambda self, *arguments: arguments[0],
+        staticmethod(lambda x, worker, draw, rng: x),
+    ],
+)
+def test_gradients_of_every_make_are_taken(gradient):
+    """Whatever can be called with four arguments."""
+    problem = type("Own", (OwnNoise,), {"gradient": gradient})()
+    assert train(problem, Pure(), 0.1, steps=5).trace.n_steps == 5
+
+
+def test_a_gradient_without_a_signature_is_not_refused_for_it():
+    """It is only called."""
+    problem = type("Own", (OwnNoise,), {"gradient": staticmethod(max)})()
+    with pytest.raises(ValueError, match="truth value of an array"):
+        train(problem, Pure(), 0.1, steps=5)
 
 
 def test_a_start_may_be_a_list():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import threading
 
 import numpy as np
 import pytest
@@ -375,6 +376,14 @@ def test_a_device_that_is_not_there_is_refused(device, refused):
     """With those that are."""
     text = refused(lambda: TorchProblem(nn.Linear(2, 2), LOSS, ROWS, n_workers=2, device=device))
     assert "here it can be 'cpu'" in text
+
+
+def test_a_module_that_cannot_be_copied_is_refused_for_that(refused):
+    """Each thread has its own; the device is not to blame."""
+    module = nn.Linear(2, 2)
+    module.lock = threading.Lock()
+    text = refused(lambda: TorchProblem(module, LOSS, ROWS, n_workers=2))
+    assert "can be copied: TypeError: cannot pickle '_thread.lock'" in text
 
 
 def test_a_model_of_another_size_makes_no_module(refused):

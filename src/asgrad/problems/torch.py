@@ -97,7 +97,12 @@ class TorchProblem(Problem):
         self.batch = 0
         if batch is not None:
             self.batch = check_integer("TorchProblem", "batch", batch, minimum=1)
-        self._module = copy.deepcopy(module)
+        try:
+            self._module = copy.deepcopy(module)
+        except Exception as error:
+            raise AsgradError(
+                f"TorchProblem: the module must be one that can be copied: {in_one_line(error)}"
+            ) from error
         try:
             self.device = torch.device(device)
             self._module.to(self.device)
