@@ -13,14 +13,9 @@ import pytest
 import asgrad as ag
 from asgrad.engines import CheckpointWarning
 from asgrad.engines.checkpoint import list_checkpoints, load_checkpoint
-from asgrad.experiments import TrainConfig, training
-from asgrad.experiments.training import (
-    StoredTraining,
-    check_training,
-    resume_training,
-    run_training,
-    save_training,
-)
+from asgrad.experiments import TrainConfig, training, training_folder
+from asgrad.experiments.training import StoredTraining, run_training, save_training
+from asgrad.experiments.training_folder import check_training, resume_training
 
 pytest.importorskip("safetensors")
 
@@ -157,22 +152,32 @@ def test_two_processes_do_not_train_in_one_folder(tmp_path):
     save_training(run, config)
 
 
-def test_a_continuation_that_is_killed_at_once_goes_on(tmp_path, monkeypatch):
-    """Between the copy of the finished run and the first thing written into it."""
+@pytest.mark.parametrize(
+    "moment",
+    [(training_folder, "write_text"), (os, "replace"), (shutil, "copytree"), (training, "train")],
+    ids=lambda moment: moment[1],
+)
+def test_a_continuation_that_is_killed_at_once_goes_on(moment, tmp_path, monkeypatch):
+    """While the finished run is copied, or just after it."""
     config, problem = small(tmp_path)
     save_training(run_training(config, problem), config)
     longer = resume_training(config.out, {"steps": 40})
 
-    def killed(folder):
+    def killed(*arguments, **options):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(training, "_alone_in", killed)
+        patch.setattr(*moment, killed)
         with pytest.raises(KeyboardInterrupt):
             run_training(longer, problem, resume=True)
     assert (tmp_path / "run-unfinished").is_dir()
     again = resume_training(config.out, {"steps": 40})
-    assert run_training(again, problem, resume=True).trace.n_steps == 40
+    run = run_training(again, problem, resume=True)
+    assert run.trace.n_steps == 40
+    assert run.steps[0] == 0  # it went on, and kept what was evaluated
+    assert run.stepsize == again.stepsize
+    save_training(run, again)
+    assert len(StoredTraining.load(tmp_path / "run").verify(problem)) >= 3
 
 
 def go_on(out, steps, problem):

@@ -135,7 +135,8 @@ def show(
 ) -> None:
     """Print the table of a finished comparison, or how a training ended."""
     from asgrad.experiments.run import is_run, load
-    from asgrad.experiments.training import StoredTraining, is_training, refuse_unfinished
+    from asgrad.experiments.training import StoredTraining
+    from asgrad.experiments.training_folder import is_training, refuse_unfinished
 
     if is_training(run):
         print_training(str(run), StoredTraining.load(run))

@@ -41,7 +41,8 @@ def replay(
     from asgrad.engines import replay as run
     from asgrad.experiments.comparison import default_stepsizes
     from asgrad.experiments.config import ProblemConfig
-    from asgrad.experiments.training import StoredTraining, is_training, refuse_unfinished
+    from asgrad.experiments.training import StoredTraining
+    from asgrad.experiments.training_folder import is_training, refuse_unfinished
     from asgrad.registry import build
     from asgrad.trace import Trace
     from asgrad.trace.parquet import is_trace

@@ -71,13 +71,8 @@ def train(
     seconds. The exit code is 130 after Ctrl-C, 1 if the run diverged or lost its workers.
     """
     from asgrad.experiments import TrainConfig
-    from asgrad.experiments.training import (
-        StoredTraining,
-        check_training,
-        resume_training,
-        run_training,
-        save_training,
-    )
+    from asgrad.experiments.training import StoredTraining, run_training, save_training
+    from asgrad.experiments.training_folder import check_training, resume_training
 
     said = given(
         method=method,

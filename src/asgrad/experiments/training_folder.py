@@ -1,0 +1,242 @@
+"""Where a live run stands on disk, finished or not; nothing of it is lost, whatever ends it.
+
+runs/NAME/             config.toml  trace/  metrics.parquet  model.safetensors  run.json
+                       checkpoints/  tensorboard/
+runs/NAME-unfinished/  config.toml  checkpoints/  tensorboard/   (until the run ends)
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from asgrad.engines.checkpoint import list_checkpoints
+from asgrad.errors import AsgradError
+from asgrad.experiments.config import TrainConfig
+from asgrad.experiments.run import to_toml
+from asgrad.files import Kind, cannot_write, check_target, move_out, need_safetensors, write_text
+
+try:
+    import fcntl
+except ImportError:  # not on Windows
+    fcntl = None  # type: ignore[assignment]
+
+__all__ = [
+    "CHECKPOINTS",
+    "CONFIG",
+    "FACTS",
+    "KIND",
+    "LOGS",
+    "METRICS",
+    "MODEL",
+    "TRACE",
+    "TRAINING",
+    "alone_in",
+    "check_training",
+    "clear_away",
+    "is_training",
+    "refuse_unfinished",
+    "resume_training",
+    "stored_config",
+    "unfinished",
+    "unfinished_run",
+]
+
+CONFIG, FACTS, MODEL, METRICS = "config.toml", "run.json", "model.safetensors", "metrics.parquet"
+TRACE, CHECKPOINTS, LOGS = "trace", "checkpoints", "tensorboard"
+KIND, _UNFINISHED = "asgrad training", "-unfinished"
+
+
+def is_training(folder: Path) -> bool:
+    """Say whether a folder holds a live run."""
+    try:
+        facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
+        return isinstance(facts, dict) and facts.get("kind") == KIND
+    except (OSError, ValueError):
+        return False
+
+
+TRAINING = Kind(
+    "training run",
+    is_training,
+    (CONFIG, FACTS, MODEL, LOGS, TRACE, METRICS, CHECKPOINTS),
+)
+
+
+def unfinished(path: str | Path) -> Path:
+    """Return the folder in which the run that is to become `path` lives until it ends."""
+    target = Path(path)
+    if not target.name:  # the folder in which one stands, or the root
+        target = target.absolute()
+    return target.parent / f"{target.name}{_UNFINISHED}"
+
+
+def refuse_unfinished(path: Path) -> None:
+    """Raise if `path` is the name or the folder of a run that was not finished."""
+    run = path.parent / path.name.removesuffix(_UNFINISHED)
+    if _is_begun(unfinished(run)):
+        raise AsgradError(f"{run} was not finished; go on with it: asgrad train --resume {run}.")
+
+
+def _is_begun(folder: Path) -> bool:
+    """Say whether a folder holds an unfinished run."""
+    return (folder / CONFIG).is_file() or (folder / CHECKPOINTS).is_dir()
+
+
+def stored_config(folder: Path, said: dict[str, Any]) -> TrainConfig:
+    """Read the configuration that stands in a run's folder."""
+    if not (folder / CONFIG).is_file():
+        raise AsgradError(f"run {folder} is damaged: it has no {CONFIG}.")
+    return TrainConfig.read(folder / CONFIG, said)
+
+
+def check_training(path: str | Path) -> None:
+    """Refuse, before any work is done, a run that could not be written in the end.
+
+    Raises
+    ------
+    AsgradError
+        Also if there is another run of that name, finished or not: it may have cost days.
+    """
+    need_safetensors()
+    target, folder = check_target(path, TRAINING), unfinished(path)
+    if target.name.endswith(_UNFINISHED):
+        raise AsgradError(
+            f"{target}: names that end in {_UNFINISHED} are for runs that have not ended; choose "
+            "another name with --out."
+        )
+    if list_checkpoints(folder / CHECKPOINTS):
+        raise AsgradError(
+            f"{folder} holds a run that was not finished: go on with --resume {path}, remove it, "
+            "or choose another name with --out."
+        )
+    if is_training(target):
+        raise AsgradError(
+            f"{target} holds a run already: go on with --resume {path}, remove it, or choose "
+            "another name with --out."
+        )
+
+
+def resume_training(path: str | Path, said: dict[str, Any]) -> TrainConfig:
+    """Return the configuration of the run at `path`, ready to go on.
+
+    `said` are new limits, which take the place of all that the run had, and where the data are now.
+
+    Raises
+    ------
+    AsgradError
+        If there is no such run, or nothing from which it can go on.
+    """
+    target, folder = Path(path), unfinished(path)
+    kept = folder / CHECKPOINTS
+    if not _is_begun(folder) and not is_training(target):
+        refuse_unfinished(target)
+        raise AsgradError(f"no training run of asgrad at {target}; nothing to resume.")
+    check_target(path, TRAINING)
+    damaged = any(kept.glob("damaged-*"))
+    if is_training(target) and not list_checkpoints(kept) and not damaged:
+        if not list_checkpoints(target / CHECKPOINTS):
+            raise AsgradError(f"{target} holds no checkpoint to go on from; it stays as it is.")
+        folder = target
+    if damaged and not list_checkpoints(kept):
+        raise AsgradError(
+            f"{target} cannot be resumed: all its checkpoints are damaged; they stand in {kept}. "
+            f"Remove {folder} to train anew."
+        )
+    if said.keys() - {"data"}:
+        said = {"steps": None, "until_time": None, "target": None, **said}
+    return stored_config(folder, {**said, "out": str(path)})
+
+
+@contextmanager
+def unfinished_run(config: TrainConfig, resume: bool) -> Iterator[Path]:
+    """Give the folder of a run that begins or goes on; it vanishes if the run is refused.
+
+    A finished run that goes on stays as it is: its continuation begins with a copy.
+    """
+    folder = unfinished(config.out)
+    is_new = not _is_begun(folder)
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise cannot_write(str(folder), error) from error
+    before = list[Path]()
+    with alone_in(folder):
+        try:
+            try:
+                write_text(folder / CONFIG, to_toml(config.model_dump()))
+                if resume:
+                    _copy_finished(Path(config.out), folder)
+            except OSError as error:
+                raise cannot_write(str(folder), error) from error
+            before += list_checkpoints(folder / CHECKPOINTS)
+            yield folder
+        except AsgradError:
+            if is_new and list_checkpoints(folder / CHECKPOINTS) == before:
+                (folder / CONFIG).unlink(missing_ok=True)
+                for name in (CHECKPOINTS, LOGS):
+                    for path in (folder / name, _being_copied(folder, name)):
+                        shutil.rmtree(path, ignore_errors=True)
+                with suppress(OSError):  # somebody else has put something there
+                    for path in made:
+                        path.rmdir()
+            raise
+
+
+def _copy_finished(target: Path, folder: Path) -> None:
+    """Begin the continuation of a finished run, unless it has begun; the checkpoints come last."""
+    if list_checkpoints(folder / CHECKPOINTS):
+        return
+    for name in (LOGS, CHECKPOINTS):
+        if (target / name).is_dir():
+            copy = _being_copied(folder, name)
+            for left in (copy, folder / name):
+                shutil.rmtree(left, ignore_errors=True)
+            shutil.copytree(target / name, copy)
+            os.replace(copy, folder / name)
+
+
+def _being_copied(folder: Path, name: str) -> Path:
+    """Return where a folder in `folder` stands while it is copied."""
+    return folder / f".{name}.writing"
+
+
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Refuse a folder that another process works in, on systems that have such locks."""
+    if fcntl is None:
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise AsgradError(
+                f"another process trains in {folder}; wait until it ends, or choose another name "
+                "with --out."
+            ) from error
+        yield
+    finally:
+        os.close(handle)  # the lock goes with it, also when the process is killed
+
+
+def clear_away(folder: Path, target: Path) -> None:
+    """Remove the unfinished folder of a run that is written; what others put there goes to it."""
+    try:
+        move_out(folder, target, TRAINING.parts)
+        gone = folder.with_name(f".{folder.name}.old")  # at once, or it would look like a run
+        shutil.rmtree(gone, ignore_errors=True)
+        os.replace(folder, gone)
+        shutil.rmtree(gone, ignore_errors=True)
+    except OSError as error:
+        raise AsgradError(
+            f"{target} is written, but {folder} could not be cleared away: {error}. Take out of it "
+            "what is yours, and remove it."
+        ) from error
