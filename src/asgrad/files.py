@@ -23,6 +23,7 @@ __all__ = [
     "Kind",
     "cannot_write",
     "check_target",
+    "copy_folder",
     "move_out",
     "need_safetensors",
     "new_folder",
@@ -91,6 +92,8 @@ def new_folder(path: str | Path, kind: Kind) -> Iterator[Path]:
             shutil.rmtree(temporary, ignore_errors=True)
             temporary.mkdir(parents=True)
             yield temporary
+            for folder, _, _ in os.walk(temporary):
+                _flush(Path(folder))
             if target.exists():  # the old one makes way only for one that is whole
                 os.replace(target, _aside(target))
             os.replace(temporary, target)
@@ -112,6 +115,19 @@ def move_out(source: Path, target: Path, parts: Collection[str]) -> None:
         while os.path.lexists(free):
             free = free.with_name(f"{free.name}-kept")
         os.rename(path, free)
+
+
+def copy_folder(source: Path, target: Path) -> None:
+    """Copy a folder whose files are never changed in place: as links, where that can be done."""
+    shutil.copytree(source, target, copy_function=_linked)
+
+
+def _linked(source: str, target: str) -> None:
+    """Give a file a second name, or copy it."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
 
 
 def cannot_write(what: str, error: OSError) -> AsgradError:

@@ -223,5 +223,6 @@ def test_toml_of_a_config_reads_back():
     """What to_toml writes, tomllib reads; absent values are left out."""
     import tomllib
 
-    config = {"data": 'a "b" \\ c', "methods": ["pure:wait=2", "ä"], "steps": None, "alpha": 0.5}
+    config = {"data": 'a "b" \\ c', "methods": ["pure:wait=2", "ä"], "steps": None, "alpha": 0.5,
+              "resources": [{"a 100": 1.0, "b": 0.5}, {}]}  # fmt: skip
     assert tomllib.loads(to_toml(config)) == {k: v for k, v in config.items() if v is not None}

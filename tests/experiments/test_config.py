@@ -11,6 +11,7 @@ import pytest
 import asgrad as ag
 from asgrad.experiments import comparison
 from asgrad.experiments.config import ProblemConfig, TrainConfig
+from asgrad.experiments.run import to_toml
 from asgrad.experiments.training import StoredTraining, engine_of, run_training, save_training
 
 _NO_TORCH = """
@@ -129,10 +130,56 @@ def test_a_value_of_another_kind_is_refused(line, said, tmp_path, refused):
     assert said in refused(lambda: TrainConfig.read(path, {}))
 
 
-@pytest.mark.parametrize("said", [{"gpus": 1.0}, {"cpus": [1.0, 2.0]}, {"address": "auto"}])
-def test_what_only_ray_knows_is_refused_for_threads(said, refused):
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"gpus": 1.0},
+        {"cpus": [1.0, 2.0]},
+        {"address": "auto"},
+        {"resources": {"a100": 1}},
+        {"strategy": "SPREAD"},
+        {"patience": 1.0},
+        {"engine": "ray", "sleep": "poisson"},
+    ],
+)
+def test_what_only_another_engine_knows_is_refused(said, refused):
+    other = "threads" if "engine" in said else "ray"
     config = TrainConfig.read(None, {"workers": 2, **said})
-    assert "is for the engine ray only" in refused(lambda: engine_of(config))
+    assert f"is for the engine {other} only" in refused(lambda: engine_of(config))
+
+
+def test_a_file_says_all_that_an_engine_takes(tmp_path, refused):
+    """Also what is no number; and what it writes down is read again."""
+    path = tmp_path / "config.toml"
+    path.write_text(
+        "engine = 'ray'\nworkers = 2\ncpus = [1, 0.5]\ngpus = 0.5\nstrategy = 'SPREAD'\n"
+        "resources = [{a100 = 1}, {}]\npatience = 5\nfirst_deadline = 60\nrestarts = 1\n"
+    )
+    config = TrainConfig.read(path, {})
+    engine = engine_of(config)
+    wanted = ag.Ray(cpus=[1.0, 0.5], gpus=0.5, strategy="SPREAD", resources=[{"a100": 1.0}, {}],
+                    patience=5.0, first_deadline=60.0, restarts=1)  # fmt: skip
+    assert engine == wanted
+    path.write_text(to_toml(config.model_dump()))
+    assert TrainConfig.read(path, {}) == config
+    threads = engine_of(TrainConfig.read(None, {"sleep": "exponential:scale=0.1"}))
+    assert threads.sleep == ag.times.Exponential(0.1)
+    assert "resources: must be a valid" in refused(
+        lambda: TrainConfig.read(None, {"resources": "a100"})
+    )
+    assert "unknown strategy" in refused(
+        lambda: engine_of(TrainConfig.read(None, {"engine": "ray", "strategy": "PACK"}))
+    )
+
+
+def test_a_device_is_for_networks(refused):
+    """As what networks do not have is for the others."""
+    for problem in ("auto", "tridiagonal"):
+        config = ProblemConfig.read(None, {"problem": problem, "device": "cuda"})
+        assert "device: does not apply" in refused(config.build_problem)
+    pytest.importorskip("torch")
+    config = ProblemConfig.read(None, {"problem": "mlp", "device": "nowhere"})
+    assert "cannot be brought to device 'nowhere'" in refused(config.build_problem)
 
 
 def test_the_problem_alone_is_read_from_any_file(tmp_path, refused):

@@ -353,7 +353,7 @@ def test_training_learns():
         ((nn.Linear(2, 2), LOSS, 3), "a data set"),
         ((nn.Sequential(nn.Linear(2, 2), nn.Dropout(0.5)), LOSS, (np.zeros((4, 2)), np.zeros(4))),
          "Dropout"),
-        ((Drawing(), LOSS, ROWS), "draws from torch's global generator"),
+        ((Drawing(), LOSS, ROWS), "draws from a global generator"),
         ((nn.Linear(3, 2), LOSS, ROWS), "fails on rows of the data: RuntimeError: mat1"),
         ((nn.Linear(2, 2), LOSS, (np.ones((4, 2)), np.full(4, 2))), "IndexError: Target 2"),
         ((nn.Linear(2, 2), 0.5, ROWS), "TypeError: 'float' object is not callable"),
@@ -376,6 +376,23 @@ def test_a_device_that_is_not_there_is_refused(device, refused):
     """With those that are."""
     text = refused(lambda: TorchProblem(nn.Linear(2, 2), LOSS, ROWS, n_workers=2, device=device))
     assert "here it can be 'cpu'" in text
+
+
+def test_with_device_auto_every_process_takes_the_best_it_has(monkeypatch):
+    """Module, buffers and rows move when the problem arrives in another process."""
+    module = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2), frozen(nn.Linear(2, 2)))
+    problem = TorchProblem(module, LOSS, ROWS, n_workers=2, test=ROWS, device="auto")
+    assert problem.device.type == "cuda" if torch.cuda.is_available() else "cpu"
+    monkeypatch.setattr(torch_module, "_device", lambda wanted: torch.device("meta"))
+    there = pickle.loads(pickle.dumps(problem))
+    assert there.device.type == "meta"
+    tensors = [there._inputs, there._targets, *there._test, *there._module.parameters()]
+    tensors += [buffer for _, buffer in there._buffers]
+    assert all(tensor.device.type == "meta" for tensor in tensors)
+    assert [name for name, _ in there._buffers] == [name for name, _ in problem._buffers]
+    fixed = TorchProblem.__new__(TorchProblem)
+    fixed.__setstate__({**problem.__getstate__(), "_wanted": "cpu"})
+    assert fixed.device.type == "cpu"  # where a device was asked for, it stays
 
 
 def test_a_module_that_cannot_be_copied_is_refused_for_that(refused):

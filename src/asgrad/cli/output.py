@@ -58,8 +58,10 @@ def share(accuracy: float) -> str:
 def print_training(title: str, run: Any) -> None:
     """Print how a stored training ended."""
     norm, loss, accuracy = (run.metrics[name] for name in ("gradient_norm", "loss", "accuracy"))
-    print(f"{title}: stopped by {run.status}")
+    print(f"{title}: stopped by {run.facts['status']}")
     print_summary(run.trace)
+    if run.facts["n_refused"]:
+        print(f"refused {run.facts['n_refused']} gradients that held NaN or infinity")
     print(f"‖∇f‖ {norm[0]:.3e} → {norm[-1]:.3e}, loss {loss[-1]:.5g}, "
           f"accuracy {share(accuracy[-1])}")  # fmt: skip
 

@@ -211,8 +211,14 @@ def load_checkpoint(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     AsgradError
         If it is damaged or of another version.
     """
+    head = load_head(path)
+    return read_arrays(path / _STATE, head["state_checksum"]), head
+
+
+def load_head(path: Path) -> dict[str, Any]:
+    """Return the head of a checkpoint, likewise."""
     try:
-        head = json.loads((path / _FACTS).read_text(encoding="utf-8"))
+        head: Any = json.loads((path / _FACTS).read_text(encoding="utf-8"))
         if not isinstance(head, dict) or head.pop("head_checksum", None) != _checksum(head):
             raise ValueError(f"{_FACTS} is not what was written")
     except (OSError, ValueError) as error:
@@ -222,7 +228,7 @@ def load_checkpoint(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
             f"{path} is a {head.get('kind')} of version {head.get('version')}, this asgrad reads a "
             f"{_KIND} of version {_VERSION}."
         )
-    return read_arrays(path / _STATE, head["state_checksum"]), head
+    return head  # type: ignore[no-any-return]
 
 
 def _checksum(head: dict[str, Any]) -> int:

@@ -12,7 +12,7 @@ import numpy as np
 from asgrad.engines.replay import BLOW_UP
 from asgrad.engines.workers import worker_buffers
 from asgrad.errors import AsgradError
-from asgrad.problems.base import Problem
+from asgrad.problems.base import CompiledProblem, Problem
 
 __all__ = ["Evaluation", "Evaluator", "check_beginning"]
 
@@ -45,6 +45,8 @@ class Evaluator:
         self.error: BaseException | None = None
         """What ended the thread: raised by the problem or by `tell`."""
         self._problem, self._dtype, self._tell = problem, dtype, tell
+        if isinstance(problem, CompiledProblem):  # before the clock starts: it may take seconds
+            _evaluation(problem, dtype)(np.zeros((problem.dim, 1), dtype))
         self._wanted: queue.SimpleQueue[tuple[int, float, np.ndarray] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._work, daemon=True, name="asgrad-evaluation")
         self._thread.start()

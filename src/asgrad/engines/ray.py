@@ -66,6 +66,9 @@ class Ray:
     machine writes gradients above 100 kB where the server reads them. A job lasts from the call to
     its result's arrival.
 
+    A job that is called off before it is sent is not computed; one that an actor is at is, to its
+    end, and what comes of it is thrown away.
+
     An actor that dies is started anew, up to `restarts` times; until it is there, and while the
     cluster has no room for it, its worker is away. Nodes may come and go during a run.
 
@@ -87,7 +90,8 @@ class Ray:
     deadline, least_deadline, first_deadline, restarts
         As for `Threads`; a worker that hangs is killed and started anew.
     patience : float > 0
-        Seconds to wait for workers at the start; those that come later join then.
+        Seconds to wait for workers at the start; those that come later join then. A run in which
+        nobody works any more waits as long for one that has left.
     """
 
     n_workers: int | None = None
@@ -215,8 +219,13 @@ class Ray:
             return
 
     def may_join(self) -> bool:
-        """Say whether an actor is starting, or waits for room in the cluster."""
-        return any(worker.status == _Status.STARTING for worker in self._workers)
+        """Say whether an actor is starting, waits for room, or has left a short while ago."""
+        since = time.monotonic() - self.patience
+        return any(
+            worker.status == _Status.STARTING
+            or (worker.status == _Status.LEFT and worker.left_at > since)
+            for worker in self._workers
+        )
 
     def leave(self, worker: int) -> None:
         """Let a worker leave the run, from any thread; its jobs are lost."""
@@ -415,6 +424,7 @@ class Ray:
         if worker.status in (_Status.READY, _Status.STARTING):
             self._abandon(index, "the worker left")
             self._kill(index, _Status.LEFT)
+            worker.left_at = time.monotonic()
 
     def _joins(self, index: int) -> None:
         """Carry out `join`."""
@@ -435,6 +445,7 @@ class _Worker:
     compute: Any = None
     pid: int = 0
     status: _Status = _Status.STARTING
+    left_at: float = -math.inf
     places: OwnPlaces | None = None
     running: Job | None = None
     waiting: deque[tuple[Job, Any]] = field(default_factory=deque)

@@ -171,7 +171,7 @@ def replay(
 
     x_{s+1} = x_s − γ d_s, d_s = Σ weight · factor(τ, γ) · transform(g_job(x_{read_step})). Only
     gradients that enter a step are computed. A lane's bits do not depend on what other lanes stand
-    beside it, nor on the number of threads.
+    beside it, nor on the number of threads; lanes of a PyTorch module agree to rounding.
 
     Memory: (V + E + 4 + M) · dim · lanes floats, V the most model versions that later steps
     still read, E the entries of the method's table, M the blocks that transform and optimizer

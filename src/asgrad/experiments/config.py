@@ -49,6 +49,7 @@ class ProblemConfig(BaseModel):
     strength: float = Field(1e-3, ge=0, description="λ, the regulariser's strength")
     dim: int = Field(1000, ge=2, description="dimension of the tridiagonal problem")
     noise: float = Field(0.01, ge=0, description="gradient noise of the tridiagonal problem")
+    device: str = Field("cpu", description="of a network: cpu, cuda, or auto: a GPU where one is")
     workers: int = Field(10, ge=1, description="number of workers")
 
     @classmethod
@@ -108,11 +109,13 @@ class ProblemConfig(BaseModel):
         if self.problem not in _PROBLEMS:
             raise unknown_name("problem", self.problem, _PROBLEMS)
         if self.problem == "tridiagonal":
+            self._leave_out("device")
             return problems.Tridiagonal(self.dim, n_workers=self.workers, noise=self.noise)
         if self.split not in SPLITS:
             raise unknown_name("split", self.split, SPLITS)
         if self.problem in _NETWORKS:
             return self._network()
+        self._leave_out("device")
         data = problems.load(self.data)
         kind = self.problem
         if kind == "auto":
@@ -129,15 +132,19 @@ class ProblemConfig(BaseModel):
             strength=self.strength,
         )
 
-    def _network(self) -> Problem:
-        """Return a neural network; nothing else imports torch."""
-        for key in ("regularizer", "strength", "dim", "noise"):
+    def _leave_out(self, *keys: str) -> None:
+        """Refuse what is said of keys that do not apply to the problem."""
+        for key in keys:
             value = getattr(self, key)
             if value != ProblemConfig.model_fields[key].default:
                 raise AsgradError(
                     f"{key}: does not apply to problem {self.problem!r}, got {value!r}; leave it "
                     "out."
                 )
+
+    def _network(self) -> Problem:
+        """Return a neural network; nothing else imports torch."""
+        self._leave_out("regularizer", "strength", "dim", "noise")
         if self.problem != "resnet20" and self.data != "digits":
             raise AsgradError(
                 f"data: must be 'digits' for problem {self.problem!r}, got {self.data!r}."
@@ -152,6 +159,7 @@ class ProblemConfig(BaseModel):
             "split": self.split,
             "alpha": self.alpha,
             "batch": self.batch or None,
+            "device": self.device,
         }
         if self.problem == "resnet20":
             return networks.cifar10_resnet20(self.data, self.workers, **options)
@@ -212,11 +220,18 @@ class TrainConfig(ProblemConfig):
     address: str | None = Field(None, description="of a Ray cluster; by default Ray starts here")
     cpus: float | list[float] = Field(1.0, description="CPUs of a Ray actor, or a list of them")
     gpus: float | list[float] = Field(0.0, description="GPUs of a Ray actor, or a list of them")
+    resources: dict[str, float] | list[dict[str, float]] = Field(
+        {}, description="custom resources of a Ray actor, or a list of them"
+    )
+    strategy: str = Field("DEFAULT", description="how Ray places actors: DEFAULT or SPREAD")
+    patience: float = Field(60.0, gt=0, description="seconds to wait for workers of Ray")
+    sleep: str | None = Field(None, description="times that a thread sleeps in a job, e.g. poisson")
     slowdown: list[float] | None = Field(None, description="a factor >= 1 for every worker")
     deadline: float = Field(50.0, gt=0, description="a job's limit, in median job times")
     least_deadline: float = Field(10.0, gt=0, description="seconds below which no job is late")
     first_deadline: float = Field(3600.0, gt=0, description="seconds for each of the first jobs")
     restarts: int = Field(3, ge=0, description="how often a worker may fail")
+    max_refused: int = Field(10, ge=0, description="gradients with NaN or infinity before the end")
     evaluate_every: float = Field(0.5, gt=0, description="seconds between evaluations")
     checkpoint_seconds: float = Field(10.0, gt=0, description="seconds between checkpoints")
     checkpoint_steps: int | None = Field(None, ge=1, description="steps between checkpoints")

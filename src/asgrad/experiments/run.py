@@ -121,9 +121,18 @@ def slug(method: str) -> str:
 
 
 def to_toml(config: dict[str, Any]) -> str:
-    """Return a flat configuration as TOML; JSON's scalars and lists are TOML's too."""
+    """Return a configuration as TOML."""
     said = {key: value for key, value in config.items() if value is not None}
-    return "".join(f"{key} = {json.dumps(value)}\n" for key, value in said.items())
+    return "".join(f"{key} = {_toml(value)}\n" for key, value in said.items())
+
+
+def _toml(value: Any) -> str:
+    """Return a value in one line; JSON's scalars are TOML's too."""
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{json.dumps(key)} = {_toml(v)}' for key, v in value.items())}}}"
+    if isinstance(value, list):
+        return f"[{', '.join(map(_toml, value))}]"
+    return json.dumps(value)
 
 
 def _metrics(comparison: Comparison) -> dict[str, np.ndarray]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,9 @@ from typing import Any
 import numpy as np
 
 from asgrad import optimizers as optimizer_room
+from asgrad import times as times_room
 from asgrad.engines import Checkpoints, Ray, Result, Threads, Training, replay, train
-from asgrad.engines.checkpoint import digest, list_checkpoints, load_checkpoint
+from asgrad.engines.checkpoint import digest, list_checkpoints, load_checkpoint, load_head
 from asgrad.engines.replay import replayed_models
 from asgrad.engines.server import Job
 from asgrad.engines.workers import Engine
@@ -39,7 +41,15 @@ from asgrad.experiments.training_folder import (
     unfinished,
     unfinished_run,
 )
-from asgrad.files import new_folder, read_arrays, read_table, write_arrays, write_table, write_text
+from asgrad.files import (
+    copy_folder,
+    new_folder,
+    read_arrays,
+    read_table,
+    write_arrays,
+    write_table,
+    write_text,
+)
 from asgrad.methods import Pure
 from asgrad.optimizers import Optimizer
 from asgrad.problems import Problem
@@ -50,6 +60,10 @@ from asgrad.times.measured import measured_times
 from asgrad.trace import Trace
 
 __all__ = ["StoredTraining", "profile", "run_training", "save_training"]
+
+
+_OF_RAY = ("address", "cpus", "gpus", "resources", "strategy", "patience")
+_WRITTEN = (f"{TRACE}/header.json", METRICS)  # which no replay proves
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,8 +78,8 @@ class StoredTraining:
     model : numpy.ndarray
         float of shape (dim,).
     stepsize : float
-    status : str
-        Why it ended.
+    facts : dict
+        What run.json holds: status, stepsize, failures, n_refused, ...
     metrics : dict of str to numpy.ndarray
         The evaluations: step, time, loss, gradient_norm, accuracy.
     """
@@ -75,7 +89,7 @@ class StoredTraining:
     trace: Trace
     model: np.ndarray
     stepsize: float
-    status: str
+    facts: dict[str, Any]
     metrics: dict[str, np.ndarray]
 
     @classmethod
@@ -94,14 +108,16 @@ class StoredTraining:
         model = read_arrays(folder / MODEL).get("model")
         try:
             facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
-            stepsize, status = float(facts["stepsize"]), str(facts["status"])
-        except (ValueError, KeyError, TypeError) as error:
+            stepsize = float(facts["stepsize"])
+            if not {"status", "n_refused", "digests", "written"} <= facts.keys():
+                raise ValueError("it is not whole")
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise AsgradError(f"run {folder} is damaged: {FACTS}: {error}.") from error
         if model is None or model.ndim != 1:
             raise AsgradError(f"run {folder} is damaged: {MODEL} holds no model.")
         metrics = read_table(folder / METRICS)
         config, trace = stored_config(folder, {}), Trace.load(folder / TRACE)
-        return cls(folder, config, trace, model, stepsize, status, metrics)
+        return cls(folder, config, trace, model, stepsize, facts, metrics)
 
     def replay(
         self,
@@ -138,7 +154,12 @@ class StoredTraining:
         AsgradError
             If a bit differs.
         """
+        for name, found in self.facts["written"].items():
+            if _file_digest(self.folder / name) != found:
+                raise AsgradError(f"verify: {self.folder / name} is not what the run wrote.")
         known = {self.trace.n_steps: {digest(self.model)}}
+        for step, found in self.facts["digests"].items():
+            known.setdefault(int(step), set()).add(found)
         for path in list_checkpoints(self.folder / CHECKPOINTS):
             state, head = load_checkpoint(path)
             known.setdefault(head["step"], set()).add(digest(state["models"][-1]))
@@ -163,6 +184,20 @@ class StoredTraining:
                     "data or versions?"
                 )
         return steps
+
+
+def _digests(checkpoints: Path) -> dict[str, str]:
+    """Return the digests of the models of all checkpoints, as the newest whole one has them."""
+    for path in reversed(list_checkpoints(checkpoints)):
+        with suppress(AsgradError):
+            found: dict[str, str] = load_head(path)["facts"]["digests"]
+            return found
+    return {}
+
+
+def _file_digest(path: Path) -> str:
+    """Return the SHA-256 of a file, "" if there is none."""
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
 
 
 def parts_of(config: TrainConfig) -> tuple[Contender, Optimizer]:
@@ -208,6 +243,7 @@ def run_training(
             optimizer=optimizer,
             dtype=config.dtype,
             evaluate_every=config.evaluate_every,
+            max_refused=config.max_refused,
             checkpoints=checkpoints,
             resume=resume and bool(list_checkpoints(checkpoints.folder)),
             on_step=on_step,
@@ -255,14 +291,21 @@ def engine_of(config: TrainConfig) -> Engine:
         "restarts": config.restarts,
     }
     if config.engine == "ray":
-        return Ray(address=config.address, cpus=config.cpus, gpus=config.gpus, **shared)
-    for key in ("address", "cpus", "gpus"):
+        _leave_to("threads", config, "sleep")
+        return Ray(**{key: getattr(config, key) for key in _OF_RAY}, **shared)
+    _leave_to("ray", config, *_OF_RAY)
+    sleep = build("worker times", times_room, config.sleep) if config.sleep else None
+    return Threads(sleep=sleep, **shared)
+
+
+def _leave_to(engine: str, config: TrainConfig, *keys: str) -> None:
+    """Refuse what is said of keys that only another engine knows."""
+    for key in keys:
         if getattr(config, key) != TrainConfig.model_fields[key].default:
             raise AsgradError(
-                f"{key}: is for the engine ray only, got {getattr(config, key)!r}; leave it out, "
-                "or choose that engine: --engine ray."
+                f"{key}: is for the engine {engine} only, got {getattr(config, key)!r}; leave it "
+                f"out, or choose that engine: --engine {engine}."
             )
-    return Threads(**shared)
 
 
 def save_training(training: Training, config: TrainConfig) -> Path:
@@ -285,13 +328,15 @@ def save_training(training: Training, config: TrainConfig) -> Path:
         write_arrays(folder / MODEL, {"model": training.model})
         for name in (CHECKPOINTS, LOGS):
             if (beside / name).is_dir():
-                shutil.copytree(beside / name, folder / name)
+                copy_folder(beside / name, folder / name)
         facts = {
             "kind": KIND,
             "status": str(training.status),
             "stepsize": training.stepsize,
             "failures": training.failures,
             "n_refused": training.n_refused,
+            "digests": _digests(beside / CHECKPOINTS),
+            "written": {name: _file_digest(folder / name) for name in _WRITTEN},
         }
         write_text(folder / FACTS, json.dumps(facts, indent=1))
     clear_away(beside, path)

@@ -19,7 +19,15 @@ from asgrad.engines.checkpoint import list_checkpoints
 from asgrad.errors import AsgradError
 from asgrad.experiments.config import TrainConfig
 from asgrad.experiments.run import to_toml
-from asgrad.files import Kind, cannot_write, check_target, move_out, need_safetensors, write_text
+from asgrad.files import (
+    Kind,
+    cannot_write,
+    check_target,
+    copy_folder,
+    move_out,
+    need_safetensors,
+    write_text,
+)
 
 try:
     import fcntl
@@ -198,7 +206,7 @@ def _copy_finished(target: Path, folder: Path) -> None:
             copy = _being_copied(folder, name)
             for left in (copy, folder / name):
                 shutil.rmtree(left, ignore_errors=True)
-            shutil.copytree(target / name, copy)
+            copy_folder(target / name, copy)
             os.replace(copy, folder / name)
 
 

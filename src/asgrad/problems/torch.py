@@ -24,6 +24,7 @@ from asgrad.streams import job_stream
 __all__ = ["TorchProblem"]
 
 _FEW_FLOPS = 4_000_000
+_AUTO = "auto"
 _PIECE = 500  # rows: at most so many go through the module at once in an evaluation
 
 
@@ -66,7 +67,8 @@ class TorchProblem(Problem):
         Rows, with classes as targets, on which the accuracy is measured; by default the training
         rows. Loss and gradient are those of the training rows in any case.
     device : str
-        "cpu", "cuda", ...
+        "cpu", "cuda", ...; "auto": in every process the GPU if it has one, else the CPU, as for the
+        workers of a cluster whose driver has none.
 
     Raises
     ------
@@ -103,18 +105,9 @@ class TorchProblem(Problem):
             raise AsgradError(
                 f"TorchProblem: the module must be one that can be copied: {in_one_line(error)}"
             ) from error
-        try:
-            self.device = torch.device(device)
-            self._module.to(self.device)
-        except (RuntimeError, AssertionError, TypeError) as error:  # no such device, or not here
-            here = "'cpu' or 'cuda'" if torch.cuda.is_available() else "'cpu'"
-            raise AsgradError(
-                f"TorchProblem: the module cannot be brought to device {shown(device)}; here it "
-                f"can be {here}: {in_one_line(error)}"
-            ) from error
         self._loss, self._augment = loss, augment
-        every = list(self._module.named_parameters())
-        named = [(name, parameter) for name, parameter in every if parameter.requires_grad]
+        parameters = self._module.named_parameters()
+        named = [(name, parameter) for name, parameter in parameters if parameter.requires_grad]
         if not named:
             raise AsgradError("TorchProblem: the module has no parameters that require a gradient.")
         for part in self._module.modules():
@@ -124,9 +117,6 @@ class TorchProblem(Problem):
                     "replayed; set its p to 0, or augment the inputs instead."
                 )
         self._names = [name for name, _ in named]
-        frozen = [(name, parameter.detach()) for name, parameter in every
-                  if not parameter.requires_grad]  # fmt: skip
-        self._buffers = [*self._module.named_buffers(), *frozen]
         self._shapes = [parameter.shape for _, parameter in named]
         self._sizes = [parameter.numel() for _, parameter in named]
         self.dim = sum(self._sizes)
@@ -138,12 +128,31 @@ class TorchProblem(Problem):
         rows = Dataset(sparse.csr_matrix((len(labels), 1)), labels)
         shards = split_rows(rows, self.n_workers, split, alpha=alpha, seed=seed)
         order = torch.from_numpy(shards.order)
-        self._inputs = inputs[order].to(self.device)
-        self._targets = targets[order].to(self.device)
+        self._inputs, self._targets = inputs[order], targets[order]
         self._bounds = shards.bounds
         self._local = threading.local()
         self._lanes_work = True
+        self._wanted = device
+        try:
+            self._bring_to(_device(device))
+        except (RuntimeError, AssertionError, TypeError) as error:  # no such device, or not here
+            here = "'cpu' or 'cuda'" if torch.cuda.is_available() else "'cpu'"
+            raise AsgradError(
+                f"TorchProblem: the module cannot be brought to device {shown(device)}; here it "
+                f"can be {here}: {in_one_line(error)}"
+            ) from error
         self._try_out()
+
+    def _bring_to(self, device: torch.device) -> None:
+        """Bring module and data to a device."""
+        self.device = device
+        self._module.to(device)
+        frozen = [(name, parameter.detach()) for name, parameter in self._module.named_parameters()
+                  if not parameter.requires_grad]  # fmt: skip
+        self._buffers = [*self._module.named_buffers(), *frozen]
+        self._inputs, self._targets = self._inputs.to(device), self._targets.to(device)
+        if self._test is not None:
+            self._test = (self._test[0].to(device), self._test[1].to(device))
 
     def _try_out(self) -> None:
         """Compute a gradient twice; refuse what fails, and what torch's generator has a hand in."""
@@ -166,8 +175,10 @@ class TorchProblem(Problem):
             same = np.allclose(first, second, rtol=1e-2, atol=1e-4, equal_nan=True)
         if not same:
             raise AsgradError(
-                "TorchProblem: module, loss or augment draws from torch's global generator (as "
-                "dropout does) and cannot be replayed; set its p to 0, or draw from augment's rng."
+                "TorchProblem: module, loss or augment gives something else when it is computed "
+                "again, and cannot be replayed: it draws from a global generator (torch's, as "
+                "dropout does, or NumPy's) or remembers. Set dropout's p to 0, and draw from "
+                "augment's rng."
             )
 
     @property
@@ -182,13 +193,24 @@ class TorchProblem(Problem):
         return f"{kind} with {self.dim} parameters, {self.n_workers} workers"
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return all but the threads' own modules, which are made again where they are needed."""
-        return {name: value for name, value in self.__dict__.items() if name != "_local"}
+        """Return all but the threads' own modules, which are made again where they are needed.
+
+        With device "auto" all is on the CPU: it may be read where there is no other.
+        """
+        state = {name: value for name, value in self.__dict__.items() if name != "_local"}
+        if self._wanted == _AUTO and self.device.type != "cpu":
+            moved = object.__new__(type(self))
+            moved.__dict__.update(state, _module=copy.deepcopy(self._module))
+            moved._bring_to(torch.device("cpu"))
+            state = moved.__dict__
+        return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Take over what `__getstate__` returned."""
         self.__dict__.update(state)
         self._local = threading.local()
+        if self._wanted == _AUTO:
+            self._bring_to(_device(_AUTO))
 
     @cached_property
     def gains_by_threads(self) -> bool:
@@ -342,7 +364,7 @@ class TorchProblem(Problem):
         return n_right / len(self._test[1])
 
     def _checked_test(self, test: Any, inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the test rows on the device; they must be like the training rows."""
+        """Return the test rows; they must be like the training rows."""
         found, targets = _tensors(test, "test")
         if found.shape[1:] != inputs.shape[1:]:
             raise AsgradError(
@@ -354,7 +376,7 @@ class TorchProblem(Problem):
                 "TorchProblem: test must have classes as targets, one integer a row, got "
                 f"{targets.dtype} of shape {tuple(targets.shape)}; accuracy is all it is for."
             )
-        return found.to(self.device), targets.to(self.device)
+        return found, targets
 
     def _shard(self, worker: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Return a worker's rows."""
@@ -389,6 +411,13 @@ class TorchProblem(Problem):
         assert tensor is not None
         found: np.ndarray = tensor.detach().cpu().numpy()
         return found
+
+
+def _device(wanted: Any) -> torch.device:
+    """Return the device of that name in this process."""
+    if wanted == _AUTO:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(wanted)
 
 
 def _pieces(
@@ -440,4 +469,4 @@ def _tensors(data: Any, name: str) -> tuple[torch.Tensor, torch.Tensor]:
         )
     if inputs.is_floating_point() and not torch.isfinite(inputs).all():
         raise AsgradError(f"TorchProblem: the inputs of {name} must be finite.")
-    return inputs, targets
+    return inputs.cpu(), targets.cpu()

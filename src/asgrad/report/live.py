@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,6 +13,8 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 __all__ = ["live_line"]
 
+_BETWEEN = 0.1  # seconds
+
 
 @dataclass
 class _Line:
@@ -19,6 +22,7 @@ class _Line:
 
     title: str
     show: Callable[[str], None]
+    shown_at: float = -math.inf
     first_step: int = -1
     first_time: float = 0.0
     n_steps: int = 0
@@ -28,28 +32,38 @@ class _Line:
     values: str = ""
 
     def on_arrival(self, job: Any) -> None:
-        """Count a delay."""
+        """Count a delay; how many steps a resumed run has taken shows with its first."""
+        if job.read_step > self.n_steps:
+            return
         self.delay = self.n_steps - job.read_step
         self.total_delay += self.delay
         self.n_jobs += 1
 
     def on_step(self, step: int, now: float) -> None:
-        """Count a step, and show the line now and then."""
+        """Count a step."""
         if self.first_step < 0:
             self.first_step, self.first_time = step, now
         self.n_steps = step + 1
-        if step % 64 == 0:
-            speed = (step - self.first_step) / max(now - self.first_time, 1e-9)
-            mean = self.total_delay / max(self.n_jobs, 1)
-            self.show(
-                f"{self.title}: step {step}, {speed:.0f} steps/s, delay {self.delay} "
-                f"(average {mean:.1f}){self.values}"
-            )
+        self._update(now)
 
     def on_evaluation(self, step: int, now: float, loss: float, norm: float) -> None:
         """Remember the newest values."""
         self.n_steps = max(self.n_steps, step)
         self.values = f", ‖∇f‖ {norm:.2e}, loss {loss:.4g}"
+        self._update(now)
+
+    def _update(self, now: float) -> None:
+        """Show the line, unless that has just been done."""
+        if now - self.shown_at < _BETWEEN:
+            return
+        self.shown_at = now
+        speed = max(self.n_steps - 1 - self.first_step, 0) / max(now - self.first_time, 1e-9)
+        form = ".0f" if speed >= 10 else ".2g"
+        mean = self.total_delay / max(self.n_jobs, 1)
+        self.show(
+            f"{self.title}: step {self.n_steps}, {speed:{form}} steps/s, delay {self.delay} "
+            f"(average {mean:.1f}){self.values}"
+        )
 
 
 @contextmanager
