@@ -9,7 +9,9 @@ import signal
 import socket
 import sys
 import tempfile
+import threading
 import time
+import weakref
 
 import numpy as np
 import pytest
@@ -17,10 +19,14 @@ import pytest
 import asgrad as ag
 import asgrad.engines.ray
 from asgrad.engines import Ending, shared_memory
+from asgrad.engines.server import Job
+from asgrad.engines.workers import RunContext
 from asgrad.trace import Fate
 
 sys.path.insert(0, os.path.dirname(__file__))
 from fake_ray import Death, FakeRay
+
+from accounting import Account
 
 ENGINES = ["threads", "fake-ray", "ray"]
 METHODS = [
@@ -110,7 +116,11 @@ class Faulty(ag.Problem):
 def train(problem, method, engine, **options):
     """A run from ones, and the check of its books and bits."""
     start = np.ones(problem.dim)
+    account = Account(engine, problem.n_workers, options.pop("on_arrival", None))
+    options["on_arrival"] = account.on_arrival
     run = ag.train(problem, method, 0.1, engine=engine, x0=start, **options)
+    del engine.submit
+    account.check(run, resumed=options.get("resume", False))
     jobs = run.trace.jobs
     keys = set(zip(jobs.worker.tolist(), jobs.draw.tolist(), strict=True))
     assert len(keys) == run.trace.n_jobs
@@ -433,6 +443,85 @@ def test_workers_that_come_late_join(method, fake):
     workers = [int((jobs.worker[jobs.fate == Fate.APPLIED] == worker).sum()) for worker in range(3)]
     assert min(workers) > 0
     assert counts[Fate.LOST] >= 1
+
+
+def test_a_run_in_which_all_wait_for_one_that_left_waits_too(fake):
+    """For so long as `patience` says; then there are too few workers."""
+    engine, timers = ag.Ray(patience=20.0), []
+
+    def leave(step, now):
+        if step == 10:
+            engine.leave(1)
+            timers.append(threading.Timer(0.5, engine.join, [1]))
+            timers[0].start()
+
+    run, counts = train(Faulty(), ag.methods.Sync(), engine, steps=30, on_step=leave)
+    assert run.status == Ending.STEPS
+    assert counts[Fate.LOST] <= 1
+    engine = ag.Ray(patience=0.3)
+    run, _ = train(
+        Faulty(), ag.methods.Sync(), engine, steps=30,
+        on_step=lambda step, now: step == 10 and engine.leave(1),
+    )  # fmt: skip
+    assert run.status == Ending.TOO_FEW_WORKERS
+    assert 10 < run.trace.n_steps < 30
+
+
+def test_versions_that_nobody_reads_are_freed(fake):
+    """No more of them are alive at a time than jobs, and the newest."""
+    alive, most = weakref.WeakSet(), []
+    put = fake.put
+
+    def remembered(value):
+        ref = put(value)
+        if isinstance(value, np.ndarray):
+            alive.add(ref)
+        return ref
+
+    fake.put = remembered
+    train(
+        Faulty(dim=150_000), ag.methods.Pure(), ag.Ray(), steps=40,
+        on_step=lambda step, now: most.append(len(alive)),
+    )  # fmt: skip
+    assert fake.n_puts > 20
+    assert max(most) <= 3 + 2
+
+
+class Ordered(Faulty):
+    """Jobs of draw 1 end in the order of `turns`, each some time after the one before."""
+
+    def __init__(self, turns):
+        super().__init__()
+        self.turns = turns
+
+    def __deepcopy__(self, memo):
+        return self
+
+    def gradient(self, x, worker, draw=0, rng=None):
+        """x."""
+        while draw == 1 and self.turns[0] != worker:
+            time.sleep(0.001)
+        if draw == 1:
+            time.sleep(0.05)
+            self.turns.pop(0)
+        return x
+
+
+def test_all_that_is_ready_is_taken_at_once_in_order_of_arrival(fake):
+    """Not in the order of the workers, nor of the calls."""
+    problem, engine, ended = Ordered([2, 0, 1]), ag.Ray(), threading.Event()
+    engine.open(RunContext(problem, 1, "float64", 0, time.monotonic, lambda events: None, ended))
+    try:
+        jobs = [Job(row, row, 0, 1, 0.0) for row in range(3)]
+        for job in jobs:
+            assert engine.submit(job, np.ones((4, 1)))
+        while problem.turns:
+            time.sleep(0.01)
+        time.sleep(0.2)  # the last one returns
+        arrivals = engine.wait(10.0)
+        assert [arrival.job.worker for arrival in arrivals] == [2, 0, 1]
+    finally:
+        engine.close()
 
 
 def test_workers_leave_and_join(fake):

@@ -166,6 +166,65 @@ def test_other_kinds_are_refused(options, said):
         train(ag.methods.Pure(), options.pop("engine", None), steps=5, **options)
 
 
+class Waiting(ag.Problem):
+    """Its second and third evaluation last until ten further steps were taken."""
+
+    n_workers, dim = 3, 2
+
+    def __init__(self):
+        self.n_steps, self.n_evaluations, self.gained = 0, 0, []
+
+    def gradient(self, x, worker, draw=0, rng=None):
+        """x, after a millisecond."""
+        time.sleep(0.001)
+        return x
+
+    def loss(self, x):
+        """Nothing."""
+        return 0.0
+
+    def full_gradient(self, x):
+        """0 from the fourth evaluation on."""
+        self.n_evaluations += 1
+        if self.n_evaluations in (2, 3):
+            begun, limit = self.n_steps, time.monotonic() + 20.0
+            while self.n_steps < begun + 10 and time.monotonic() < limit:
+                time.sleep(0.001)
+            self.gained.append(self.n_steps - begun)
+        return np.full(2, float(self.n_evaluations < 4))
+
+    def count(self, step, now):
+        """Called at every step."""
+        self.n_steps = step + 1
+
+
+def test_the_server_steps_while_a_model_is_evaluated():
+    """An evaluation that waits for further steps gets them."""
+    problem = Waiting()
+    run = ag.train(
+        problem, ag.methods.Pure(), 0.05, target=0.5, until_time=60.0, evaluate_every=0.01,
+        on_step=problem.count,
+    )  # fmt: skip
+    assert run.status == Ending.TARGET
+    assert len(problem.gained) == 2
+    assert min(problem.gained) >= 10
+
+
+def test_evaluations_are_compiled_before_the_clock_starts(monkeypatch):
+    """A kernel that takes long to compile costs the run nothing."""
+    from asgrad.engines import evaluation
+
+    begun = []
+    start = live.Stopwatch.start
+    monkeypatch.setattr(live.Stopwatch, "start", lambda self: (begun.append("clock"), start(self)))
+    made = evaluation._evaluation
+    monkeypatch.setattr(
+        evaluation, "_evaluation", lambda *of: (begun.append("kernel"), made(*of))[1]
+    )
+    train(ag.methods.Pure(), None, steps=3)
+    assert begun.index("kernel") < len(begun) - 1 - begun[::-1].index("clock")
+
+
 def test_sleeps_are_times(refused):
     """Not a number of seconds."""
     assert "sleep must be a Times" in refused(lambda: ag.Threads(sleep=0.1))

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import asgrad as ag
+from accounting import Account
 from asgrad.engines import Ending
 from asgrad.trace import Fate
 
@@ -55,8 +56,10 @@ class Killer:
 
     def __init__(self, engine: ag.Ray, cluster, plan: list[tuple[float, str]]):
         self.engine, self.cluster, self.plan = engine, cluster, plan
+        self.account = Account(engine, 4)
         self.killed: list[int] = []
         self.steps: list[int] = []
+        self.n_lost: list[int] = []
         self.last = 0.0
         self.comers: list[threading.Timer] = []
 
@@ -65,8 +68,11 @@ class Killer:
         self.cluster.nodes.append(self.cluster.add_node(num_cpus=2, wait=False))
 
     def __call__(self, step: int, now: float) -> None:
+        if step % 200 == 0 and self.steps:  # again and again after each
+            self.n_lost.append(self.account.check_now())
         if not self.plan or now < self.plan[0][0]:
             return
+        self.n_lost.append(self.account.check_now())
         _, what = self.plan.pop(0)
         if what == "process":
             alive = [pid for pid in self.engine.pids if pid and is_alive(pid)]
@@ -96,6 +102,9 @@ def check(run: ag.Training, killer: Killer, problem: ag.Problem) -> None:
         comer.join()
     for pid in killer.killed:
         assert not is_alive(pid)
+    killer.account.check(run)
+    assert killer.n_lost == sorted(killer.n_lost)
+    assert killer.n_lost[-1] > 0
     jobs = run.trace.jobs
     counts = {fate: int((jobs.fate == fate).sum()) for fate in Fate}
     assert sum(counts.values()) == run.trace.n_jobs
@@ -114,6 +123,7 @@ def test_a_killed_process_and_a_killed_node(cluster):
 
     def end_when_all_are_back(job):
         """By then the processes of the killed node are gone."""
+        killer.account.on_arrival(job)
         if not killer.plan and job.assign_time > killer.last + 6.0:
             back.add(job.worker)
         if len(back) == 4:
@@ -152,7 +162,8 @@ def test_many_faults_at_random_moments(method, cluster):
         now += random.uniform(3.0, 8.0)
     engine = ag.Ray(restarts=50)
     killer = Killer(engine, cluster, plan)
-    run = ag.train(large(), method, 0.05, engine=engine, until_time=now + 45, on_step=killer)
+    run = ag.train(large(), method, 0.05, engine=engine, until_time=now + 45, on_step=killer,
+                   on_arrival=killer.account.on_arrival)  # fmt: skip
     assert run.status == Ending.TIME
     assert plan == []
     check(run, killer, large())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import time
@@ -63,6 +64,36 @@ def test_the_models_of_all_checkpoints_are_verified(method, tmp_path):
     other = TrainConfig.read(None, {**said, "batch": 7}).build_problem()
     with pytest.raises(ag.AsgradError, match=f"the model at step {before[1]} differs"):
         stored.verify(other)
+
+
+def test_what_no_replay_proves_is_verified_too(tmp_path):
+    """The trace's header, the evaluations, and the models of checkpoints that are gone."""
+    config = TrainConfig.read(None, {"workers": 2, "steps": 20, "out": str(tmp_path / "run")})
+    problem = config.build_problem()
+    save_training(run_training(config, problem), config)
+    run = tmp_path / "run"
+    shutil.rmtree(run / "checkpoints")
+    assert StoredTraining.load(run).verify(problem) == [0, 20]
+    header = run / "trace" / "header.json"
+    for file, changed in (
+        (header, header.read_bytes().replace(b'"pure"', b'"sync"')),
+        (run / "metrics.parquet", (run / "metrics.parquet").read_bytes().replace(b"loss", b"lost")),
+    ):
+        whole = file.read_bytes()
+        assert whole != changed
+        file.write_bytes(changed)
+        with pytest.raises(ag.AsgradError, match=f"{file.name} is not what the run wrote"):
+            StoredTraining.load(run).verify(problem)
+        file.write_bytes(whole)
+    facts = json.loads((run / "run.json").read_text())
+    facts["digests"]["0"] = facts["digests"]["20"]
+    (run / "run.json").write_text(json.dumps(facts))
+    with pytest.raises(ag.AsgradError, match="the model at step 0 differs"):
+        StoredTraining.load(run).verify(problem)
+    del facts["digests"]
+    (run / "run.json").write_text(json.dumps(facts))
+    with pytest.raises(ag.AsgradError, match=r"damaged: run\.json"):
+        StoredTraining.load(run)
 
 
 @pytest.mark.parametrize("which", [0, 1])
