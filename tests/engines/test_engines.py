@@ -231,7 +231,7 @@ class Broken(Faulty):
 def test_a_gradient_that_always_raises_ends_the_run_before_it_begins(engine):
     """As the gradient's own error, or in one line where it comes from another process."""
     with pytest.raises((RuntimeError, ag.AsgradError), match="no such column") as caught:
-        train(Broken(), ag.methods.Pure(), engine(), steps=5)
+        train(Broken(), ag.methods.Pure(), engine(restarts=0), steps=5)
     if engine is ag.Ray:
         assert str(caught.value) == "Ray: no worker could start: RuntimeError: no such column"
 
