@@ -16,6 +16,7 @@ import pandas as pd
 import pytest
 
 import asgrad as ag
+from asgrad.cli import main
 
 SMALL = ["--workers", "3", "--until-time", "60", "--seeds", "1", "--stepsizes", "0.05,0.2"]
 
@@ -34,6 +35,25 @@ def refused(*arguments: str, **options) -> str:
     assert len(lines) == 1, run.stderr
     assert lines[0].startswith("asgrad: ")
     return lines[0]
+
+
+@pytest.fixture
+def refused_here(capsys, monkeypatch, tmp_path):
+    """As `refused`, in this process: a start takes seconds."""
+
+    def refused_here(*arguments: str) -> str:
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "argv", ["asgrad", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        errors = capsys.readouterr().err
+        assert ended.value.code == 2, errors
+        lines = errors.strip().splitlines()
+        assert len(lines) == 1, errors
+        assert lines[0].startswith("asgrad: ")
+        return lines[0]
+
+    return refused_here
 
 
 @pytest.fixture(scope="module")
@@ -208,9 +228,9 @@ def test_libsvm_file_is_compared(tmp_path):
         (["simulate", "pure", "--steps", "-1"], "steps must be an integer >= 0"),
     ],
 )
-def test_wrong_input_is_one_line_and_exit_code_2(arguments, said, tmp_path):
+def test_wrong_input_is_one_line_and_exit_code_2(arguments, said, refused_here, tmp_path):
     """Each wrong input is answered by one clear line, and nothing is written."""
-    assert said in refused(*arguments, cwd=tmp_path)
+    assert said in refused_here(*arguments)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -302,9 +322,9 @@ def test_an_interrupted_profile_does_not_replace_a_whole_one(tmp_path):
         ["train", "--resume", ""],
     ],
 )
-def test_paths_without_a_name_hold_no_run(arguments, tmp_path):
+def test_paths_without_a_name_hold_no_run(arguments, refused_here):
     """One line, whatever the path."""
-    text = refused(*arguments, cwd=tmp_path)
+    text = refused_here(*arguments)
     assert any(said in text for said in ("no run", "no training run", "is not a trace", "no trace"))
 
 
