@@ -42,6 +42,8 @@ def test_the_line_of_a_resumed_run_counts_from_where_it_goes_on():
     """Jobs whose delay cannot be told yet are not counted."""
     shown = []
     line = _Line("pure", shown.append)
+    line.on_evaluation(3000, 599.0, 2.0, 1.0)
+    assert "step 3000, 0 steps/s" in shown[-1]
     for step in range(3000, 3100):
         line.on_arrival(SimpleNamespace(read_step=step - 2))
         line.on_step(step, step / 5)

@@ -57,7 +57,8 @@ class _Line:
         if now - self.shown_at < _BETWEEN:
             return
         self.shown_at = now
-        speed = max(self.n_steps - 1 - self.first_step, 0) / max(now - self.first_time, 1e-9)
+        begun = self.first_step >= 0  # a resumed run is evaluated before its first step
+        speed = (self.n_steps - 1 - self.first_step) / max(now - self.first_time, 1e-9) * begun
         form = ".0f" if speed >= 10 else ".2g"
         mean = self.total_delay / max(self.n_jobs, 1)
         self.show(
