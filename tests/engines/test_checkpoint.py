@@ -239,23 +239,28 @@ def test_what_is_refused(tmp_path):
             ag.Checkpoints(**{"folder": tmp_path, **options})
 
 
-def test_a_run_goes_on_with_its_own_data_only(tmp_path):
-    """Other data of the same size would lead to other bits: f and its gradient at x_0 tell."""
+def test_a_run_goes_on_with_its_own_problem_and_start_only(tmp_path):
+    """What f and its gradient at x_0 do not show would lead to other bits as well."""
     rows, labels = np.random.default_rng(0).normal(size=(60, 4)), np.arange(60) % 2 * 2 - 1.0
     same, other = rows.copy(), rows.copy()
-    other[7] += 1e-3
+    other[7, 2] = np.nextafter(other[7, 2], 1.0)
     options = {"steps": 20, "checkpoints": ag.Checkpoints(tmp_path / "kept")}
     pure = ag.methods.Pure()
 
-    def problem(rows):
-        return ag.problems.Logistic((rows, labels), n_workers=2, split="shuffled", batch=4)
+    def problem(rows, **changed):
+        said = {"n_workers": 2, "split": "shuffled", "batch": 4, "strength": 0.1, **changed}
+        return ag.problems.Logistic((rows, labels), **said)
 
     ag.train(problem(rows), pure, 0.1, **options)
     options |= {"steps": 30, "resume": True}
-    with pytest.raises(ag.AsgradError, match="must have the same data, and the same start"):
-        ag.train(problem(other), pure, 0.1, **options)
-    with pytest.raises(ag.AsgradError, match="must have the same data, and the same start"):
-        ag.train(problem(rows), pure, 0.1, x0=np.ones(4), **options)
+    for changed, start, said in (
+        (problem(other), None, "other data"),
+        (problem(rows, batch=None), None, "batch = 4, this one has 0"),
+        (problem(rows, strength=0.2), None, "strength = 0.1, this one has 0.2"),
+        (problem(rows), np.full(4, 1e-12), "another x0"),
+    ):
+        with pytest.raises(ag.AsgradError, match=f"of a run with {said}"):
+            ag.train(changed, pure, 0.1, x0=start, **options)
     assert ag.train(problem(same), pure, 0.1, **options).trace.n_steps == 30
 
 

@@ -26,8 +26,10 @@ from asgrad.problems.base import Packed, Problem
 from asgrad.stepsizes import Constant, Stepsize
 from asgrad.transforms import Identity, Transform
 
-__all__ = ["Arithmetic"]
+__all__ = ["ARITHMETIC", "Arithmetic"]
 
+ARITHMETIC = 1
+"""Raised whenever the same trace and problem give other bits than before, from whatever change."""
 _MEMORY = ("table", "table_sum", "table_weights", "transform_memory", "optimizer_memory")
 _NO_INDICES = np.zeros(1, np.int32)
 _NO_LAYOUT = np.zeros(1, np.int64)

@@ -21,6 +21,7 @@ import numpy as np
 
 from asgrad.errors import AsgradError, KindError, check_integer, check_positive, shown
 from asgrad.files import Kind, need_safetensors, new_folder, read_arrays, write_arrays, write_text
+from asgrad.problems.fingerprint import difference
 
 __all__ = [
     "Checkpoints",
@@ -32,7 +33,7 @@ __all__ = [
 ]
 
 _STATE, _FACTS, _PREFIX = "state.safetensors", "checkpoint.json", "step-"
-_KIND, _VERSION = "asgrad checkpoint", 2
+_KIND, _VERSION = "asgrad checkpoint", 3
 
 
 def _is_checkpoint(path: Path) -> bool:
@@ -193,14 +194,18 @@ def load_newest(
             with suppress(OSError):
                 path.rename(path.with_name(f"damaged-{path.name}"))
             continue
-        for name, value in (settings or {}).items():
-            if head["settings"].get(name) != value:
-                raise AsgradError(
-                    f"{path} is of a run with {name} = {head['settings'].get(name)}, "
-                    f"this one has {value}; a resumed run must have the same."
-                )
+        if settings is not None:
+            _check_same(path, head["settings"], settings)
         return state, head["facts"]
     raise AsgradError(f"every checkpoint in {folder} is damaged; the run cannot be resumed.")
+
+
+def _check_same(path: Path, then: dict[str, Any], now: dict[str, Any]) -> None:
+    """Refuse a checkpoint of a run with other settings, or of another problem."""
+    problems = then["problem"], now["problem"]
+    text = difference(*problems) or difference({**then, "problem": 0}, {**now, "problem": 0})
+    if text:
+        raise AsgradError(f"{path} is of a run with {text}; a resumed run must have the same.")
 
 
 def load_checkpoint(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:

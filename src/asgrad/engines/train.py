@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from asgrad.engines.arithmetic import Arithmetic
+from asgrad.engines.arithmetic import ARITHMETIC, Arithmetic
 from asgrad.engines.checkpoint import Checkpoints, Keeper, list_checkpoints, load_newest
 from asgrad.engines.evaluation import Evaluation, Evaluator, check_beginning
 from asgrad.engines.live import Bounds, Ending, Facts, Live, Stopwatch, ctrl_c_ends
@@ -22,6 +22,7 @@ from asgrad.files import need_safetensors
 from asgrad.methods.base import Method
 from asgrad.optimizers import SGD, Optimizer
 from asgrad.problems.base import Problem, check_problem
+from asgrad.problems.fingerprint import fingerprint, hashed
 from asgrad.registry import label
 from asgrad.stepsizes import Constant, Stepsize
 from asgrad.streams import Purpose, stream_key
@@ -49,6 +50,8 @@ class Training:
         What went wrong with jobs that were lost, at most the first hundred.
     n_refused : int
         Gradients refused because they held NaN or infinity.
+    settings : dict
+        What the numbers follow from, by name, as checkpoints have it.
     """
 
     trace: Trace
@@ -62,6 +65,7 @@ class Training:
     accuracy: np.ndarray
     failures: list[str] = field(default_factory=list)
     n_refused: int = 0
+    settings: dict[str, Any] = field(default_factory=dict)
 
 
 def train(
@@ -172,14 +176,15 @@ def train(
     server = Server(method, opening, problem.n_workers, numbers)
     settings = {
         "method": method.label,
-        "n_workers": problem.n_workers,
-        "dim": problem.dim,
         "dtype": dtype,
         "seed": seed,
         "stepsize": float(stepsize),
         "method_stepsize": label(method_stepsize),
         "transform": label(transform),
         "optimizer": label(optimizer),
+        "arithmetic": ARITHMETIC,
+        "x0": hashed([start]),
+        "problem": fingerprint(problem) if checkpoints is not None else {},
     }
     facts, done, digests = Facts(0.0, 0, 0, [], []), list[Evaluation](), dict[str, str]()
     if resume:
@@ -237,6 +242,7 @@ def train(
         accuracy=accuracy,
         failures=facts.failures,
         n_refused=facts.n_refused,
+        settings=settings,
     )
 
 

@@ -53,6 +53,7 @@ from asgrad.files import (
 from asgrad.methods import Pure
 from asgrad.optimizers import Optimizer
 from asgrad.problems import Problem
+from asgrad.problems.fingerprint import difference, fingerprint
 from asgrad.registry import build
 from asgrad.report.tensorboard import logged
 from asgrad.stepsizes import Stepsize
@@ -109,7 +110,7 @@ class StoredTraining:
         try:
             facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
             stepsize = float(facts["stepsize"])
-            if not {"status", "n_refused", "digests", "written"} <= facts.keys():
+            if not {"status", "n_refused", "problem", "digests", "written"} <= facts.keys():
                 raise ValueError("it is not whole")
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise AsgradError(f"run {folder} is damaged: {FACTS}: {error}.") from error
@@ -152,8 +153,13 @@ class StoredTraining:
         Raises
         ------
         AsgradError
-            If a bit differs.
+            If the problem is another one, or a bit differs.
         """
+        if text := difference(self.facts["problem"], fingerprint(problem)):
+            raise AsgradError(
+                f"verify: {self.folder} is of a run with {text}; it is verified with its own "
+                "problem only."
+            )
         for name, found in self.facts["written"].items():
             if _file_digest(self.folder / name) != found:
                 raise AsgradError(f"verify: {self.folder / name} is not what the run wrote.")
@@ -335,6 +341,7 @@ def save_training(training: Training, config: TrainConfig) -> Path:
             "stepsize": training.stepsize,
             "failures": training.failures,
             "n_refused": training.n_refused,
+            "problem": training.settings["problem"],
             "digests": _digests(beside / CHECKPOINTS),
             "written": {name: _file_digest(folder / name) for name in _WRITTEN},
         }

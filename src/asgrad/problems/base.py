@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -110,6 +111,21 @@ class Problem(ABC):
         """L, a smoothness constant of every f_i; NaN where it is not known."""
         return float("nan")
 
+    def parts(self) -> dict[str, Any]:
+        """Return, by name, what the numbers follow from beside size and start.
+
+        `asgrad.problems.fingerprint` compares what is a number, a text, an array or several arrays,
+        when a run goes on. By default: all attributes that are numbers or arrays. Texts may be
+        names of files, which change without the data.
+        """
+        found = vars(self) if hasattr(self, "__dict__") else {}
+        return {
+            name: part
+            for name, part in found.items()
+            if not isinstance(part, str)
+            and not isinstance(getattr(type(self), name, None), cached_property)
+        }
+
     @property
     def gains_by_threads(self) -> bool:
         """Whether a replay of many lanes is faster on several threads than in one."""
@@ -186,6 +202,10 @@ class CompiledProblem(Problem):
 
     A subclass gives `pack`, `workspace` and `kernels`; the methods for one model follow from them.
     """
+
+    def parts(self) -> dict[str, Any]:
+        """Return nothing: what the kernels read is compared itself. A subclass names settings."""
+        return {}
 
     def gradient(
         self, x: np.ndarray, worker: int, draw: int = 0, rng: Any = None, *, key: int = 0

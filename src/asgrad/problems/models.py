@@ -94,6 +94,15 @@ class LinearModel(CompiledProblem):
         )
         return self._loss_curvature * largest + _CURVATURE[self.regularizer] * self.strength
 
+    def parts(self) -> dict[str, Any]:
+        """Return the settings of which a change is to be named."""
+        return {
+            "batch": self.batch,
+            "regularizer": self.regularizer,
+            "strength": self.strength,
+            "split": (self.shards.order, self.shards.bounds),
+        }
+
     def pack(self, dtype: Any) -> Packed:
         """Return the data that the kernels read, with floats of `dtype`."""
         rows = self.features

@@ -167,6 +167,10 @@ class _Quadratic(CompiledProblem):
     vectors: np.ndarray
     """float64 of shape (1, dim) or (n_workers, dim): b, or every b_i."""
 
+    def parts(self) -> dict[str, Any]:
+        """Return the settings of which a change is to be named."""
+        return {"noise": self.noise}
+
     def pack(self, dtype: Any) -> Packed:
         """Return the data that the kernels read, with floats of `dtype`."""
         vectors = self.vectors

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -180,6 +181,22 @@ class TorchProblem(Problem):
                 "dropout does, or NumPy's) or remembers. Set dropout's p to 0, and draw from "
                 "augment's rng."
             )
+
+    def parts(self) -> dict[str, Any]:
+        """Return what the numbers follow from; of functions no more than their names is known."""
+        modules = [module.training for module in self._module.modules()]
+        frozen = [*self._buffers, *self._module.named_parameters()]
+        return {
+            "batch": self.batch,
+            "loss": _function_name(self._loss),
+            "augment": _function_name(self._augment),
+            "module": np.frombuffer(_without_addresses(f"{self._module!r}").encode(), np.uint8),
+            "training": np.array(modules),
+            "parameters": [_bytes_of(tensor) for _, tensor in frozen],
+            "split": np.asarray(self._bounds),
+            "data": (_bytes_of(self._inputs), _bytes_of(self._targets)),
+            "test": None if self._test is None else tuple(map(_bytes_of, self._test)),
+        }
 
     @property
     def x0(self) -> np.ndarray:
@@ -418,6 +435,26 @@ def _device(wanted: Any) -> torch.device:
     if wanted == _AUTO:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return torch.device(wanted)
+
+
+def _function_name(function: Any) -> str:
+    """Return a function's name with its module; what a loss that is a module says of itself."""
+    if function is None or isinstance(function, torch.nn.Module):
+        return _without_addresses(str(function))
+    named = function if hasattr(function, "__qualname__") else type(function)
+    return f"{named.__module__}.{named.__qualname__}"
+
+
+def _without_addresses(text: str) -> str:
+    """Return what objects say of themselves without where they lie in memory."""
+    return re.sub(r" at 0x[0-9a-fA-F]+", "", text)
+
+
+def _bytes_of(tensor: torch.Tensor) -> np.ndarray:
+    """Return the bytes of a tensor: NumPy does not know all of torch's types."""
+    flat = tensor.detach().cpu().contiguous().reshape(-1)
+    found: np.ndarray = flat.view(torch.uint8).numpy()
+    return found
 
 
 def _pieces(
