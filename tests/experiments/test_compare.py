@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import dataclasses
 import os
 import threading
 
@@ -11,9 +11,8 @@ import pandas as pd
 import pytest
 
 import asgrad as ag
-from asgrad.experiments import comparison as comparison_module
-from asgrad.experiments.grid import choose
-from asgrad.experiments.run import load, to_toml
+from asgrad.experiments import work as work_module
+from asgrad.experiments.config import to_toml
 
 
 @pytest.fixture(scope="module")
@@ -38,22 +37,22 @@ def found(problem):
     )
 
 
-def test_choice_takes_the_best_median_among_stepsizes_that_no_seed_diverged_at():
-    """The rule by hand: medians 3, 1, 0.5, but one seed diverged at the third stepsize."""
-    norms = np.array([[3.0, 9.0, 0.5], [3.0, 1.0, np.nan], [3.0, 1.0, 0.5]])
-    diverged = np.isnan(norms)
-    assert choose(np.array([0.1, 0.2, 0.4]), norms, diverged) == 1
-    assert choose(np.array([0.1]), norms[:, 2:], diverged[:, 2:]) is None
-
-
 def test_every_cell_is_a_replay_of_its_own(problem, found):
-    """A cell's numbers are those of simulating and replaying that method, seed and stepsize."""
+    """A cell's numbers are those of simulating and replaying that method, seed and stepsize, looked
+    at every ten seconds; the last four looks of twenty count."""
     cell = next(c for c in found.cells if (c.method, c.seed, c.stepsize) == ("pure", 1, 0.2))
     trace = ag.simulate(ag.methods.Pure(), ag.times.Normal(), n_workers=3, until_time=200, seed=1)
-    result = ag.replay(trace, problem, 0.2, evaluations=20)
-    assert cell.gradient_norm == result.gradient_norm[-1, 0]
-    assert cell.loss == result.loss[-1, 0]
+    result = ag.replay(trace, problem, 0.2, evaluations=trace.n_steps)  # every model
+    there = [int((trace.step_times <= 10.0 * k).sum()) for k in range(21)]
+    norms = result.gradient_norm[there, 0]
+    assert cell.gradient_norm == np.median(norms[-4:])
+    assert cell.loss == np.median(result.loss[there, 0][-4:])
     assert (cell.n_steps, cell.tau_max) == (trace.n_steps, trace.summary.tau_max)
+    kept = found.results["", "pure", 1]
+    lane = kept.stepsizes.tolist().index(0.2)
+    np.testing.assert_array_equal(kept.gradient_norm[:, lane], norms)
+    np.testing.assert_array_equal(kept.times, np.linspace(0, 200, 21))
+    np.testing.assert_array_equal(kept.steps, there)
 
 
 def test_diverged_stepsizes_are_said_and_not_chosen(found):
@@ -75,47 +74,58 @@ def test_grid_is_whole_and_one_stepsize_a_method_is_chosen(found):
 
 
 def test_default_target_is_what_tuned_sync_reaches(found):
-    """Time to target refers to 1.25 times the final gradient norm of tuned synchronous SGD."""
+    """Time to target refers to 1.25 times the gradient norm that tuned synchronous SGD ends at."""
     chosen = [c.gradient_norm for c in found.cells if c.method == "sync" and c.chosen]
-    assert found.target == 1.25 * np.median(chosen)
+    (panel,) = found.panels
+    assert panel.targets == [1.25 * np.median(chosen)]
     for cell in found.cells:
-        if cell.chosen and np.isfinite(cell.time_to_target):
-            result = found.results[cell.method, cell.seed]
+        if cell.chosen and np.isfinite(cell.times_to_target[0]):
+            result = found.results["", cell.method, cell.seed]
             lane = int(np.flatnonzero(result.stepsizes == cell.stepsize)[0])
-            before = result.times < cell.time_to_target
-            assert (result.gradient_norm[before, lane] > found.target).all()
+            met = result.gradient_norm[:, lane] <= panel.targets[0]
+            first = int(np.flatnonzero(met)[0])
+            trace = found.traces[cell.method, cell.seed]
+            assert cell.times_to_target[0] == trace.step_times[result.steps[first] - 1]
 
 
-def test_saved_run_is_whole_and_can_be_shown(found, tmp_path):
+def test_saved_run_is_whole_and_can_be_loaded(found, tmp_path):
     """The folder holds grid, metrics, traces and figures; what is loaded is what was found."""
-    folder = found.save(tmp_path / "deep" / "run", {"methods": ["a"], "steps": None, "seeds": 3})
+    folder = found.save(tmp_path / "deep" / "run")
     results = pd.read_parquet(folder / "results.parquet")
     assert len(results) == 27
     assert results.chosen.sum() == 9
     metrics = pd.read_parquet(folder / "metrics.parquet")
     assert len(metrics) == 3 * 3 * 3 * 21
-    facts = json.loads((folder / "run.json").read_text())
-    assert "median" in facts["rule"]
-    assert facts["complete"]
-    for name in ("gradient_norm", "delays", "gantt"):
+    marked = metrics[metrics.chosen].groupby(["method", "time"])
+    assert (marked.seed.nunique() == 3).all()  # at common times: ready to plot
+    assert len(marked) == 3 * 21
+    for name in ("convergence", "delays", "gantt"):
         assert (folder / "figures" / f"{name}.png").stat().st_size > 10_000
-    for (method, seed), trace in found.traces.items():
-        saved = [p for p in (folder / "traces").iterdir() if p.name.endswith(f"seed{seed}")]
-        assert any(ag.Trace.load(path).equals(trace) for path in saved), method
-    stored = load(folder)
+    stored = ag.Comparison.load(folder)
     assert repr(stored.lines) == repr(found.lines)  # NaN accuracies are equal as text
+    assert str(stored) == str(found)
+    assert stored.complete
+    assert dict(stored.traces).keys() == found.traces.keys()
+    assert all(stored.traces[key].equals(trace) for key, trace in found.traces.items())
+    assert stored.results.keys() == found.results.keys()
+    for key, result in found.results.items():
+        for name in ("steps", "times", "gradients", "loss", "gradient_norm", "stepsizes", "status"):
+            np.testing.assert_array_equal(getattr(stored.results[key], name), getattr(result, name))
     assert [p.name for p in folder.parent.iterdir()] == ["run"]
 
 
-def test_saving_replaces_a_run_and_nothing_else(found, tmp_path):
-    """A run is replaced; a folder that is no run is left as it is."""
+def test_saving_overwrites_only_when_told_and_only_a_run(found, tmp_path, refused):
+    """A finished run is refused, or replaced; a folder that is no run is left as it is."""
     found.save(tmp_path / "run")
-    found.save(tmp_path / "run")
+    before = (tmp_path / "run" / "run.json").stat().st_ino
+    assert "overwrite=True" in refused(lambda: found.save(tmp_path / "run"))
+    assert (tmp_path / "run" / "run.json").stat().st_ino == before
+    found.save(tmp_path / "run", overwrite=True)
+    assert (tmp_path / "run" / "run.json").stat().st_ino != before
     mine = tmp_path / "mine"
     mine.mkdir()
     (mine / "thesis.tex").write_text("years of work")
-    with pytest.raises(ag.AsgradError, match="is no run of asgrad"):
-        found.save(mine)
+    assert "is no run of asgrad" in refused(lambda: found.save(mine, overwrite=True))
     assert (mine / "thesis.tex").read_text() == "years of work"
 
 
@@ -136,22 +146,25 @@ def test_damaged_run_is_refused(found, tmp_path):
     folder = found.save(tmp_path / "run")
     (folder / "results.parquet").write_bytes(b"PAR1 nonsense")
     with pytest.raises(ag.AsgradError, match="is damaged"):
-        load(folder)
+        ag.Comparison.load(folder)
     (folder / "results.parquet").unlink()
+    with pytest.raises(ag.AsgradError, match="no finished comparison of asgrad"):
+        ag.Comparison.load(folder)
+    (folder / "run.json").unlink()
     with pytest.raises(ag.AsgradError, match="no run of asgrad"):
-        load(folder)
+        ag.Comparison.load(folder)
 
 
 def test_interruption_keeps_what_is_finished(problem, monkeypatch):
     """Ctrl-C once sync is finished and pure is not: sync is there, the comparison not complete."""
-    real_replay, real_wait = comparison_module.replay, comparison_module.wait
+    real_replay, real_wait = work_module.replay, work_module.wait
     interrupted = threading.Event()
     finished = []
 
     def replay(trace, *arguments, **options):
         if trace.header.method == "pure":
             interrupted.wait(20)
-            raise comparison_module.Interrupted
+            raise work_module.Interrupted
         finished.append(real_replay(trace, *arguments, **options))
         return finished[-1]
 
@@ -161,8 +174,8 @@ def test_interruption_keeps_what_is_finished(problem, monkeypatch):
             raise KeyboardInterrupt
         return real_wait(pending, timeout=0.01, **options)
 
-    monkeypatch.setattr(comparison_module, "replay", replay)
-    monkeypatch.setattr(comparison_module, "wait", wait)
+    monkeypatch.setattr(work_module, "replay", replay)
+    monkeypatch.setattr(work_module, "wait", wait)
     found = ag.compare(
         problem, ag.times.Linear(), ["sync", "pure"], stepsizes=[0.1, 0.2, 0.3, 0.4],
         seeds=1, until_time=100, threads=2,
@@ -170,6 +183,125 @@ def test_interruption_keeps_what_is_finished(problem, monkeypatch):
     assert not found.complete
     assert {line.method for line in found.lines} == {"sync"}
     assert len(found.cells) == 4
+    assert set(found.traces) == {("sync", 0)}
+
+
+def test_a_grid_grows_where_its_best_lies_at_the_edge(problem):
+    """Exact gradients of f = x²/2: every doubling up to γ = 1 is better, 2 stands still.
+
+    From 1/16, 1/8 the grid grows by 1/4, 1/2, then 1 and 2, of which 1 is best; with room for two
+    only it stops at 1/2, which is its edge.
+    """
+    exact = ag.problems.Quadratic(np.ones(2), n_workers=2, noise=0.0)
+    asked = {"stepsizes": [1 / 16, 1 / 8], "seeds": 1, "steps": 12}
+    (line,) = ag.compare(exact, "fixed", "sync", widen=6, **asked).lines
+    assert (line.stepsize, line.edge) == (1.0, "")
+    found = ag.compare(exact, "fixed", "sync", widen=2, **asked)
+    assert found.results["", "sync", 0].stepsizes.tolist() == [1 / 16, 1 / 8, 1 / 4, 1 / 2]
+    assert (found.lines[0].stepsize, found.lines[0].edge) == (0.5, "largest")
+    (line,) = ag.compare(exact, "fixed", "sync", **asked).lines  # stepsizes given: not at all
+    assert (line.stepsize, line.edge) == (1 / 8, "largest")
+    down = ag.compare(exact, "fixed", "sync", widen=3, **{**asked, "stepsizes": [4.0, 8.0]})
+    assert down.lines[0].stepsize == 1.0  # 4 and 8 only harm, 2 stands still
+
+
+def test_a_method_that_no_stepsize_helps_is_said_to_be_so():
+    """Started at the optimum of a noisy problem every step does harm: no growth, no target."""
+
+    class Done(ag.problems.Quadratic):
+        """Starts where f is least."""
+
+        @property
+        def x0(self):
+            """Of f = ‖x‖²/2 − b·x."""
+            return self.vectors.mean(axis=0)
+
+    noisy = Done(np.ones(2), n_workers=2, noise=1.0)
+    found = ag.compare(noisy, "fixed", ["sync", "pure"], seeds=1, until_time=20)
+    assert [line.helps for line in found.lines] == [False, False]
+    assert found.panels[0].start["gradient_norm"] < 1e-15
+    assert found.panels[0].targets == []
+    sizes = {result.stepsizes.size for result in found.results.values()}
+    assert max(sizes) == 8 + 6  # smaller ones were tried
+    text = str(found)
+    assert "No stepsize helps: " in text
+    assert "there is no target" in text
+    assert text.splitlines()[1].startswith("(start)")
+
+
+def test_several_problems_stand_side_by_side(problem):
+    """The same traces serve both; every panel has its own L, start, target and choice."""
+    other = ag.problems.Quadratic(np.linspace(0.2, 2.0, 6), n_workers=3, noise=0.05)
+    asked = {"seeds": 2, "until_time": 60, "evaluations": 10}
+    both = ag.compare({"one": problem, "two": other}, "linear", ["sync", "pure"], **asked)
+    for name, alone in (("one", problem), ("two", other)):
+        single = ag.compare(alone, "linear", ["sync", "pure"], **asked)
+        mine = [dataclasses.replace(c, panel="") for c in both.cells if c.panel == name]
+        assert repr(mine) == repr(single.cells)
+    assert [panel.name for panel in both.panels] == ["one", "two"]
+    assert list(both.traces) == [(m, s) for m in ("sync", "pure") for s in (0, 1)]
+    assert "one: " in str(both)
+    assert "<caption>two</caption>" in both._repr_html_()
+    uneven = ag.problems.Quadratic(np.ones(2), n_workers=2)
+    with pytest.raises(ag.AsgradError, match="the same number of workers"):
+        ag.compare({"one": problem, "two": uneven}, "linear", ["sync"], **asked)
+
+
+def test_the_time_to_a_target_can_decide(problem):
+    """By hand from the curves: least median time, over all stepsizes, of the first target."""
+    found = ag.compare(
+        problem, "linear", ["pure"], stepsizes=[0.02, 0.1, 0.5], seeds=3, until_time=100,
+        best="time_to_target", target=[0.9, 1.5],
+    )  # fmt: skip
+    assert found.panels[0].targets == [1.5, 0.9]  # the easiest first
+    times = np.array([[c.times_to_target[0] for c in found.cells if c.seed == s] for s in range(3)])
+    medians = np.median(times, axis=0)
+    best = int(np.argmin(medians))
+    (line,) = found.lines
+    assert line.stepsize == [0.02, 0.1, 0.5][best]
+    column = times[:, best]
+    assert line.times_to_target[0] == (medians[best], column.min(), column.max())
+
+
+def test_a_network_is_tuned_by_its_loss(problem):
+    """A problem whose natural measure is the loss: here the two measures disagree, made so."""
+
+    class Dead(type(problem)):
+        """Its gradient norm says nothing."""
+
+        measure = "loss"
+
+    twin = Dead(np.linspace(0.1, 1.0, 6), n_workers=3, heterogeneity=1.0, noise=0.05)
+    asked = {"stepsizes": [0.02, 0.2], "seeds": 1, "until_time": 50}
+    found = ag.compare(twin, "linear", ["sync"], **asked)
+    assert (found.rule.best, found.rule.measure) == ("loss", "loss")
+    assert ag.compare(twin, "linear", "sync", best="gradient_norm", **asked).rule.best == (
+        "gradient_norm"
+    )
+    with pytest.raises(ag.AsgradError, match="its accuracy is not defined"):
+        ag.compare(twin, "linear", "sync", best="accuracy", **asked)
+
+
+def test_methods_hold_their_model_between_steps(problem):
+    """Sync steps at 3, 6 and 9 s; looked at every second its curve is a staircase up to 10 s."""
+    found = ag.compare(
+        problem, "linear", "sync", stepsizes=[0.1], seeds=1, until_time=10, evaluations=10
+    )
+    result = found.results["", "sync", 0]
+    assert result.steps.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3]
+    assert result.times.tolist() == list(range(11))
+    assert len(set(result.loss[:, 0])) == 4
+
+
+def test_representations_are_short_and_frames_tidy(found):
+    """One line for a console; for pandas a row a seed and evaluation."""
+    assert len(repr(found)) < 200
+    assert "3 methods over 3 seeds; best" in repr(found)
+    frame = found.to_frame()
+    assert len(frame) == 3 * 3 * 3 * 21
+    assert {"method", "seed", "stepsize", "time", "step", "gradient_norm", "chosen"} <= {*frame}
+    figure = found.plot()
+    assert len(figure.axes) == 2
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 
 import asgrad as ag
-from asgrad.experiments import comparison
-from asgrad.experiments.config import ProblemConfig, TrainConfig
-from asgrad.experiments.run import to_toml
+from asgrad.experiments import question
+from asgrad.experiments.config import ProblemConfig, TrainConfig, to_toml
 from asgrad.experiments.training import StoredTraining, engine_of, run_training, save_training
 
 _NO_TORCH = """
@@ -104,7 +103,7 @@ def test_a_network_needs_a_stepsize(refused, monkeypatch):
     config = TrainConfig.read(None, {"problem": "mlp", "workers": 2})
     problem = config.build_problem()
     assert "give --stepsize" in refused(lambda: run_training(config, problem))
-    monkeypatch.setattr(comparison, "simulate", None)  # is not called
+    monkeypatch.setattr(question, "simulate", None)  # is not called
     times, methods = ag.times.Linear(), ["sync", "pure+koloskova"]
     assert "give the stepsizes" in refused(lambda: ag.compare(problem, times, methods, steps=9))
     text = refused(lambda: ag.compare(problem, times, methods, steps=9, stepsizes=[0.1]))

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import math
+from io import StringIO
+from types import SimpleNamespace
 
-from asgrad.experiments.grid import Line
-from asgrad.report import table_text
+from rich.console import Console
+
+from asgrad.experiments.choice import MEASURES, Rule
+from asgrad.experiments.grid import Line, Panel
+from asgrad.report import print_comparison, table_html, table_text
 
 NAN, NEVER = math.nan, math.inf
 
@@ -13,54 +18,96 @@ NAN, NEVER = math.nan, math.inf
 def line(method: str, **changes) -> Line:
     """A line with plain numbers."""
     values = {
-        "method": method, "stepsize": 0.5, "at_edge": False, "n_steps": 10.0,
-        "time_to_target": 123.4, "gradient_norm": 0.25, "loss": 1.5, "accuracy": 0.875,
-        "n_computed": 40.0, "wasted": 0.125, "tau_avg": 2.25, "tau_max": 7.0,
+        "panel": "", "method": method, "stepsize": 0.5, "edge": "", "helps": True, "n_steps": 10.0,
+        "times_to_target": [(123.4, 123.4, 123.4)], "gradient_norm": 0.25, "loss": 1.5,
+        "test_loss": NAN, "accuracy": 0.875, "n_computed": 40.0, "wasted": 0.125, "tau_avg": 2.25,
+        "tau_max": 7.0,
     }  # fmt: skip
     return Line(**{**values, **changes})
 
 
-def test_best_first_and_diverged_last():
-    """Sorted by final gradient norm; a method that diverged everywhere stands last."""
-    lines = [
-        line("gone", stepsize=NAN, gradient_norm=NAN, loss=NAN, accuracy=NAN, time_to_target=NEVER),
-        line("worse", gradient_norm=0.5, at_edge=True),
-        line("better", gradient_norm=0.125, time_to_target=1.234, accuracy=NAN),
-    ]
-    rows = table_text(lines, 0.3, 4.0).splitlines()
-    assert "time to ‖∇f‖≤0.3" in rows[0]
-    assert "stepsize·L" in rows[0]
-    assert [row.split()[0] for row in rows[1:4]] == ["better", "worse", "gone"]
-    shown = [" ".join(row.split()[1:]) for row in rows[1:4]]
-    assert shown[0] == "2 10 1.23 s 1.25e-01 1.5 — 40 12% 2.2 7"
-    assert shown[1] == "2* 10 123 s 5.00e-01 1.5 87.5% 40 12% 2.2 7"
-    assert shown[2] == "diverged 10 — — — — 40 12% 2.2 7"
+def panel(**changes) -> Panel:
+    """A panel with L = 4."""
+    values = {
+        "name": "", "problem": "toy", "smoothness": 4.0, "smoothness_source": "made up",
+        "in_units": True, "targets": [0.3], "target_source": "as given",
+        "start": {"gradient_norm": 0.4, "loss": 2.0, "test_loss": NAN, "accuracy": 0.1},
+    }  # fmt: skip
+    return Panel(**{**values, **changes})
 
-    assert "a wider grid may do better" in rows[5]
-    assert rows[6] == "Diverged at every stepsize: gone."
+
+def comparison(lines, best="gradient_norm", **changes) -> SimpleNamespace:
+    """What the table reads of a comparison."""
+    return SimpleNamespace(
+        panels=[panel(**changes)],
+        lines=lines,
+        rule=Rule.of(best, 0.2, "gradient_norm"),
+        measures=list(MEASURES.values()),
+        notes=["Horizon: 9 s."],
+    )
+
+
+def test_the_start_stands_where_it_belongs_and_diverged_last():
+    """Lines come sorted; a method below the start has gained, one after it has not."""
+    lines = [
+        line("better", gradient_norm=0.125, times_to_target=[(1.234, 1.0, 2.5)]),
+        line("worse", gradient_norm=0.5, edge="largest", times_to_target=[(NEVER, 99.0, NEVER)]),
+        line("stuck", gradient_norm=0.75, helps=False, edge="smallest"),
+        line("gone", stepsize=NAN, gradient_norm=NAN, loss=NAN, accuracy=NAN, helps=False,
+             times_to_target=[(NEVER, NEVER, NEVER)]),
+    ]  # fmt: skip
+    rows = table_text(comparison(lines)).splitlines()
+    assert rows[0].split() == [
+        "method", "stepsize·L", "steps", "time", "to", "‖∇f‖≤0.3", "‖∇f‖", "loss", "accuracy",
+        "gradients", "wasted", "τ_avg", "τ_max",
+    ]  # fmt: skip
+    shown = [" ".join(row.split()) for row in rows[1:6]]
+    assert shown == [
+        "better 2 10 1.23 s (1–2.5) 1.25e-01 1.5 87.5% 40 12% 2.2 7",
+        "(start) 0 4.00e-01 2 10.0% 0",
+        "worse 2* 10 — (99–—) 5.00e-01 1.5 87.5% 40 12% 2.2 7",
+        "stuck 2* 10 123 s 7.50e-01 1.5 87.5% 40 12% 2.2 7",
+        "gone diverged 10 — — — — 40 12% 2.2 7",
+    ]
+    assert rows[6] == "* largest stepsize tried (worse): one beyond it may do better."
+    assert rows[7] == "No stepsize helps: stuck end no better than they began."
+    assert rows[8] == "Diverged at every stepsize: gone."
+    assert rows[9] == "Horizon: 9 s."
 
 
 def test_a_narrow_terminal_gets_fewer_whole_columns():
-    """Nothing is cut short: columns are left out, and named."""
-    from io import StringIO
-
-    from rich.console import Console
-
-    from asgrad.report import print_comparison
-
+    """Nothing is cut short: columns are left out, and named; what is judged by stays."""
     for width in (60, 80, 100):
-        text = StringIO()
-        print_comparison(Console(file=text, width=width), [line("pure")], 0.3, 4.0)
-        rows = text.getvalue().splitlines()
-        assert "…" not in text.getvalue()
-        assert "2.50e-01" in rows[1]
-        assert max(len(row) for row in rows) <= width
-        assert "Not shown in this width: gradients" in text.getvalue()
+        for best, symbol in (("gradient_norm", "‖∇f‖"), ("loss", "loss")):
+            text = StringIO()
+            print_comparison(Console(file=text, width=width), comparison([line("pure")], best))
+            rows = text.getvalue().splitlines()
+            assert "…" not in text.getvalue()
+            assert symbol in rows[0].split()
+            assert max(len(row) for row in rows) <= width
+            assert "Not shown in this width: gradients" in text.getvalue()
 
 
-def test_without_smoothness_stepsizes_are_plain():
-    """And without a target the column has no number."""
-    rows = table_text([line("pure")], NAN, NAN).splitlines()
+def test_stepsizes_that_were_given_are_shown_as_given():
+    """Not times L; several targets have a column each, none has none."""
+    rows = table_text(comparison([line("pure")], in_units=False)).splitlines()
     assert "stepsize·L" not in rows[0]
-    assert "time to target" in rows[0]
     assert rows[1].split()[1] == "0.5"
+    two = line("pure", times_to_target=[(1.0, 1.0, 1.0), (2.0, 2.0, 2.0)])
+    header = table_text(comparison([two], targets=[0.3, 0.2])).splitlines()[0]
+    assert "time to ‖∇f‖≤0.3  time to ‖∇f‖≤0.2" in header
+    without = table_text(comparison([line("pure", times_to_target=[])], targets=[]))
+    assert "time to" not in without.splitlines()[0]
+
+
+def test_accuracies_are_reached_from_below():
+    """And written as shares."""
+    text = table_text(comparison([line("pure")], best="accuracy", targets=[0.9]))
+    assert "time to accuracy≥90.0%" in text.splitlines()[0]
+
+
+def test_notebooks_get_the_same_cells():
+    """As HTML, escaped."""
+    html = table_html(comparison([line("a<b")]))
+    assert "<td>a&lt;b</td><td>2</td><td>10</td>" in html
+    assert "<p>Horizon: 9 s.</p>" in html

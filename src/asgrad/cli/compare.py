@@ -23,10 +23,13 @@ from asgrad.cli.options import (
     given,
     numbers,
 )
-from asgrad.cli.output import label, print_table, print_training, progress
+from asgrad.cli.output import print_table, print_training, progress
 from asgrad.errors import AsgradError
 
 __all__ = ["compare", "show"]
+
+_ADDABLE = {"methods", "seeds", "stepsizes", "best", "window", "target", "widen"}
+"""What may be said of a comparison that goes on."""
 
 
 def compare(
@@ -45,77 +48,122 @@ def compare(
     steps: Steps = None,
     until_time: UntilTime = None,
     seeds: Annotated[int | None, typer.Option(help="How many seeds.")] = None,
-    target: Annotated[float | None, typer.Option(help="Gradient norm to reach.")] = None,
+    best: Annotated[
+        str | None,
+        typer.Option(
+            help="What stepsizes are chosen by: gradient_norm, loss, test_loss, accuracy or "
+            "time_to_target."
+        ),
+    ] = None,
+    window: Annotated[
+        float | None, typer.Option(help="The last share of the run whose median counts.")
+    ] = None,
+    widen: Annotated[
+        int | None, typer.Option(help="How far a grid may grow on either side.")
+    ] = None,
+    target: Annotated[
+        str | None, typer.Option(help="Values to reach, e.g. 0.1,0.05: of what is chosen by.")
+    ] = None,
     evaluations: Annotated[int | None, typer.Option(help="Evaluations of each run.")] = None,
     regularizer: Annotated[str | None, typer.Option(help="l2 or nonconvex.")] = None,
     strength: Annotated[float | None, typer.Option(help="λ of the regularizer.")] = None,
     alpha: Annotated[float | None, typer.Option(help="α of the Dirichlet split.")] = None,
     out: Out = None,
+    overwrite: Annotated[bool, typer.Option(help="Replace a run that is there.")] = False,
+    resume: Annotated[
+        Path | None,
+        typer.Option(
+            help="Go on with this run, interrupted or finished; methods, seeds and stepsizes that "
+            "are given are added, and nothing is computed twice."
+        ),
+    ] = None,
 ) -> None:
-    """Compare methods on one problem, each with its best stepsize, by step and by time.
+    """Compare methods, each with its best stepsize, by step and by time.
 
-    Without arguments: softmax on the bundled digits, split by label over ten workers with linear
-    speeds.
+    Without arguments: softmax on the bundled digits over ten workers with linear speeds, once with
+    equal data, once split by label.
     """
     from asgrad import times as times_room
     from asgrad.experiments import CompareConfig
     from asgrad.experiments import compare as run
-    from asgrad.experiments.run import check_writable
-    from asgrad.registry import build
+    from asgrad.experiments.run import open_run, stored_config
 
     if times == times_room.FromRun.name and config is not None and config.is_dir():
         times, config = f"{times}:{config}", None  # --times from-run RUN
     said = given(
         data=data,
         problem=problem,
-        split=split,
+        split=_one_or_several(split),
         batch=batch,
         workers=workers,
         times=times,
         methods=None if methods is None else _method_names(methods),
         stepsizes=numbers("stepsizes", stepsizes),
+        widen=widen,
         steps=steps,
         until_time=until_time,
         seeds=seeds,
-        target=target,
+        best=best,
+        window=window,
+        target=numbers("target", target),
         evaluations=evaluations,
         regularizer=regularizer,
         strength=strength,
         alpha=alpha,
         out=out,
     )
+    if resume is not None:
+        others = sorted({*said, *(["CONFIG"] if config else [])} - _ADDABLE)
+        if others:
+            raise AsgradError(
+                f"compare: a comparison that goes on keeps its settings; leave out "
+                f"{', '.join(others)}."
+            )
+        config = stored_config(resume)
     settings = CompareConfig.read(config, said)
-    check_writable(settings.out)
-    built = settings.build_problem()
-    with progress("comparing") as tell:
-        comparison = run(
-            built,
-            build("worker times", times_room, settings.times),
-            settings.methods,
-            stepsizes=settings.stepsizes,
-            seeds=settings.seeds,
-            steps=settings.steps,
-            until_time=settings.until_time,
-            target=settings.target,
-            evaluations=settings.evaluations,
-            progress=tell,
-        )
-    out = settings.out
-    if not comparison.complete and Path(out).exists():  # what is whole is worth more
-        out = f"{out}-interrupted"
-    folder = comparison.save(out, settings.model_dump())
-    limit = (
-        f"{settings.steps} steps" if settings.until_time is None else f"{settings.until_time:g} s"
-    )
-    said_seeds = "1 seed" if settings.seeds == 1 else f"{settings.seeds} seeds"
-    smoothness = comparison.smoothness
-    known = f"L = {smoothness:.4g}" if smoothness > 0 else "L unknown"
-    print(f"{label(built)}, times {settings.times}, {limit}, {said_seeds}, {known}")
-    print_table(comparison.lines, comparison.target, smoothness)
-    print(f"Run: {folder}   Figures: {folder / 'figures'}")
+    built = settings.build_problems()
+    place = resume or settings.out
+    # The folder's own name is not in its config: with that the run can be made again elsewhere.
+    stored = settings.model_dump(exclude={"out"})
+    with (
+        open_run(place, config=stored, overwrite=overwrite, resume=resume is not None) as folder,
+        progress("comparing") as tell,
+    ):
+        try:
+            comparison = run(
+                built,
+                settings.times,
+                settings.methods,
+                stepsizes=settings.stepsizes,
+                widen=settings.widen,
+                seeds=settings.seeds,
+                steps=settings.steps,
+                until_time=settings.until_time,
+                best=settings.best,
+                window=settings.window,
+                target=settings.target,
+                evaluations=settings.evaluations,
+                out=folder,
+                progress=tell,
+            )
+        except KeyboardInterrupt:
+            print(f"asgrad: interrupted. {folder.way_on}", file=sys.stderr)
+            raise typer.Exit(130) from None
+    for panel in comparison.panels:
+        if not panel.name:
+            print(panel.problem)
+    print(f"times {settings.times}")
+    print_table(comparison)
     if not comparison.complete:
-        print("asgrad: interrupted; what was finished is kept.", file=sys.stderr)
+        print(f"asgrad: interrupted. {folder.way_on}", file=sys.stderr)
         raise typer.Exit(130)
+    print(f"Run: {folder.target}   Figures: {folder.target / 'figures'}")
+
+
+def _one_or_several(text: str | None) -> str | list[str] | None:
+    """Return the words of a text, a single one as it is."""
+    words = text.split() if text else []
+    return words[0] if len(words) == 1 else words or None
 
 
 def _method_names(text: str) -> list[str]:
@@ -134,7 +182,8 @@ def show(
     run: Annotated[Path, typer.Argument(help="A folder that compare or train wrote.")],
 ) -> None:
     """Print the table of a finished comparison, or how a training ended."""
-    from asgrad.experiments.run import is_run, load
+    from asgrad.experiments import Comparison
+    from asgrad.experiments.run import is_run, refuse_begun
     from asgrad.experiments.training import StoredTraining
     from asgrad.experiments.training_folder import is_training, refuse_unfinished
 
@@ -142,8 +191,6 @@ def show(
         print_training(str(run), StoredTraining.load(run))
         return
     if not is_run(run):
+        refuse_begun(run)
         refuse_unfinished(run)
-    stored = load(run)
-    print_table(stored.lines, stored.target, stored.smoothness)
-    if not stored.complete:
-        print("This comparison was interrupted; methods that were not finished are missing.")
+    print_table(Comparison.load(run))

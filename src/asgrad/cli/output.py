@@ -85,14 +85,14 @@ def print_lanes(result: Any) -> None:
     Console().print(table)
 
 
-def print_table(lines: Any, target: float, smoothness: float) -> None:
-    """Print the table of a comparison, as wide as it needs where nobody watches."""
+def print_table(comparison: Any) -> None:
+    """Print the tables of a comparison, as wide as they need where nobody watches."""
     from rich.console import Console
 
     from asgrad.report import print_comparison
 
     console = Console() if sys.stdout.isatty() else Console(width=160)
-    print_comparison(console, lines, target, smoothness)
+    print_comparison(console, comparison)
 
 
 def print_summary(trace: Any) -> None:

@@ -39,8 +39,8 @@ def replay(
     """
     from asgrad import stepsizes as stepsize_room
     from asgrad.engines import replay as run
-    from asgrad.experiments.comparison import default_stepsizes
     from asgrad.experiments.config import ProblemConfig
+    from asgrad.experiments.question import default_stepsizes
     from asgrad.experiments.training import StoredTraining
     from asgrad.experiments.training_folder import is_training, refuse_unfinished
     from asgrad.registry import build

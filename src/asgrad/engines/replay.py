@@ -95,6 +95,9 @@ class Result:
     models : numpy.ndarray
         float of shape (dim, n_lanes): the last models; for a diverged lane the one at which it was
         stopped.
+    test_loss : numpy.ndarray
+        float64 of shape (n_evaluations, n_lanes): the mean loss on the problem's test rows, NaN
+        where it has none.
     """
 
     stepsizes: np.ndarray
@@ -107,6 +110,7 @@ class Result:
     gradient_norm: np.ndarray
     accuracy: np.ndarray
     models: np.ndarray
+    test_loss: np.ndarray
 
 
 @dataclass
@@ -161,7 +165,7 @@ def replay(
     transform: Transform | None = None,
     optimizer: Optimizer | None = None,
     x0: np.ndarray | None = None,
-    evaluations: int = 100,
+    evaluations: int | Sequence[int] = 100,
     dtype: str = "float64",
     threads: int | None = None,
     progress: Callable[[float], None] | None = None,
@@ -196,9 +200,10 @@ def replay(
         What the server does with a direction; by default SGD.
     x0 : numpy.ndarray, optional
         float of shape (dim,); by default the problem's.
-    evaluations : int >= 1
+    evaluations : int >= 1, or sequence of int
         How many times the run is evaluated after x_0, at even distances of steps and at the end;
-        the number of steps or more evaluates every model.
+        the number of steps or more evaluates every model. A sequence names the steps whose models
+        x_s are evaluated: 0 first, by which a blow-up is judged, then rising.
     dtype : "float64" or "float32"
     threads : int >= 1, optional
         By default one a core.
@@ -234,7 +239,7 @@ def replay(
             f"{problem.n_workers}; they must agree."
         )
     check_choice("dtype", dtype, ("float64", "float32"))
-    check_integer("replay", "evaluations", evaluations, minimum=1)
+    steps = _evaluated_steps(trace.n_steps, evaluations)
     threads = checked_threads("replay", threads)
     lanes = [check_positive("replay", "stepsize", s) for s in _listed(stepsizes)]
 
@@ -243,7 +248,6 @@ def replay(
         raise AsgradError("replay: give at least one stepsize and one seed.")
     seed_list = [check_integer("replay", "seed", seed, minimum=0) for seed in _listed(chosen)]
 
-    steps = _evaluated_steps(trace.n_steps, evaluations)
     job = _prepared(trace, problem, steps, method_stepsize, transform, optimizer, x0, dtype)
     job.n_lanes, job.progress = len(lanes) * len(seed_list), progress
     job.stop = stop or job.stop
@@ -276,6 +280,7 @@ def replay(
         gradient_norm=np.sqrt(metrics[:, 1]),
         accuracy=metrics[:, 2],
         models=np.concatenate([part[1] for part in parts], axis=1),
+        test_loss=np.full((steps.size, len(lanes) * len(seed_list)), np.nan),
     )
 
 
@@ -420,11 +425,23 @@ def _listed(values: Any) -> list[Any]:
     return list(values.tolist() if isinstance(values, np.ndarray) else values)
 
 
-def _evaluated_steps(n_steps: int, evaluations: int) -> np.ndarray:
-    """Return 0, n_steps and evenly spread steps between, int64, rising."""
-    return np.unique(
-        np.linspace(0, n_steps, min(evaluations, n_steps) + 1).round().astype(np.int64)
-    )
+def _evaluated_steps(n_steps: int, evaluations: int | Sequence[int]) -> np.ndarray:
+    """Return the steps whose models are evaluated, int64, rising.
+
+    For a number these are 0, n_steps and evenly spread steps between.
+    """
+    if np.ndim(evaluations) == 1 and not isinstance(evaluations, str):
+        steps = [
+            check_integer("replay", "an evaluated step", step, minimum=0, maximum=n_steps)
+            for step in _listed(evaluations)
+        ]
+        if sorted({0, *steps}) != steps:
+            raise AsgradError(
+                f"replay: the steps to evaluate must begin with 0 and rise, got {shown(steps)}."
+            )
+        return np.array(steps, np.int64)
+    count = check_integer("replay", "evaluations", evaluations, minimum=1)
+    return np.unique(np.linspace(0, n_steps, min(count, n_steps) + 1).round().astype(np.int64))
 
 
 def check_parts(

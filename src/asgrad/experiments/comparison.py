@@ -1,66 +1,29 @@
-"""compare: many methods on one problem, each with its best stepsize, by step and by time."""
+"""compare: many methods on one problem or several, each with its best stepsize."""
 
 from __future__ import annotations
 
-import dataclasses
-import threading
-from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+import math
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from asgrad import methods as method_room
-from asgrad import stepsizes as stepsize_room
-from asgrad.engines import Interrupted, Result, Status, replay, simulate
+from asgrad.engines import Result
 from asgrad.engines.replay import checked_threads
-from asgrad.errors import AsgradError, KindError, check_integer, check_kind, check_positive, shown
-from asgrad.experiments.grid import Cell, Line, choose, summarize_method
+from asgrad.errors import AsgradError
+from asgrad.experiments.choice import MEASURES, Measure, Rule
+from asgrad.experiments.grid import Cell, Line, Panel, lines_of
+from asgrad.experiments.question import ask
+from asgrad.experiments.run import RunFolder, open_run
+from asgrad.experiments.work import Horizon, Key, Work
 from asgrad.methods import Method
 from asgrad.problems import Problem
-from asgrad.problems.base import check_problem
-from asgrad.registry import build
-from asgrad.stepsizes import Constant, Stepsize
+from asgrad.stepsizes import Stepsize
 from asgrad.times import Times
 from asgrad.trace import Trace
 
-__all__ = ["Comparison", "Contender", "compare", "default_stepsizes"]
-
-
-_TARGET = 1.25  # above what is reached at the end, where noise decides
-
-
-@dataclass(frozen=True)
-class Contender:
-    """A method and how its stepsize depends on the delay."""
-
-    method: Method
-    stepsize: Stepsize = dataclasses.field(default_factory=Constant)
-
-    @property
-    def label(self) -> str:
-        """The contender as the command line takes it: METHOD or METHOD+STEPSIZE."""
-        if isinstance(self.stepsize, Constant):
-            return self.method.label
-        return f"{self.method.label}+{self.stepsize.label}"
-
-    @classmethod
-    def of(cls, said: str | Method | tuple[Method, Stepsize]) -> Contender:
-        """Make a contender of "METHOD+STEPSIZE", a method, or a pair."""
-        if isinstance(said, Method):
-            return cls(said)
-        if isinstance(said, tuple):
-            return cls(*said)
-        if not isinstance(said, str):
-            raise KindError(
-                "compare: a method is a text such as 'pure', an object such as ag.methods.Pure(), "
-                f"or a pair of method and stepsize rule, got {shown(said)}."
-            )
-        method, _, stepsize = said.partition("+")
-        rule = build("stepsize", stepsize_room, stepsize) if stepsize else Constant()
-        return cls(build("method", method_room, method), rule)
+__all__ = ["Comparison", "compare"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,111 +32,219 @@ class Comparison:
 
     Attributes
     ----------
+    panels : list of Panel
+        The problems, one for every name that was given; a single problem's name is empty.
     cells : list of Cell
-        One for every method, stepsize and seed: the whole grid.
+        One for every panel, method, stepsize and seed: the whole grid.
     results : dict
-        By method and seed, the `Result` with a lane for every stepsize.
-    traces : dict
-        By method and seed.
-    target : float
-        The gradient norm to which "time to target" refers.
-    smoothness : float
-        L of the problem; NaN where it is not known.
+        By (panel, method, seed), the `Result` with a lane for every stepsize. Its `steps` are those
+        whose models stood at the common moments `times`. In a comparison that was loaded its
+        `models` are empty.
+    traces : mapping
+        By (method, seed).
+    rule : Rule
+        How stepsizes were chosen.
+    horizon : Horizon
+        How far the runs went, and when they were looked at.
+    notes : list of str
+        How the numbers came about, in sentences.
+    origin : dict
+        What was asked and of which problem, by which a stored comparison can go on.
     complete : bool
         False if the comparison was interrupted; methods that were not finished are left out.
     """
 
+    panels: list[Panel]
     cells: list[Cell]
-    results: dict[tuple[str, int], Result]
-    traces: dict[tuple[str, int], Trace]
-    target: float
-    smoothness: float
+    results: dict[Key, Result]
+    traces: Mapping[tuple[str, int], Trace]
+    rule: Rule
+    horizon: Horizon
+    notes: list[str]
+    origin: dict[str, Any]
     complete: bool
 
     @property
+    def measures(self) -> list[Measure]:
+        """All numbers by which models are judged."""
+        return list(MEASURES.values())
+
+    @property
     def lines(self) -> list[Line]:
-        """One line for every method, at its chosen stepsize."""
-        names = dict.fromkeys(cell.method for cell in self.cells)
-        return [summarize_method([c for c in self.cells if c.method == name]) for name in names]
+        """One line for every method, panel by panel, at its chosen stepsize, the best first."""
+        return [line for panel in self.panels for line in lines_of(panel, self.cells, self.rule)]
 
-    def save(
-        self,
-        path: str | Path,
-        config: dict[str, Any] | None = None,
-        said: dict[str, Any] | None = None,
-    ) -> Path:
-        """Write the run as a folder: results, metrics, traces, figures; return its path.
+    @classmethod
+    def load(cls, path: str | Path) -> Comparison:
+        """Read a finished comparison.
 
-        `config` is written as config.toml, with which the command line repeats the run; `said` is
-        noted in run.json.
+        Raises
+        ------
+        AsgradError
+            If there is none at `path`, or it is damaged.
         """
-        from asgrad.experiments.run import save
+        from asgrad.experiments.run import (
+            StoredTraces,
+            is_run,
+            read_cells,
+            read_facts,
+            read_results,
+        )
 
-        return save(self, path, config, said or {})
+        folder = Path(path).expanduser()
+        facts = read_facts(folder)
+        if not is_run(folder):
+            raise AsgradError(f"no finished comparison of asgrad at {folder}.")
+        try:
+            return cls(
+                panels=[Panel(**_with_nan(panel)) for panel in facts["panels"]],
+                cells=read_cells(folder),
+                results=read_results(folder),
+                traces=StoredTraces(folder, [(method, seed) for method, seed in facts["traces"]]),
+                rule=Rule(**facts["rule"]),
+                horizon=Horizon(**facts["horizon"]),
+                notes=list(facts["notes"]),
+                origin={name: facts[name] for name in ("identity", "asked")},
+                complete=bool(facts["complete"]),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            if isinstance(error, AsgradError):
+                raise
+            raise AsgradError(f"run {folder} is damaged: {error}.") from error
+
+    def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
+        """Write results, metrics, traces and figures as a folder; return its path.
+
+        Raises
+        ------
+        AsgradError
+            If there is a run already, unless it is to be overwritten, or it cannot be written.
+        """
+        from asgrad.experiments.run import is_run, write_run
+
+        target = Path(path).expanduser()
+        if is_run(target) and not overwrite:
+            raise AsgradError(
+                f"{target} holds a finished comparison; replace it with overwrite=True, or choose "
+                "another name."
+            )
+        return write_run(self, target, None)
+
+    def to_frame(self) -> Any:
+        """Return the metrics as a pandas frame, tidy: a row a panel, method, stepsize, seed and
+        evaluation, the chosen stepsizes marked.
+
+        Raises
+        ------
+        AsgradError
+            If pandas is not installed.
+        """
+        from asgrad.experiments.run import metrics_of
+
+        try:
+            import pandas as pd
+        except ImportError as error:
+            raise AsgradError("to_frame needs pandas: pip install pandas.") from error
+        return pd.DataFrame(metrics_of(self))
+
+    def plot(self) -> Any:
+        """Return the curves by step and by time as a matplotlib figure."""
+        from asgrad.report.figures import convergence
+
+        return convergence(self)
 
     def __str__(self) -> str:
         """The table that the command line shows."""
         from asgrad.report import table_text
 
-        return table_text(self.lines, self.target, self.smoothness)
+        return table_text(self)
 
-
-def default_stepsizes(smoothness: float) -> list[float]:
-    """Return the default grid: 2^k / L for k = −7, ..., 4.
-
-    Raises
-    ------
-    AsgradError
-        If L is not known.
-    """
-    if not (np.isfinite(smoothness) and smoothness > 0):
-        raise AsgradError(
-            "compare: the problem's smoothness constant is not known; give the stepsizes, on the "
-            "command line as in --stepsizes 0.01,0.1."
+    def __repr__(self) -> str:
+        """What it is, in one line."""
+        n_methods = len({cell.method for cell in self.cells})
+        n_seeds = len({cell.seed for cell in self.cells})
+        best = "; ".join(
+            f"{panel.name + ': ' if panel.name else ''}best {lines[0].method}"
+            for panel in self.panels
+            if (lines := lines_of(panel, self.cells, self.rule))
         )
-    return [2.0**k / smoothness for k in range(-7, 5)]
+        return f"<Comparison of {n_methods} methods over {n_seeds} seeds; {best}; print it>"
+
+    def _repr_html_(self) -> str:
+        """The table, for notebooks."""
+        from asgrad.report import table_html
+
+        return table_html(self)
 
 
 def compare(
-    problem: Problem,
-    times: Times,
-    methods: Sequence[str | Method | tuple[Method, Stepsize]],
+    problem: Problem | Mapping[str, Problem],
+    times: str | Times,
+    methods: str | Method | Sequence[str | Method | tuple[Method, Stepsize]],
     *,
     stepsizes: Sequence[float] | None = None,
+    widen: int | None = None,
     seeds: int | Sequence[int] = 3,
     steps: int | None = None,
     until_time: float | None = None,
-    target: float | None = None,
+    best: str | None = None,
+    window: float = 0.2,
+    target: float | Sequence[float] | None = None,
     evaluations: int = 60,
-    out: str | Path | None = None,
+    out: str | Path | RunFolder | None = None,
+    overwrite: bool = False,
+    resume: bool = False,
     threads: int | None = None,
     progress: Callable[[float], None] | None = None,
 ) -> Comparison:
     """Run every method with every stepsize and seed; choose each method's best stepsize.
 
-    A trace is simulated once per method and seed and serves all stepsizes. To compare at equal
-    time, give `until_time`; to compare at equal steps, `steps`.
+    A trace is simulated once per method and seed and serves all stepsizes and problems. To compare
+    at equal time, give `until_time`; to compare at equal steps, `steps`. Methods are looked at at
+    common moments; one that takes few steps holds its model.
+
+    The best stepsize is the one with the lowest median over the seeds of the median over the last
+    window of evaluations, among those at which no seed diverged.
 
     Parameters
     ----------
-    problem : Problem
-    times : Times
+    problem : Problem, or mapping of names to problems
+        Several problems, with the same number of workers, are compared side by side.
+    times : Times or str
     methods : sequence
         Methods, pairs (method, stepsize rule), or texts such as "pure", "ringmaster:max_delay=8",
         "pure+koloskova".
     stepsizes : sequence of float, optional
-        The grid; by default 2^k / L, k = −7, ..., 4.
+        The grid; by default 2^k / L, k = −5, ..., 2.
+    widen : int >= 0, optional
+        By how many stepsizes the grid of a method may grow on either side while its best lies at
+        the edge (downwards only where it ends better than it began); by default 6 for the default
+        grid, and not at all for stepsizes that are given.
     seeds : int or sequence of int
         How many seeds (0, 1, ...), or which. A seed fixes worker times, choices, rows and noise.
     steps : int, optional
     until_time : float, optional
         Seconds of virtual time.
-    target : float > 0, optional
-        Gradient norm for "time to target"; by default 1.25 times what tuned "sync" reaches at the
-        end, or the best method where "sync" is not compared.
+    best : str, optional
+        What the stepsize is chosen by: "gradient_norm", "loss", "test_loss", "accuracy", or
+        "time_to_target"; by default the problem's own measure, which is the loss for networks and
+        else the gradient norm.
+    window : float, 0 < window <= 1
+        The last share of the evaluations whose median judges a run.
+    target : float or sequence of float, optional
+        Of the measure that is chosen by. By default what tuned "sync" reaches, or the best method
+        where "sync" is not compared or does not gain: 1.25 times its gradient norm; for other
+        measures nine tenths of the way from the start.
     evaluations : int >= 1
+        At even distances of the limit.
     out : path, optional
-        Write the run to this folder; its run.json says what was compared.
+        Write the run to this folder, piece by piece while it is computed; its run.json says what
+        was compared and how.
+    overwrite : bool
+        Replace a comparison that stands in `out`.
+    resume : bool
+        Go on with the comparison in `out`, interrupted or finished: what stands there is not
+        computed again, and its methods, seeds and stepsizes are added to those given here.
     threads : int >= 1, optional
         By default one a core.
     progress : callable, optional
@@ -196,252 +267,66 @@ def compare(
     >>> import asgrad as ag
     >>> problem = ag.problems.Tridiagonal(8, n_workers=3)
     >>> found = ag.compare(problem, ag.times.Linear(), ["sync", "pure"], until_time=60, seeds=1)
-    >>> [line.method for line in found.lines]
-    ['sync', 'pure']
+    >>> found
+    <Comparison of 2 methods over 1 seeds; best pure; print it>
     """
-    check_problem("compare", problem)
-    check_kind("compare", "times", times, Times, "ag.times.Linear()")
-    several = [methods] if isinstance(methods, str | Method) else methods
-    contenders = [Contender.of(said) for said in several]
-    if not contenders:
-        raise AsgradError("compare: give at least one method.")
-    labels = [contender.label for contender in contenders]
-    if len(set(labels)) < len(labels):
-        twice = next(label for label in labels if labels.count(label) > 1)
-        raise AsgradError(
-            f"compare: method {twice!r} is given twice; a method of your own with parameters "
-            "needs a name of its own, or to be a dataclass."
-        )
-    grid = _checked_grid(default_stepsizes(problem.smoothness) if stepsizes is None else stepsizes)
-    seed_list = _checked_seeds(seeds)
-    for contender in contenders:  # a rule that needs an unknown L is refused before any work
-        if not isinstance(contender.stepsize, Constant):
-            contender.stepsize.parameters(problem.smoothness, 1, problem.n_workers)
-    if target is not None:
-        check_positive("compare", "target", target)
-    check_integer("compare", "evaluations", evaluations, minimum=1)
+    if resume and out is None:
+        raise AsgradError("compare: resume needs out, the run that is to go on.")
     threads = checked_threads("compare", threads)
-    if out is not None:
-        from asgrad.experiments.run import check_writable
-
-        check_writable(out)
-
-    traces = {
-        (contender.label, seed): simulate(
-            contender.method,
+    if isinstance(out, RunFolder) or out is None:
+        opened: AbstractContextManager[RunFolder | None] = nullcontext(out)
+    else:
+        opened = open_run(Path(out).expanduser(), overwrite=overwrite, resume=resume)
+    with opened as run:
+        question = ask(
+            problem,
             times,
-            n_workers=problem.n_workers,
-            steps=steps,
-            until_time=until_time,
-            seed=seed,
+            methods,
+            stepsizes=stepsizes,
+            widen=widen,
+            seeds=seeds,
+            horizon=Horizon(steps, until_time, evaluations),
+            best=best,
+            window=window,
+            target=target,
+            before=run.facts.get("asked") if run else None,
         )
-        for contender in contenders
-        for seed in seed_list
-    }
-    work = _Work(problem, contenders, traces, grid, evaluations, threads, progress)
-    results, complete = work.run()
-    finished = [c for c in contenders if all((c.label, seed) in results for seed in seed_list)]
-    if not finished:
-        raise KeyboardInterrupt  # before any method was finished
-    comparison = _conclude(finished, seed_list, traces, results, target, problem, complete)
-    if out is not None:
-        said = {
-            "problem": str(getattr(problem, "label", problem.name)),
-            "times": times.label,
-            "methods": labels,
-            "stepsizes": grid.tolist(),
-            "seeds": seed_list,
-            "steps": steps,
-            "until_time": until_time,
-            "evaluations": evaluations,
-        }
-        comparison.save(out, said=said)
+        traces = question.simulate()
+        origin = {"identity": question.identity(), "asked": question.asked()}
+        if run:
+            run.begin(**origin)
+        work = Work(
+            question.problems,
+            {contender.label: contender.stepsize for contender in question.contenders},
+            traces,
+            question.horizon,
+            threads,
+            known=run.known if run else {},
+            keep=run.keep if run else None,
+            progress=progress,
+        )
+        work.run(question.first_grids(work.known), lambda pair: question.widen(work, pair))
+        if not work.results:
+            raise KeyboardInterrupt  # before any method was finished
+        panels, cells = question.conclude(work)
+        comparison = Comparison(
+            panels=panels,
+            cells=cells,
+            results=question.in_order(work.results),
+            traces={k: t for k, t in traces.items() if any(k == key[1:] for key in work.results)},
+            rule=question.rule,
+            horizon=question.horizon,
+            notes=question.notes(panels),
+            origin=origin,
+            complete=work.complete,
+        )
+        if run and comparison.complete:
+            run.finish(comparison)
     return comparison
 
 
-class _Work:
-    """The replays of a comparison, spread over threads; Ctrl-C keeps what is finished."""
-
-    def __init__(
-        self,
-        problem: Problem,
-        contenders: list[Contender],
-        traces: dict[tuple[str, int], Trace],
-        grid: np.ndarray,
-        evaluations: int,
-        threads: int,
-        progress: Callable[[float], None] | None,
-    ):
-        self.problem, self.traces, self.evaluations = problem, traces, evaluations
-        self.contenders = {contender.label: contender for contender in contenders}
-        self.threads, self.progress, self.n_lanes = threads, progress, grid.size
-        self.stop = threading.Event()
-        # Enough parts to keep all threads busy to the end.
-        n_parts = min(grid.size, -(-4 * threads // len(traces)))
-        self.parts = np.array_split(grid, n_parts)
-        load = {
-            key: trace.contributions.job.size + 20 * evaluations for key, trace in traces.items()
-        }
-        total = sum(load.values())
-        self.share = {key: value / total for key, value in load.items()}
-
-    def run(self) -> tuple[dict[tuple[str, int], Result], bool]:
-        """Return the finished results by method and seed, and whether all are."""
-        done: dict[tuple[tuple[str, int], int], Result] = {}
-        complete = True
-        with ThreadPoolExecutor(self.threads) as pool:
-            waiting: dict[Future, tuple[tuple[str, int], int]] = {
-                pool.submit(self._replay, key, part): (key, i)
-                for key in self.traces
-                for i, part in enumerate(self.parts)
-            }
-            try:
-                pending = set(waiting)
-                while pending:
-                    finished, pending = wait(pending, return_when=FIRST_COMPLETED)
-                    done.update({waiting[future]: future.result() for future in finished})
-            except KeyboardInterrupt:
-                complete = False
-            finally:
-                self.stop.set()
-                for future in waiting:
-                    future.cancel()
-        results = {
-            key: _joined([done[key, i] for i in range(len(self.parts))])
-            for key in self.traces
-            if all((key, i) in done for i in range(len(self.parts)))
-        }
-        return results, complete
-
-    def _replay(self, key: tuple[str, int], stepsizes: np.ndarray) -> Result:
-        """Replay one trace for some stepsizes."""
-        label, seed = key
-
-        def tell(share: float) -> None:
-            if self.progress:
-                self.progress(share * self.share[key] * stepsizes.size / self.n_lanes)
-
-        if self.stop.is_set():
-            raise Interrupted
-        return replay(
-            self.traces[key],
-            self.problem,
-            stepsizes,
-            seeds=seed,
-            method_stepsize=self.contenders[label].stepsize,
-            evaluations=self.evaluations,
-            threads=1,
-            progress=tell,
-            stop=self.stop,
-        )
-
-
-def _conclude(
-    contenders: list[Contender],
-    seeds: list[int],
-    traces: dict[tuple[str, int], Trace],
-    results: dict[tuple[str, int], Result],
-    target: float | None,
-    problem: Problem,
-    complete: bool,
-) -> Comparison:
-    """Choose stepsizes and put the grid together."""
-    choice: dict[str, int | None] = {}
-    final: dict[str, float] = {}
-    for contender in contenders:
-        runs = [results[contender.label, seed] for seed in seeds]
-        norms = np.array([run.gradient_norm[-1] for run in runs])
-        diverged = np.array([[s == Status.DIVERGED for s in run.status] for run in runs])
-        best = choose(runs[0].stepsizes, norms, diverged)
-        choice[contender.label] = best
-        if best is not None:
-            final[contender.label] = float(np.median(norms[:, best]))
-    if target is None:
-        target = _TARGET * final.get("sync", min(final.values(), default=float("nan")))
-    cells = [
-        cell
-        for contender in contenders
-        for seed in seeds
-        for cell in _cells(
-            contender.label,
-            seed,
-            results[contender.label, seed],
-            traces[contender.label, seed],
-            choice[contender.label],
-            target,
-        )
-    ]
-    kept = {(c.label, seed) for c in contenders for seed in seeds}
-    return Comparison(
-        cells=cells,
-        results={key: results[key] for key in results if key in kept},
-        traces={key: traces[key] for key in traces if key in kept},
-        target=float(target),
-        smoothness=float(problem.smoothness),
-        complete=complete,
-    )
-
-
-def _cells(
-    label: str, seed: int, result: Result, trace: Trace, best: int | None, target: float
-) -> list[Cell]:
-    """Return the cells of one method and seed."""
-    summary = trace.summary
-    cells = []
-    for lane, stepsize in enumerate(result.stepsizes):
-        hit = np.flatnonzero(result.gradient_norm[:, lane] <= target)
-        cells.append(
-            Cell(
-                method=label,
-                stepsize=float(stepsize),
-                seed=seed,
-                status=str(result.status[lane]),
-                chosen=lane == best,
-                gradient_norm=float(result.gradient_norm[-1, lane]),
-                loss=float(result.loss[-1, lane]),
-                accuracy=float(result.accuracy[-1, lane]),
-                time_to_target=float(result.times[hit[0]]) if hit.size else float("inf"),
-                n_steps=summary.n_steps,
-                end_time=summary.end_time,
-                n_computed=summary.n_computed,
-                wasted=summary.wasted_share,
-                tau_avg=summary.tau_avg,
-                tau_max=summary.tau_max,
-                tau_c=summary.tau_c,
-            )
-        )
-    return cells
-
-
-def _joined(parts: list[Result]) -> Result:
-    """Put the lanes of several results on one trace side by side."""
-    lanes = ("loss", "gradient_norm", "accuracy", "models")
-    return dataclasses.replace(
-        parts[0],
-        stepsizes=np.concatenate([part.stepsizes for part in parts]),
-        seeds=np.concatenate([part.seeds for part in parts]),
-        status=[status for part in parts for status in part.status],
-        **{name: np.concatenate([getattr(p, name) for p in parts], axis=1) for name in lanes},
-    )
-
-
-def _checked_grid(stepsizes: Sequence[float]) -> np.ndarray:
-    """Return the stepsizes, checked and rising."""
-    if np.ndim(stepsizes) != 1:
-        raise KindError(f"compare: stepsizes must be a list of numbers, got {shown(stepsizes)}.")
-    grid = sorted({check_positive("compare", "stepsize", s) for s in stepsizes})
-    if not grid:
-        raise AsgradError("compare: give at least one stepsize.")
-    return np.array(grid)
-
-
-def _checked_seeds(seeds: int | Sequence[int]) -> list[int]:
-    """Return the seeds as a list, checked."""
-    if not isinstance(seeds, str) and np.ndim(seeds) == 1:
-        found = [
-            check_integer("compare", "seed", seed, minimum=0) for seed in np.asarray(seeds).tolist()
-        ]
-        if not found or len(set(found)) < len(found):
-            raise AsgradError("compare: give at least one seed, each only once.")
-        return found
-    return list(range(check_integer("compare", "seeds", seeds, minimum=1)))
+def _with_nan(panel: dict[str, Any]) -> dict[str, Any]:
+    """Return a panel's fields as they were: JSON has no NaN."""
+    start = {name: math.nan if v is None else v for name, v in panel["start"].items()}
+    smoothness = panel["smoothness"]
+    return {**panel, "start": start, "smoothness": math.nan if smoothness is None else smoothness}

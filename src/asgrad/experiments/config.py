@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import tomllib
 from pathlib import Path
@@ -17,7 +18,7 @@ from asgrad.problems.data import BUNDLED
 from asgrad.problems.split import SPLITS
 from asgrad.registry import build
 
-__all__ = ["CompareConfig", "ProblemConfig", "TrainConfig"]
+__all__ = ["CompareConfig", "ProblemConfig", "TrainConfig", "to_toml"]
 
 _MODELS = {
     "least-squares": problems.LeastSquares,
@@ -25,6 +26,7 @@ _MODELS = {
     "softmax": problems.Softmax,
 }
 _NETWORKS = ("cnn", "mlp", "resnet20")
+_PANELS = {"shared": "equal data", "label": "different data"}
 _PROBLEMS = ("auto", *_MODELS, "tridiagonal", *_NETWORKS)
 
 
@@ -170,6 +172,11 @@ class ProblemConfig(BaseModel):
 class CompareConfig(ProblemConfig):
     """A comparison, as `asgrad compare` takes it; every field is a key of CONFIG.toml."""
 
+    split: str | list[str] = Field(  # type: ignore[assignment]
+        ["shared", "label"],
+        description="one split, or several that are compared side by side: shared, contiguous, "
+        "shuffled, label, dirichlet",
+    )
     times: str = Field("linear", description="worker times, for instance normal:scale=sqrt")
     methods: list[str] = Field(
         [
@@ -187,13 +194,41 @@ class CompareConfig(ProblemConfig):
         min_length=1,
         description="methods, each METHOD[+STEPSIZE]",
     )
-    stepsizes: list[float] | None = Field(None, description="grid; by default 2^k/L, k = -7..4")
+    stepsizes: list[float] | None = Field(None, description="grid; by default 2^k/L, k = -5..2")
+    widen: int | None = Field(
+        None,
+        ge=0,
+        description="by how many stepsizes the grid may grow on either side where the best is at "
+        "its edge; by default 6, and 0 for stepsizes that are given",
+    )
     steps: int | None = Field(None, ge=1, description="compare at this many server steps")
     until_time: float | None = Field(None, gt=0, description="compare at this time, in seconds")
     seeds: int = Field(3, ge=1, description="how many seeds")
-    target: float | None = Field(None, gt=0, description="gradient norm for time to target")
+    best: str | None = Field(
+        None,
+        description="what stepsizes are chosen by: gradient_norm, loss, test_loss, accuracy, "
+        "time_to_target; by default the loss for networks, else gradient_norm",
+    )
+    window: float = Field(
+        0.2, gt=0, le=1, description="the last share of the evaluations whose median counts"
+    )
+    target: float | list[float] | None = Field(
+        None, description="one or several values of what is chosen by, for time to target"
+    )
     evaluations: int = Field(60, ge=1, description="evaluations of each run")
-    out: str = Field("runs/compare", description="folder of the run")
+    out: str | None = Field(None, description="folder of the run; by default a fresh one")
+
+    def build_problems(self) -> Problem | dict[str, Problem]:
+        """Return the problem, or one for every split by the name under which it is shown."""
+        splits = [self.split] if isinstance(self.split, str) else self.split
+        if self.problem == "tridiagonal" or len(splits) == 1:
+            return self.model_copy(update={"split": splits[0]}).build_problem()
+        return {
+            _PANELS.get(split, f"split {split}"): self.model_copy(
+                update={"split": split}
+            ).build_problem()
+            for split in splits
+        }
 
     @classmethod
     def _complete(cls, values: dict[str, Any]) -> None:
@@ -242,3 +277,18 @@ class TrainConfig(ProblemConfig):
         """Without a limit, train for ten seconds."""
         if all(values.get(name) is None for name in ("steps", "until_time", "target")):
             values["until_time"] = 10.0
+
+
+def to_toml(config: dict[str, Any]) -> str:
+    """Return a configuration as TOML."""
+    said = {key: value for key, value in config.items() if value is not None}
+    return "".join(f"{key} = {_toml(value)}\n" for key, value in said.items())
+
+
+def _toml(value: Any) -> str:
+    """Return a value in one line; JSON's scalars are TOML's too."""
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{json.dumps(key)} = {_toml(v)}' for key, v in value.items())}}}"
+    if isinstance(value, list):
+        return f"[{', '.join(map(_toml, value))}]"
+    return json.dumps(value)

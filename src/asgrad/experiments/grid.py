@@ -1,28 +1,56 @@
-"""The outcome of every method, stepsize and seed of a comparison, and the choice among them."""
+"""The outcome of every method, stepsize and seed of a comparison, and what it comes to."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-from typing import Any
+import dataclasses
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-__all__ = ["RULE", "Cell", "Line", "choose", "summarize_method"]
+from asgrad.engines import Status
+from asgrad.engines.plan import model_times
+from asgrad.experiments.choice import MEASURES, Rule, choose, gains, windowed
 
-RULE = (
-    "For each method, the stepsize with the lowest median over seeds of the final gradient norm, "
-    "among stepsizes of which no seed diverged."
-)
+if TYPE_CHECKING:
+    from asgrad.engines import Result
+    from asgrad.trace import Trace
+
+__all__ = ["Cell", "Line", "Panel", "cells_of", "choice_among", "lines_of"]
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One of the problems on which the methods are compared."""
+
+    name: str
+    problem: str
+    """The problem in a few words."""
+    smoothness: float
+    """L; NaN where it is not known."""
+    smoothness_source: str
+    """How L was got."""
+    in_units: bool
+    """Whether stepsizes are shown in units of 1/L: not those that the user gave."""
+    start: dict[str, float]
+    """The value of every measure at the start."""
+    targets: list[float]
+    """The easiest first."""
+    target_source: str
+    """How the targets were got."""
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One method, stepsize and seed.
+    """One method, stepsize and seed on one panel's problem.
 
-    Gradient norm, loss and accuracy are those of the last model; times are in seconds. A time to
-    target of infinity says that it was not reached.
+    Gradient norm, losses and accuracy are medians over the last window of evaluations; times are in
+    seconds. A time to target of infinity says that it was not reached.
     """
 
+    panel: str
     method: str
     stepsize: float
     seed: int
@@ -30,8 +58,9 @@ class Cell:
     chosen: bool
     gradient_norm: float
     loss: float
+    test_loss: float
     accuracy: float
-    time_to_target: float
+    times_to_target: list[float]
     n_steps: int
     end_time: float
     n_computed: int
@@ -45,14 +74,19 @@ class Cell:
 class Line:
     """A method at its chosen stepsize: medians over the seeds. NaN stepsize: every one diverged."""
 
+    panel: str
     method: str
     stepsize: float
-    at_edge: bool
-    """The chosen stepsize is the smallest or the largest of the grid."""
+    edge: str
+    """"smallest" or "largest" if the chosen stepsize is that of its grid, else empty."""
+    helps: bool
+    """Whether the method ends better than it began."""
     n_steps: float
-    time_to_target: float
+    times_to_target: list[tuple[float, float, float]]
+    """For every target the median over the seeds, the least and the most."""
     gradient_norm: float
     loss: float
+    test_loss: float
     accuracy: float
     n_computed: float
     wasted: float
@@ -61,24 +95,78 @@ class Line:
     tau_max: float
 
 
-def choose(stepsizes: np.ndarray, norms: np.ndarray, diverged: np.ndarray) -> int | None:
-    """Return the index of the best stepsize by `RULE`; None if a seed diverged at each of them.
+def choice_among(
+    results: Sequence[Result],
+    traces: Sequence[Trace],
+    rule: Rule,
+    targets: Sequence[float],
+) -> int | None:
+    """Return which of a method's stepsizes is best by the rule; None if every one diverged.
 
-    Parameters
-    ----------
-    stepsizes : numpy.ndarray, shape (n_stepsizes,)
-    norms : numpy.ndarray, shape (n_seeds, n_stepsizes)
-        Final gradient norms.
-    diverged : numpy.ndarray of bool, shape (n_seeds, n_stepsizes)
+    `results` and `traces` have one element a seed; targets matter where time decides.
     """
-    eligible = ~diverged.any(axis=0)
-    if not eligible.any():
-        return None
-    median = np.where(eligible, np.median(np.where(diverged, np.inf, norms), axis=0), np.inf)
-    return int(np.argmin(median))
+    diverged = np.array([[s == Status.DIVERGED for s in result.status] for result in results])
+    sign = rule.judged.sign
+    scores = [np.array([sign * windowed(getattr(r, rule.measure), rule.window) for r in results])]
+    if rule.by_time and targets:
+        reach = [
+            [_time_to(rule, r, trace, lane, targets[0]) for lane in range(r.stepsizes.size)]
+            for r, trace in zip(results, traces, strict=True)
+        ]
+        scores.insert(0, np.array(reach))
+    return choose(diverged, *scores)
 
 
-def summarize_method(cells: list[Cell]) -> Line:
+def cells_of(
+    panel: Panel, method: str, seed: int, result: Result, trace: Trace, best: int | None, rule: Rule
+) -> list[Cell]:
+    """Return the cells of one method and seed."""
+    summary = trace.summary
+    last = {name: windowed(getattr(result, name), rule.window) for name in MEASURES}
+    return [
+        Cell(
+            panel=panel.name,
+            method=method,
+            stepsize=float(stepsize),
+            seed=seed,
+            status=str(result.status[lane]),
+            chosen=lane == best,
+            **{name: float(values[lane]) for name, values in last.items()},
+            times_to_target=[_time_to(rule, result, trace, lane, t) for t in panel.targets],
+            n_steps=summary.n_steps,
+            end_time=summary.end_time,
+            n_computed=summary.n_computed,
+            wasted=summary.wasted_share,
+            tau_avg=summary.tau_avg,
+            tau_max=summary.tau_max,
+            tau_c=summary.tau_c,
+        )
+        for lane, stepsize in enumerate(result.stepsizes)
+    ]
+
+
+def _time_to(rule: Rule, result: Result, trace: Trace, lane: int, target: float) -> float:
+    """Return when the first evaluated model that meets the target came to be, else infinity."""
+    hit = rule.first(getattr(result, rule.measure)[:, lane], target)
+    return math.inf if hit is None else float(model_times(trace, result.steps[hit : hit + 1])[0])
+
+
+def lines_of(panel: Panel, cells: Sequence[Cell], rule: Rule) -> list[Line]:
+    """Return a panel's lines, the best first; where every stepsize diverged, last."""
+    mine = [cell for cell in cells if cell.panel == panel.name]
+    names = dict.fromkeys(cell.method for cell in mine)
+    lines = [_line(panel, [c for c in mine if c.method == name], rule) for name in names]
+    sign = rule.judged.sign
+
+    def rank(line: Line) -> tuple[float, float]:
+        value = sign * getattr(line, rule.measure)
+        time = line.times_to_target[0][0] if rule.by_time and line.times_to_target else 0.0
+        return (math.inf, 0.0) if math.isnan(line.stepsize) else (time, value)
+
+    return sorted(lines, key=rank)
+
+
+def _line(panel: Panel, cells: Sequence[Cell], rule: Rule) -> Line:
     """Return the line of one method from its cells."""
     grid = sorted({cell.stepsize for cell in cells})
     chosen = [cell for cell in cells if cell.chosen]
@@ -87,16 +175,24 @@ def summarize_method(cells: list[Cell]) -> Line:
     def median(name: str) -> float:
         return float(np.median([getattr(cell, name) for cell in shown]))
 
-    nothing = float("nan")
+    nothing = math.nan
+    stepsize = chosen[0].stepsize if chosen else nothing
+    ends = {} if len(grid) == 1 else {grid[0]: "smallest", grid[-1]: "largest"}
+    measures = {name: median(name) if chosen else nothing for name in MEASURES}
+    times = np.array([cell.times_to_target for cell in shown]).reshape(len(shown), -1)
+    never = not chosen
+    spread = [np.full(times.shape[1], math.inf)] * 3 if never else [
+        np.median(times, axis=0), times.min(axis=0), times.max(axis=0)
+    ]  # fmt: skip
     return Line(
+        panel=panel.name,
         method=cells[0].method,
-        stepsize=chosen[0].stepsize if chosen else nothing,
-        at_edge=bool(chosen) and len(grid) > 1 and chosen[0].stepsize in (grid[0], grid[-1]),
+        stepsize=stepsize,
+        edge=ends.get(stepsize, ""),
+        helps=gains(rule.judged, panel.start[rule.measure], measures[rule.measure]),
         n_steps=median("n_steps"),
-        time_to_target=median("time_to_target") if chosen else float("inf"),
-        gradient_norm=median("gradient_norm") if chosen else nothing,
-        loss=median("loss") if chosen else nothing,
-        accuracy=median("accuracy") if chosen else nothing,
+        times_to_target=[(float(m), float(a), float(b)) for m, a, b in zip(*spread, strict=True)],
+        **measures,
         n_computed=median("n_computed"),
         wasted=median("wasted"),
         tau_avg=median("tau_avg"),
@@ -104,6 +200,7 @@ def summarize_method(cells: list[Cell]) -> Line:
     )
 
 
-def columns(rows: list[Any], kind: type) -> dict[str, list[Any]]:
+def columns(rows: Sequence[object], kind: type) -> dict[str, list[object]]:
     """Return dataclass rows as columns."""
-    return {field.name: [getattr(row, field.name) for row in rows] for field in fields(kind)}
+    names = [field.name for field in dataclasses.fields(kind)]
+    return {name: [getattr(row, name) for row in rows] for name in names}

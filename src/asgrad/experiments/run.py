@@ -1,30 +1,67 @@
-"""A comparison on disk: a folder that is whole or not there.
+"""A comparison on disk; what is computed is never computed again, whatever ends the process.
 
-runs/NAME/  config.toml  results.parquet  metrics.parquet  run.json  traces/  figures/
+runs/NAME/             config.toml  results.parquet  metrics.parquet  run.json  traces/  figures/
+runs/NAME-unfinished/  config.toml  run.json  pieces/    (until the comparison ends)
 """
 
 from __future__ import annotations
 
-import dataclasses
+import hashlib
 import json
 import math
 import re
+import shlex
+import shutil
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from itertools import count, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from asgrad.engines import Result, Status
 from asgrad.errors import AsgradError
-from asgrad.experiments.grid import RULE, Cell, Line, columns, summarize_method
-from asgrad.files import Kind, check_target, new_folder, write_table, write_text
+from asgrad.experiments.config import to_toml
+from asgrad.experiments.grid import Cell, columns
+from asgrad.experiments.training_folder import alone_in, unfinished
+from asgrad.experiments.work import Key, join_lanes, take_lanes
+from asgrad.files import Kind, cannot_write, check_target, new_folder, write_table, write_text
+from asgrad.problems.fingerprint import difference
+from asgrad.trace import Trace
 
 if TYPE_CHECKING:
     from asgrad.experiments.comparison import Comparison
 
-__all__ = ["StoredRun", "check_writable", "is_run", "load", "save"]
+__all__ = [
+    "FRESH",
+    "RunFolder",
+    "StoredTraces",
+    "is_run",
+    "metrics_of",
+    "open_run",
+    "read_cells",
+    "read_facts",
+    "read_results",
+    "refuse_begun",
+    "slug",
+    "stored_config",
+    "write_run",
+]
 
-_FACTS, _RESULTS = "run.json", "results.parquet"
-_SCHEMA_VERSION = 1
+FRESH = "runs/compare"
+"""Where a comparison goes that is given no folder: there, or under this name and a number."""
+_CONFIG, _FACTS, _RESULTS, _METRICS = (
+    "config.toml",
+    "run.json",
+    "results.parquet",
+    "metrics.parquet",
+)
+_PIECES, _TRACES = "pieces", "traces"
+_SCHEMA_VERSION = 2
+_KIND = "asgrad comparison"
 
 
 def is_run(folder: Path) -> bool:
@@ -32,135 +69,391 @@ def is_run(folder: Path) -> bool:
     return (folder / _FACTS).is_file() and (folder / _RESULTS).is_file()
 
 
-_RUN = Kind(
-    "run", is_run, ("config.toml", _RESULTS, "metrics.parquet", _FACTS, "traces", "figures")
-)
+_RUN = Kind("run", is_run, (_CONFIG, _RESULTS, _METRICS, _FACTS, _TRACES, "figures"))
 
 
-@dataclasses.dataclass(frozen=True)
-class StoredRun:
-    """What `asgrad show` needs of a run on disk."""
+@dataclass
+class RunFolder:
+    """Where a comparison goes while it is computed, and in the end."""
 
-    lines: list[Line]
-    target: float
-    smoothness: float
-    complete: bool
+    target: Path
+    working: Path
+    resume: bool
+    config: dict[str, Any] | None
+    known: dict[Key, Result] = field(default_factory=dict)
+    """What stands there already."""
+    facts: dict[str, Any] = field(default_factory=dict)
+    """What was asked before."""
+    _pieces: Iterator[int] = field(default_factory=count)
+
+    def begin(self, identity: dict[str, Any], asked: dict[str, Any]) -> None:
+        """Note what is to be computed; refuse to go on with anything else.
+
+        Raises
+        ------
+        AsgradError
+            If what is resumed is of another problem, other times or another limit.
+        """
+        if self.resume:
+            _check_identity(self.target, self.facts["identity"], identity)
+        facts = {"kind": _KIND, "schema_version": _SCHEMA_VERSION, "complete": False}
+        if self.config:  # with what the run that goes on had before
+            self.config.update({**asked, "seeds": len(asked["seeds"])})
+        try:
+            (self.working / _PIECES).mkdir(exist_ok=True)
+            if self.config:
+                write_text(self.working / _CONFIG, to_toml(self.config))
+            write_text(
+                self.working / _FACTS,
+                json.dumps({**facts, "identity": identity, "asked": asked}, indent=1),
+            )
+        except OSError as error:
+            raise cannot_write(str(self.working), error) from error
+
+    def keep(self, key: Key, result: Result) -> None:
+        """Write what was computed, at once."""
+        folder = self.working / _PIECES
+        path = next(p for i in self._pieces if not (p := folder / f"{i:05}.parquet").exists())
+        temporary = path.with_suffix(".writing")
+        try:
+            write_table(temporary, _rows(key, result))
+            temporary.rename(path)
+        except OSError as error:
+            raise AsgradError(f"{cannot_write(str(path), error)} {self.way_on}") from error
+
+    def finish(self, comparison: Comparison) -> Path:
+        """Write the whole run in the place where it belongs; return that."""
+        try:
+            write_run(comparison, self.target, self.config)
+        except AsgradError as error:
+            raise AsgradError(f"{error} {self.way_on}") from error
+        shutil.rmtree(self.working, ignore_errors=True)
+        return self.target
+
+    @property
+    def way_on(self) -> str:
+        """How an interrupted comparison goes on, in words; empty where nothing was kept."""
+        if not any((self.working / _PIECES).glob("*.parquet")):
+            return ""
+        if not self.config:
+            return (
+                f"What was computed is kept; go on with resume=True and out={str(self.target)!r}."
+            )
+        command = f"asgrad compare --resume {shlex.quote(str(self.target))}"
+        return f"What was computed is kept; go on with: {command}"
 
 
-def check_writable(path: str | Path) -> None:
-    """Refuse, before any work is done, a folder that could not be written at the end."""
-    check_target(path, _RUN)
+@contextmanager
+def open_run(
+    path: str | Path | None,
+    *,
+    config: dict[str, Any] | None = None,
+    overwrite: bool = False,
+    resume: bool = False,
+) -> Iterator[RunFolder]:
+    """Give the folder of a comparison that begins or goes on; it vanishes if nothing is computed.
+
+    Raises
+    ------
+    AsgradError
+        If a run of that name is there and is neither to be overwritten nor to go on, another
+        process works at it, or nothing can be written there.
+    """
+    target = _fresh() if path is None else Path(path)
+    working = unfinished(target)
+    if path is not None:
+        _check_place(target, working, overwrite, resume)
+    made = [p for p in (working, *working.parents) if not p.exists()]
+    try:
+        working.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise cannot_write(str(working), error) from error
+    with alone_in(working):
+        run = RunFolder(target, working, resume, config)
+        try:
+            if resume:
+                run.facts = read_facts(working if (working / _FACTS).is_file() else target)
+                run.known = read_results(target, working)
+            elif overwrite:
+                shutil.rmtree(working / _PIECES, ignore_errors=True)
+            yield run
+        finally:
+            if working.exists() and not any((working / _PIECES).glob("*.parquet")):
+                shutil.rmtree(working, ignore_errors=True)
+                for folder in made[1:]:
+                    try:
+                        folder.rmdir()
+                    except OSError:  # something is in it
+                        break
 
 
-def save(
-    comparison: Comparison,
-    path: str | Path,
-    config: dict[str, Any] | None,
-    said: dict[str, Any],
-) -> Path:
+def _check_place(target: Path, working: Path, overwrite: bool, resume: bool) -> None:
+    """Refuse a place that holds what must not be lost, or holds nothing to go on from."""
+    check_target(target, _RUN)
+    begun = (working / _FACTS).is_file()
+    if resume:
+        if not begun and not is_run(target):
+            raise AsgradError(f"no comparison of asgrad at {target}; nothing to resume.")
+    elif not overwrite and (begun or is_run(target)):
+        what = "a comparison that was not finished" if begun else "a finished comparison"
+        raise AsgradError(
+            f"{target} holds {what}: add to it with --resume {target} (resume=True), replace it "
+            "with --overwrite (overwrite=True), or choose another name."
+        )
+
+
+def _fresh() -> Path:
+    """Return a name at which nothing stands, and reserve it for this process."""
+    for number in count(1):
+        path = Path(FRESH if number == 1 else f"{FRESH}-{number}")
+        working = unfinished(path)
+        if path.exists() or working.exists():
+            continue
+        try:
+            working.parent.mkdir(parents=True, exist_ok=True)
+            working.mkdir()
+        except FileExistsError:  # another process was quicker
+            continue
+        except OSError as error:
+            raise cannot_write(str(working), error) from error
+        return path
+    raise AssertionError("unreachable")
+
+
+def _check_identity(target: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
+    """Refuse to mix runs of different problems, times or limits."""
+    found = ""
+    for name in dict.fromkeys([*before["problems"], *now["problems"]]):
+        old, new = before["problems"].get(name), now["problems"].get(name)
+        if old is None or new is None:
+            found = found or f"a run on other problems than {', '.join(now['problems'])}"
+        else:
+            found = found or difference(old, new)
+    rest = [{k: str(v) for k, v in said.items() if k != "problems"} for said in (before, now)]
+    found = found or difference(*rest)
+    if found:
+        raise AsgradError(
+            f"compare: {target} cannot go on: what stands there is of a run with {found}; what was "
+            "computed would not compare. Choose another name for this comparison."
+        )
+
+
+def write_run(comparison: Comparison, path: str | Path, config: dict[str, Any] | None) -> Path:
     """Write the run to a temporary name, then rename it; a run of that name is replaced."""
     from asgrad.report import write_figures
 
     with new_folder(path, _RUN) as folder:
         if config:
-            write_text(folder / "config.toml", to_toml(config))
+            write_text(folder / _CONFIG, to_toml(config))
         write_table(folder / _RESULTS, columns(comparison.cells, Cell))
-        write_table(folder / "metrics.parquet", _metrics(comparison))
+        write_table(folder / _METRICS, metrics_of(comparison))
         for (method, seed), trace in comparison.traces.items():
-            trace.save(folder / "traces" / f"{slug(method)}-seed{seed}")
+            trace.save(folder / _TRACES / _trace_name(method, seed))
         write_figures(comparison, folder / "figures")
-        facts = {
-            "kind": "asgrad comparison",
+        about = {
+            "kind": _KIND,
             "schema_version": _SCHEMA_VERSION,
-            "said": said,
-            "rule": RULE,
-            "target": _or_null(comparison.target),
-            "smoothness": _or_null(comparison.smoothness),
             "complete": comparison.complete,
+            "rule": asdict(comparison.rule),
+            "horizon": asdict(comparison.horizon),
+            "notes": comparison.notes,
+            "panels": [_without_nan(asdict(panel)) for panel in comparison.panels],
+            "traces": [[method, seed] for method, seed in comparison.traces],
         }
-        write_text(folder / _FACTS, json.dumps(facts, indent=1))
+        write_text(folder / _FACTS, json.dumps({**about, **comparison.origin}, indent=1))
     return Path(path)
 
 
-def load(path: str | Path) -> StoredRun:
-    """Read the results of a run.
+def read_facts(path: str | Path) -> dict[str, Any]:
+    """Read what a finished or unfinished comparison says of itself.
 
     Raises
     ------
     AsgradError
         If there is no run at `path`, or it is damaged.
     """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     folder = Path(path)
-    if not is_run(folder):
+    if not (folder / _FACTS).is_file():
         raise AsgradError(f"no run of asgrad at {folder}.")
     try:
         facts = json.loads((folder / _FACTS).read_text(encoding="utf-8"))
-        if facts.get("schema_version") != _SCHEMA_VERSION:
-            raise AsgradError(f"run {folder} was written by another version of asgrad.")
-        rows = pq.read_table(folder / _RESULTS).to_pylist()
-        cells = [Cell(**row) for row in rows]
-        names = dict.fromkeys(cell.method for cell in cells)
-        return StoredRun(
-            [summarize_method([c for c in cells if c.method == name]) for name in names],
-            _or_nan(facts["target"]),
-            _or_nan(facts["smoothness"]),
-            bool(facts["complete"]),
+        version = facts["schema_version"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise _damaged(folder, error) from error
+    if version != _SCHEMA_VERSION:
+        raise AsgradError(f"run {folder} was written by another version of asgrad.")
+    return dict(facts)
+
+
+def read_cells(folder: Path) -> list[Cell]:
+    """Read results.parquet of a finished comparison."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        rows = pq.read_table(folder / _RESULTS, page_checksum_verification=True).to_pylist()
+        return [Cell(**row) for row in rows]
+    except (OSError, ValueError, TypeError, pa.ArrowException) as error:
+        raise _damaged(folder, error) from error
+
+
+def read_results(*folders: Path) -> dict[Key, Result]:
+    """Read all that was computed, from metrics.parquet and pieces; models are not stored."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    found: dict[Key, Result] = {}
+    for folder in folders:
+        for path in [folder / _METRICS, *sorted((folder / _PIECES).glob("*.parquet"))]:
+            if not path.is_file():
+                continue
+            try:
+                table = pq.read_table(path, page_checksum_verification=True)
+                rows = {name: table[name].to_numpy() for name in table.column_names}
+                for key, result in _results(rows):
+                    if key in found:
+                        lanes = ~np.isin(result.stepsizes, found[key].stepsizes)
+                        result = join_lanes([found[key], take_lanes(result, lanes)])
+                    found[key] = result
+            except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
+                if path.name == _METRICS:
+                    raise _damaged(path, error) from error
+                warnings.warn(f"{path} is damaged; its part is computed again.", stacklevel=2)
+    return found
+
+
+def _damaged(path: Path, error: BaseException) -> AsgradError:
+    """Return the error for a run that cannot be read."""
+    said = str(error).splitlines() or [type(error).__name__]
+    return AsgradError(f"run {path} is damaged: {said[0]}.")
+
+
+class StoredTraces(Mapping[tuple[str, int], Trace]):
+    """The traces of a stored comparison by method and seed, read when they are asked for."""
+
+    def __init__(self, folder: Path, keys: list[tuple[str, int]]):
+        self._folder, self._keys = folder / _TRACES, keys
+
+    def __getitem__(self, key: tuple[str, int]) -> Trace:
+        """Read one trace."""
+        if key not in self._keys:
+            raise KeyError(key)
+        return Trace.load(self._folder / _trace_name(*key))
+
+    def __iter__(self) -> Iterator[tuple[str, int]]:
+        """Go through methods and seeds."""
+        return iter(self._keys)
+
+    def __len__(self) -> int:
+        """Return how many there are."""
+        return len(self._keys)
+
+
+def stored_config(path: str | Path) -> Path:
+    """Return the config.toml of a comparison, finished or not.
+
+    Raises
+    ------
+    AsgradError
+        If there is none.
+    """
+    for folder in (unfinished(path), Path(path)):
+        if (folder / _CONFIG).is_file():
+            return folder / _CONFIG
+    raise AsgradError(
+        f"no comparison of the command line at {path}: it has no {_CONFIG}; nothing to resume."
+    )
+
+
+def refuse_begun(path: Path) -> None:
+    """Raise if `path` is the name or the folder of a comparison that was not finished."""
+    target = path.parent / path.name.removesuffix("-unfinished")
+    folder = unfinished(target)
+    if not (folder / _FACTS).is_file():
+        return
+    n_pieces = len(list((folder / _PIECES).glob("*.parquet")))
+    raise AsgradError(
+        f"{target} was not finished, {n_pieces} of its replays are kept; go on with it: "
+        f"asgrad compare --resume {shlex.quote(str(target))}."
+    )
+
+
+def slug(label: str) -> str:
+    """Return a label as a file name; different labels get different ones."""
+    cleaned = re.sub(r"[^\w.+=-]+", "_", label)[:80]
+    if cleaned == label and label == label.lower():  # some file systems know no upper case
+        return cleaned
+    return f"{cleaned}-{hashlib.sha256(label.encode()).hexdigest()[:8]}"
+
+
+def _trace_name(method: str, seed: int) -> str:
+    """Return the folder of a trace."""
+    return f"{slug(method)}-seed{seed}"
+
+
+def _rows(key: Key, result: Result) -> dict[str, Any]:
+    """Return a result as long columns, one row a lane and evaluation, lane by lane."""
+    n_evaluations, n_lanes = result.loss.shape
+    size = n_evaluations * n_lanes
+    return {
+        "panel": np.full(size, key.panel),
+        "method": np.full(size, key.method),
+        "stepsize": np.repeat(result.stepsizes, n_evaluations),
+        "seed": np.full(size, key.seed),
+        "status": np.repeat([str(status) for status in result.status], n_evaluations),
+        "evaluation": np.tile(np.arange(n_evaluations), n_lanes),
+        "time": np.tile(result.times, n_lanes),
+        "step": np.tile(result.steps, n_lanes),
+        "gradients": np.tile(result.gradients, n_lanes),
+        "gradient_norm": result.gradient_norm.T.ravel(),
+        "loss": result.loss.T.ravel(),
+        "test_loss": result.test_loss.T.ravel(),
+        "accuracy": result.accuracy.T.ravel(),
+    }
+
+
+def _results(rows: dict[str, np.ndarray]) -> Iterator[tuple[Key, Result]]:
+    """Yield what `_rows` made, key by key."""
+    codes = [np.unique(rows[name], return_inverse=True)[1] for name in ("panel", "method", "seed")]
+    new_key = np.any([code[1:] != code[:-1] for code in codes], axis=0)
+    edges = [0, *(np.flatnonzero(new_key) + 1).tolist(), rows["seed"].size]
+    for first, end in pairwise(edges):
+        mine = {name: column[first:end] for name, column in rows.items()}
+        n_evaluations = int(mine["evaluation"].max()) + 1
+        lane = {name: column.reshape(-1, n_evaluations) for name, column in mine.items()}
+        n_lanes = len(lane["loss"])
+        key = Key(str(mine["panel"][0]), str(mine["method"][0]), int(mine["seed"][0]))
+        measures = ("loss", "gradient_norm", "accuracy", "test_loss")
+        yield (
+            key,
+            Result(
+                stepsizes=lane["stepsize"][:, 0].copy(),
+                seeds=np.full(n_lanes, key.seed, np.int64),
+                status=[Status(status) for status in lane["status"][:, 0]],
+                steps=lane["step"][0].astype(np.int64),
+                times=lane["time"][0].copy(),
+                gradients=lane["gradients"][0].copy(),
+                models=np.zeros((0, n_lanes)),
+                **{name: np.ascontiguousarray(lane[name].T) for name in measures},
+            ),
         )
-    except AsgradError:
-        raise
-    except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
-        raise AsgradError(f"run {folder} is damaged: {str(error).splitlines()[0]}.") from error
 
 
-def slug(method: str) -> str:
-    """Return a method's label as a file name."""
-    return re.sub(r"[^\w.+-]+", "_", method)
-
-
-def to_toml(config: dict[str, Any]) -> str:
-    """Return a configuration as TOML."""
-    said = {key: value for key, value in config.items() if value is not None}
-    return "".join(f"{key} = {_toml(value)}\n" for key, value in said.items())
-
-
-def _toml(value: Any) -> str:
-    """Return a value in one line; JSON's scalars are TOML's too."""
-    if isinstance(value, dict):
-        return f"{{{', '.join(f'{json.dumps(key)} = {_toml(v)}' for key, v in value.items())}}}"
-    if isinstance(value, list):
-        return f"[{', '.join(map(_toml, value))}]"
-    return json.dumps(value)
-
-
-def _metrics(comparison: Comparison) -> dict[str, np.ndarray]:
-    """Return the metrics of every lane at every evaluation, as long columns."""
-    parts: list[dict[str, np.ndarray]] = []
-    for (method, seed), result in comparison.results.items():
-        n_evaluations, n_lanes = result.loss.shape
-        parts.append(
-            {
-                "method": np.full(result.loss.size, method),
-                "stepsize": np.tile(result.stepsizes, n_evaluations),
-                "seed": np.full(result.loss.size, seed),
-                "step": np.repeat(result.steps, n_lanes),
-                "time": np.repeat(result.times, n_lanes),
-                "gradients": np.repeat(result.gradients, n_lanes),
-                "gradient_norm": result.gradient_norm.ravel(),
-                "loss": result.loss.ravel(),
-                "accuracy": result.accuracy.ravel(),
-            }
-        )
+def metrics_of(comparison: Comparison) -> dict[str, np.ndarray]:
+    """Return the metrics of every lane at every evaluation, the chosen ones marked."""
+    chosen = {(c.panel, c.method): c.stepsize for c in comparison.cells if c.chosen}
+    parts = []
+    for key, result in comparison.results.items():
+        rows = _rows(key, result)
+        rows["chosen"] = rows["stepsize"] == chosen.get((key.panel, key.method))
+        parts.append(rows)
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
-def _or_null(number: float) -> float | None:
-    """Return a number as JSON can hold it."""
-    return number if math.isfinite(number) else None
-
-
-def _or_nan(number: float | None) -> float:
-    """Return what `_or_null` wrote as a number."""
-    return float("nan") if number is None else float(number)
+def _without_nan(value: Any) -> Any:
+    """Return what JSON can hold: a number that is not finite becomes null."""
+    if isinstance(value, dict):
+        return {name: _without_nan(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_without_nan(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -20,9 +20,8 @@ from asgrad.engines.replay import replayed_models
 from asgrad.engines.server import Job
 from asgrad.engines.workers import Engine
 from asgrad.errors import AsgradError
-from asgrad.experiments.comparison import Contender
-from asgrad.experiments.config import TrainConfig
-from asgrad.experiments.run import to_toml
+from asgrad.experiments.config import TrainConfig, to_toml
+from asgrad.experiments.question import Contender
 from asgrad.experiments.training_folder import (
     CHECKPOINTS,
     CONFIG,

@@ -17,8 +17,7 @@ from typing import Any
 
 from asgrad.engines.checkpoint import list_checkpoints
 from asgrad.errors import AsgradError
-from asgrad.experiments.config import TrainConfig
-from asgrad.experiments.run import to_toml
+from asgrad.experiments.config import TrainConfig, to_toml
 from asgrad.files import (
     Kind,
     cannot_write,

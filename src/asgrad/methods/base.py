@@ -79,6 +79,10 @@ class Method(ABC):
             server.n_entries,
         )
 
+    def defaults(self, n_workers: int) -> str:
+        """Return what the parameters that were left open come to, empty where none was."""
+        return ""
+
     @property
     def label(self) -> str:
         """The method with its parameters, as the command line takes it."""

@@ -59,6 +59,14 @@ class Minibatch(CompiledMethod):
         if self.batch is not None:
             check_integer("Minibatch", "batch", self.batch, minimum=1)
 
+    def defaults(self, n_workers: int) -> str:
+        """Return what the parameters that were left open come to, empty where none was."""
+        return (
+            f"batch = b = {(n_workers + 1) // 2} (half of the workers)"
+            if self.batch is None
+            else ""
+        )
+
     def begin(self, n_workers: int, seed: int) -> Opening:
         """Return the opening: the first b workers drawn."""
         batch = self.batch or (n_workers + 1) // 2

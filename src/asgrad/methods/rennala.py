@@ -68,6 +68,10 @@ class Rennala(CompiledMethod):
         if self.batch is not None:
             check_integer("Rennala", "batch", self.batch, minimum=1)
 
+    def defaults(self, n_workers: int) -> str:
+        """Return what the parameters that were left open come to, empty where none was."""
+        return f"batch = S = {n_workers} (the number of workers)" if self.batch is None else ""
+
     def begin(self, n_workers: int, seed: int) -> Opening:
         """Return the opening: every worker has a job at x_0."""
         batch = self.batch or n_workers

@@ -96,6 +96,12 @@ class Ringmaster(CompiledMethod):
         if self.max_delay is not None:
             check_integer("Ringmaster", "max_delay", self.max_delay, minimum=1)
 
+    def defaults(self, n_workers: int) -> str:
+        """Return what the parameters that were left open come to, empty where none was."""
+        return (
+            f"max_delay = R = {n_workers} (the number of workers)" if self.max_delay is None else ""
+        )
+
     def begin(self, n_workers: int, seed: int) -> Opening:
         """Return the opening: every worker has a job at x_0."""
         head = np.array([self.max_delay or n_workers, int(self.stop_stale), n_workers], np.int64)

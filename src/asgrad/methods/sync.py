@@ -57,6 +57,10 @@ class MSync(CompiledMethod):
         if self.m is not None:
             check_integer("MSync", "m", self.m, minimum=1)
 
+    def defaults(self, n_workers: int) -> str:
+        """Return what the parameters that were left open come to, empty where none was."""
+        return f"m = {(n_workers + 1) // 2} (half of the workers)" if self.m is None else ""
+
     def begin(self, n_workers: int, seed: int) -> Opening:
         """Return the opening: every worker has a job at x_0."""
         m = self.m or (n_workers + 1) // 2

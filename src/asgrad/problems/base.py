@@ -127,6 +127,20 @@ class Problem(ABC):
         }
 
     @property
+    def smoothness_source(self) -> str:
+        """How L is got, in a few words."""
+        return "the problem's own" if np.isfinite(self.smoothness) else "not known"
+
+    @property
+    def measure(self) -> str:
+        """The measure by which a stepsize is chosen unless told otherwise.
+
+        The gradient norm, which theory bounds; a network of which a part is dead has a small one
+        as well, so that its natural measure is the loss.
+        """
+        return "gradient_norm"
+
+    @property
     def gains_by_threads(self) -> bool:
         """Whether a replay of many lanes is faster on several threads than in one."""
         return True

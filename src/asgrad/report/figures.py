@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,11 +12,10 @@ from asgrad.trace import Fate, Trace
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["write_figures"]
+__all__ = ["convergence", "write_figures"]
 
-# Okabe and Ito's colours, told apart by most colour-blind readers, then again dashed.
+# Okabe and Ito's colours, told apart by most colour-blind readers.
 _COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-_DASHES = ("-", "--", ":")
 _FATES = {
     Fate.APPLIED: ("#0072B2", "applied"),
     Fate.DROPPED: ("#D55E00", "dropped"),
@@ -27,16 +25,15 @@ _FATES = {
 
 
 def write_figures(comparison: Any, folder: Path) -> None:
-    """Write gradient_norm.png, delays.png and gantt.png of a `Comparison` into `folder`."""
+    """Write convergence.png, delays.png and gantt.png of a `Comparison` into `folder`."""
     from matplotlib.figure import Figure
 
     folder.mkdir(parents=True)
-    chosen = {cell.method: cell.stepsize for cell in comparison.cells if cell.chosen}
     styles = _styles(list(dict.fromkeys(cell.method for cell in comparison.cells)))
     first = {method: trace for (method, _), trace in reversed(list(comparison.traces.items()))}
     first = {method: first[method] for method in styles}
     for name, figure in {
-        "gradient_norm": _gradient_norm(Figure, comparison, chosen, styles),
+        "convergence": convergence(comparison),
         "delays": _delays(Figure, first, styles),
         "gantt": _gantt(Figure, first),
     }.items():
@@ -44,65 +41,98 @@ def write_figures(comparison: Any, folder: Path) -> None:
 
 
 def _styles(methods: list[str]) -> dict[str, dict[str, Any]]:
-    """Return a colour and a line style for every method."""
-    pairs = ((color, dash) for dash in cycle(_DASHES) for color in _COLORS)
-    return {
-        method: {"color": color, "linestyle": dash}
-        for method, (color, dash) in zip(methods, pairs, strict=False)
-    }
+    """Return a colour and a line style for every method; no two have both in common."""
+    styles = {}
+    for i, method in enumerate(methods):
+        turn, color = divmod(i, len(_COLORS))
+        # Solid, dashed, dotted; then dashes with ever more dots between them.
+        dash: Any = ("-", "--", ":")[turn] if turn < 3 else (0, (5, 1.5) + (1, 1.5) * (turn - 2))
+        styles[method] = {"color": _COLORS[color], "linestyle": dash}
+    return styles
 
 
-def _gradient_norm(
-    figure_class: Any, comparison: Any, chosen: Mapping[str, float], styles: Mapping[str, Any]
-) -> Any:
-    """‖∇f‖ by step and by time at the chosen stepsizes: median over seeds, band from min to max."""
-    figure = figure_class(figsize=(11, 4.6), layout="constrained")
-    by_step, by_time = figure.subplots(1, 2, sharey=True)
-    for method, stepsize in chosen.items():
-        runs = [r for (name, _), r in comparison.results.items() if name == method]
-        # Seeds may differ in length and pace: all are read off on one grid.
-        for axes, abscissa in ((by_step, "steps"), (by_time, "times")):
-            last = max(getattr(run, abscissa)[-1] for run in runs)
-            first = min(run.steps[min(1, run.steps.size - 1)] for run in runs)
-            grid = (
-                np.geomspace(max(first, 1), max(last, 2), 200)
-                if axes is by_step
-                else np.linspace(0, last, 200)
-            )
-            curves = np.array([_curve(run, stepsize, abscissa, grid) for run in runs])
-            with np.errstate(all="ignore"):
-                middle = np.exp(np.median(np.log(curves), axis=0))
-            axes.plot(grid, middle, label=method, linewidth=1.6, **styles[method])
-            if len(runs) > 1:
-                axes.fill_between(
-                    grid,
-                    curves.min(axis=0),
-                    curves.max(axis=0),
-                    color=styles[method]["color"],
-                    alpha=0.12,
-                    linewidth=0,
+def convergence(comparison: Any) -> Any:
+    """Draw the measure by step and by time at the chosen stepsizes, a row a panel.
+
+    Lines are medians over the seeds, bands go from the least to the most. Along the axis of the
+    limit every method goes from the start to the horizon.
+
+    Parameters
+    ----------
+    comparison : Comparison
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
+    from matplotlib.figure import Figure
+
+    panels, measure = comparison.panels, comparison.rule.judged
+    styles = _styles(list(dict.fromkeys(cell.method for cell in comparison.cells)))
+    figure = Figure(figsize=(11, 0.4 + 4.4 * len(panels)), layout="constrained")
+    rows = figure.subplots(len(panels), 2, sharey="row", squeeze=False)
+    for panel, (by_step, by_time) in zip(panels, rows, strict=True):
+        chosen = {
+            c.method: c.stepsize for c in comparison.cells if c.chosen and c.panel == panel.name
+        }
+        for method, stepsize in chosen.items():
+            runs = [r for key, r in comparison.results.items() if key[:2] == (panel.name, method)]
+            for axes, abscissa in ((by_step, "steps"), (by_time, "times")):
+                grid, curves = _curves(runs, stepsize, measure.name, abscissa)
+                axes.plot(
+                    grid, np.median(curves, axis=0), label=method, linewidth=1.6, **styles[method]
                 )
-    by_time.axhline(comparison.target, color="#777777", linewidth=0.8)
-    by_time.annotate(
-        "target", (1.0, comparison.target), xycoords=("axes fraction", "data"),
-        ha="right", va="bottom", fontsize=8, color="#555555",
-    )  # fmt: skip
-    by_step.set(xlabel="server step", ylabel="‖∇f(x)‖", xscale="log", yscale="log", title="by step")
-    by_time.set(xlabel="time (s)", title="by time")
-    by_time.set_xlim(left=0)
-    for axes in (by_step, by_time):
-        axes.grid(alpha=0.25)
-    figure.legend(*by_time.get_legend_handles_labels(), loc="outside right upper", fontsize=9)
+                if len(runs) > 1:
+                    low, high = curves.min(axis=0), curves.max(axis=0)
+                    color = styles[method]["color"]
+                    axes.fill_between(grid, low, high, color=color, alpha=0.12, linewidth=0)
+        for i, target in enumerate(panel.targets):
+            by_time.axhline(target, color="#777777", linewidth=0.8)
+            by_time.annotate(
+                "target" if len(panel.targets) == 1 else f"target {i + 1}", (1.0, target),
+                xycoords=("axes fraction", "data"), ha="right", va="bottom", fontsize=8,
+                color="#555555",
+            )  # fmt: skip
+        title = f"{panel.name}: {panel.problem}" if panel.name else panel.problem
+        by_step.set_title(f"{title}\nby step", fontsize=10)
+        by_time.set_title("by time", fontsize=10)
+        by_step.set(xlabel="server step", ylabel=_axis_label(measure))
+        by_step.set_xscale("symlog", linthresh=1.0)  # it begins at step 0
+        by_time.set(xlabel="time (s)")
+        # A loss may be negative, an accuracy is a share.
+        low = min((np.min(line.get_ydata()) for line in by_time.lines), default=1.0)
+        for axes in (by_step, by_time):
+            axes.set_xlim(left=0)
+            axes.set_yscale("log" if measure.sign > 0 and low > 0 else "linear")
+            axes.grid(alpha=0.25)
+    handles = {
+        label: handle
+        for axes in rows.flat
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
+    }
+    figure.legend(handles.values(), handles.keys(), loc="outside right upper", fontsize=9)
     return figure
 
 
-def _curve(run: Any, stepsize: float, abscissa: str, grid: np.ndarray) -> np.ndarray:
-    """Return one seed's gradient norm on `grid`; NaN beyond its end."""
-    lane = int(np.flatnonzero(run.stepsizes == stepsize)[0])
-    at = getattr(run, abscissa)
-    norm: np.ndarray = np.interp(grid, at, run.gradient_norm[:, lane], right=np.nan)
-    norm[(grid > at[-1]) & (grid <= at[-1] * (1 + 1e-9))] = run.gradient_norm[-1, lane]
-    return norm
+def _axis_label(measure: Any) -> str:
+    """Return the label of the measure's axis."""
+    return "‖∇f(x)‖" if measure.name == "gradient_norm" else str(measure.words)
+
+
+def _curves(
+    runs: list[Any], stepsize: float, measure: str, abscissa: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return a grid along an axis and the seeds' curves on it, each holding its last model.
+
+    Where the seeds were looked at in common, that is the grid; else all places at which one was.
+    """
+    grid = np.unique(np.concatenate([getattr(run, abscissa) for run in runs]))
+    curves = []
+    for run in runs:
+        lane = int(np.flatnonzero(np.isclose(run.stepsizes, stepsize, rtol=1e-12, atol=0))[0])
+        at = np.searchsorted(getattr(run, abscissa), grid, side="right") - 1
+        curves.append(getattr(run, measure)[at, lane])
+    return grid, np.array(curves)
 
 
 def _delays(figure_class: Any, traces: Mapping[str, Trace], styles: Mapping[str, Any]) -> Any:

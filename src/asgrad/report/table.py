@@ -1,115 +1,169 @@
-"""The table of a comparison, for a terminal."""
+"""The table of a comparison, for a terminal and for a notebook."""
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from html import escape
+from typing import Any
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
+__all__ = ["print_comparison", "table_html", "table_text"]
 
-__all__ = ["print_comparison", "table_text"]
-
-
-_COLUMNS = (
-    "steps", "time", "final ‖∇f‖", "loss", "accuracy", "gradients", "wasted", "τ_avg", "τ_max",
+_LEAST_MISSED = (
+    "gradients", "τ_avg", "wasted", "τ_max", "test loss", "steps", "loss", "accuracy",
 )  # fmt: skip
-_LEAST_MISSED = ("gradients", "τ_avg", "wasted", "τ_max", "steps", "loss")
+_START = "(start)"
 
 
-def print_comparison(console: Any, lines: Sequence[Any], target: float, smoothness: float) -> None:
-    """Print the table of a comparison, best method first, and what its marks mean.
+def print_comparison(console: Any, comparison: Any) -> None:
+    """Print a table for every panel, best method first, and how its numbers came about.
 
     Parameters
     ----------
     console : rich.console.Console
         A narrow one gets fewer columns.
-    lines : sequence of Line
-    target : float
-        Gradient norm of "time to target".
-    smoothness : float
-        L, in whose inverse the stepsizes are shown; NaN shows them plainly.
+    comparison : Comparison
     """
     from rich.measure import measure_renderables
 
+    lines = comparison.lines
     hidden: list[str] = []
-    table = _table(lines, target, smoothness, hidden)
-    wide = console.options.update(width=1000)
-    while measure_renderables(console, wide, [table]).maximum > console.width and len(hidden) < len(
-        _LEAST_MISSED
-    ):
-        hidden.append(_LEAST_MISSED[len(hidden)])
-        table = _table(lines, target, smoothness, hidden)
-    console.print(table)
-    notes = ["τ counts gradients applied and those still in flight at the end."]
-    if any(line.at_edge for line in lines):
-        notes.append(
-            "* smallest or largest stepsize of the grid: a wider grid may do better, or every step "
-            "does harm."
-        )
-    diverged = [line.method for line in lines if math.isnan(line.stepsize)]
-    if diverged:
-        notes.append(f"Diverged at every stepsize: {', '.join(diverged)}.")
+    for panel in comparison.panels:
+        mine = [line for line in lines if line.panel == panel.name]
+        if not mine:
+            continue
+        # What is measured decides the order and the choice: it is never left out.
+        kept = comparison.rule.judged.symbol
+        optional = [column for column in _LEAST_MISSED if column != kept]
+        table = _rich(_rows(comparison, panel, mine), hidden)
+        wide = console.options.update(width=1000)
+        while measure_renderables(console, wide, [table]).maximum > console.width and optional:
+            hidden.append(optional.pop(0))
+            table = _rich(_rows(comparison, panel, mine), hidden)
+        if panel.name:
+            console.print(f"{panel.name}: {panel.problem}", style="bold", highlight=False)
+        console.print(table)
+        for note in _remarks(mine):
+            console.print(note, highlight=False)
+        if panel is not comparison.panels[-1]:
+            console.print()
+    notes = [*comparison.notes, "τ counts gradients applied and those still in flight at the end."]
     if hidden:
-        notes.append(f"Not shown in this width: {', '.join(hidden)}.")
+        notes.append(f"Not shown in this width: {', '.join(dict.fromkeys(hidden))}.")
     for note in notes:
         console.print(note, style="dim", highlight=False)
 
 
-def table_text(lines: Sequence[Any], target: float, smoothness: float) -> str:
-    """Return the table as plain text."""
+def table_text(comparison: Any) -> str:
+    """Return the tables as plain text."""
     from io import StringIO
 
     from rich.console import Console
 
     text = StringIO()
-    print_comparison(Console(file=text, width=160), lines, target, smoothness)
+    print_comparison(Console(file=text, width=160), comparison)
     return text.getvalue().rstrip()
 
 
-def _table(lines: Sequence[Any], target: float, smoothness: float, hidden: Sequence[str]) -> Any:
-    """Return the table without some columns."""
+def table_html(comparison: Any) -> str:
+    """Return the tables as HTML, for notebooks."""
+    parts = []
+    for panel in comparison.panels:
+        mine = [line for line in comparison.lines if line.panel == panel.name]
+        header, *rows = _rows(comparison, panel, mine)
+        caption = f"<caption>{escape(panel.name or panel.problem)}</caption>"
+        head = "".join(f"<th>{escape(cell)}</th>" for cell in header)
+        body = "".join(
+            f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in rows
+        )
+        parts.append(
+            f"<table>{caption}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+            + "".join(f"<p>{escape(note)}</p>" for note in _remarks(mine))
+        )
+    return "".join(parts) + "".join(f"<p>{escape(note)}</p>" for note in comparison.notes)
+
+
+def _rich(rows: list[list[str]], hidden: list[str]) -> Any:
+    """Return a table without some columns."""
     from rich.table import Table
 
-    known = math.isfinite(smoothness)
-    shown = [column for column in _COLUMNS if column not in hidden]
+    shown = [i for i, title in enumerate(rows[0]) if title not in hidden]
     table = Table(box=None, header_style="bold", pad_edge=False)
-    table.add_column("method", no_wrap=True)
-    table.add_column("stepsize·L" if known else "stepsize", justify="right", no_wrap=True)
-    reach = "time to target" if math.isnan(target) else f"time to ‖∇f‖≤{target:.2g}"
-    for column in shown:
-        table.add_column(reach if column == "time" else column, justify="right", no_wrap=True)
-    for line in sorted(
-        lines, key=lambda line: line.gradient_norm if line.gradient_norm >= 0 else math.inf
-    ):
-        unit = smoothness if known else 1.0
-        edge = "*" if line.at_edge else ""
-        cells = {
-            "steps": f"{line.n_steps:.0f}",
-            "time": _seconds(line.time_to_target),
-            "final ‖∇f‖": _number(line.gradient_norm, ".2e"),
-            "loss": _number(line.loss, ".4g"),
-            "accuracy": _number(line.accuracy, ".1%"),
-            "gradients": f"{line.n_computed:.0f}",
-            "wasted": f"{line.wasted:.0%}",
-            "τ_avg": f"{line.tau_avg:.1f}",
-            "τ_max": f"{line.tau_max:.0f}",
-        }
-        table.add_row(
-            line.method,
-            "diverged" if math.isnan(line.stepsize) else f"{line.stepsize * unit:.3g}{edge}",
-            *(cells[column] for column in shown),
-        )
+    for i in shown:
+        justify: Any = "right" if i else "left"
+        table.add_column(rows[0][i], justify=justify, no_wrap=True)
+    for row in rows[1:]:
+        table.add_row(*(row[i] for i in shown), style="dim" if row[0] == _START else None)
     return table
 
 
-def _seconds(value: float) -> str:
+def _rows(comparison: Any, panel: Any, lines: list[Any]) -> list[list[str]]:
+    """Return the header and the rows of a panel's table; the start stands where it belongs."""
+    rule, measure = comparison.rule, comparison.rule.judged
+    unit = panel.smoothness if panel.in_units else 1.0
+    shown = [m for m in comparison.measures if not math.isnan(panel.start[m.name])]
+    header = ["method", "stepsize·L" if panel.in_units else "stepsize", "steps"]
+    header += [_reach(measure, target) for target in panel.targets]
+    header += [m.symbol for m in shown] + ["gradients", "wasted", "τ_avg", "τ_max"]
+    start = [_START, "", "0", *("" for _ in panel.targets)]
+    start += [m.text(panel.start[m.name]) for m in shown] + ["0", "", "", ""]
+    rows = []
+    for line in lines:
+        stepsize = f"{line.stepsize * unit:.3g}{'*' if line.edge else ''}"
+        rows.append(
+            [
+                line.method,
+                "diverged" if math.isnan(line.stepsize) else stepsize,
+                f"{line.n_steps:.0f}",
+                *(_spread(*times) for times in line.times_to_target),
+                *(m.text(getattr(line, m.name)) for m in shown),
+                f"{line.n_computed:.0f}",
+                f"{line.wasted:.0%}",
+                f"{line.tau_avg:.1f}",
+                f"{line.tau_max:.0f}",
+            ]
+        )
+    worse = [
+        not measure.sign * getattr(line, measure.name) < measure.sign * panel.start[measure.name]
+        for line in lines
+    ]
+    # Sorted by time the rows need not be sorted by the measure: then the start stands last.
+    place = worse.index(True) if True in worse and not rule.by_time else len(rows)
+    return [header, *rows[:place], start, *rows[place:]]
+
+
+def _remarks(lines: list[Any]) -> list[str]:
+    """Return what a reader of a panel's table has to know of single methods."""
+    found = []
+    edges = {edge: [line.method for line in lines if line.edge == edge and line.helps]
+             for edge in ("smallest", "largest")}  # fmt: skip
+    said = [f"{edge} stepsize tried ({', '.join(names)})" for edge, names in edges.items() if names]
+    if said:
+        found.append(f"* {'; '.join(said)}: one beyond it may do better.")
+    stuck = [line.method for line in lines if not line.helps and not math.isnan(line.stepsize)]
+    if stuck:
+        found.append(f"No stepsize helps: {', '.join(stuck)} end no better than they began.")
+    diverged = [line.method for line in lines if math.isnan(line.stepsize)]
+    if diverged:
+        found.append(f"Diverged at every stepsize: {', '.join(diverged)}.")
+    return found
+
+
+def _reach(measure: Any, target: float) -> str:
+    """Return the title of the column of a target."""
+    sign = "≥" if measure.sign < 0 else "≤"
+    text = f"{target:.3g}" if measure.name != "accuracy" else f"{target:.1%}"
+    return f"time to {measure.symbol}{sign}{text}"
+
+
+def _spread(median: float, least: float, most: float) -> str:
+    """Return a time as text, with its range over the seeds; a dash for never."""
+    if median == least == most:
+        return _seconds(median, " s")
+    return f"{_seconds(median, ' s')} ({_seconds(least)}–{_seconds(most)})"
+
+
+def _seconds(value: float, unit: str = "") -> str:
     """Return a time as text to three digits or whole seconds, a dash for never."""
     if not math.isfinite(value):
         return "—"
-    return f"{value:.0f} s" if value >= 100 else f"{value:.3g} s"
-
-
-def _number(value: float, form: str) -> str:
-    """Return a number as text, a dash for NaN."""
-    return "—" if math.isnan(value) else format(value, form)
+    return f"{value:.0f}{unit}" if value >= 100 else f"{value:.3g}{unit}"

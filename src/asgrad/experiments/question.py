@@ -1,0 +1,396 @@
+"""What a comparison asks, checked; its traces, its grids, and what its replays come to."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from asgrad import methods as method_room
+from asgrad import stepsizes as stepsize_room
+from asgrad import times as times_room
+from asgrad.engines import Result, replay, simulate
+from asgrad.errors import AsgradError, KindError, check_integer, check_kind, check_positive, shown
+from asgrad.experiments.choice import MEASURES, Rule, gains, moves, windowed
+from asgrad.experiments.grid import Cell, Panel, cells_of, choice_among
+from asgrad.experiments.work import Horizon, Key, Work
+from asgrad.methods import Method, Pure
+from asgrad.problems import Problem
+from asgrad.problems.base import check_problem
+from asgrad.problems.fingerprint import fingerprint
+from asgrad.registry import build
+from asgrad.stepsizes import Constant, Stepsize
+from asgrad.times import Fixed, Times
+from asgrad.trace import Trace
+
+__all__ = ["Contender", "Question", "ask", "default_stepsizes"]
+
+_GRID = range(-5, 3)  # powers of two, over L
+_WIDEN = 6  # stepsizes on either side of it
+_AT_ONCE = 2  # of them
+_BASELINE = "sync"
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A method and how its stepsize depends on the delay."""
+
+    method: Method
+    stepsize: Stepsize = dataclasses.field(default_factory=Constant)
+
+    @property
+    def label(self) -> str:
+        """The contender as the command line takes it: METHOD or METHOD+STEPSIZE."""
+        if isinstance(self.stepsize, Constant):
+            return self.method.label
+        return f"{self.method.label}+{self.stepsize.label}"
+
+    @classmethod
+    def of(cls, said: str | Method | tuple[Method, Stepsize]) -> Contender:
+        """Make a contender of "METHOD+STEPSIZE", a method, or a pair."""
+        if isinstance(said, Method):
+            return cls(said)
+        if isinstance(said, tuple):
+            return cls(*said)
+        if not isinstance(said, str):
+            raise KindError(
+                "compare: a method is a text such as 'pure', an object such as ag.methods.Pure(), "
+                f"or a pair of method and stepsize rule, got {shown(said)}."
+            )
+        method, _, stepsize = said.partition("+")
+        rule = build("stepsize", stepsize_room, stepsize) if stepsize else Constant()
+        return cls(build("method", method_room, method), rule)
+
+
+def default_stepsizes(smoothness: float) -> list[float]:
+    """Return the default grid: 2^k / L for k = −5, ..., 2.
+
+    Raises
+    ------
+    AsgradError
+        If L is not known.
+    """
+    if not (np.isfinite(smoothness) and smoothness > 0):
+        raise AsgradError(
+            "compare: the problem's smoothness constant is not known; give the stepsizes, on the "
+            "command line as in --stepsizes 0.01,0.1."
+        )
+    return [2.0**k / smoothness for k in _GRID]
+
+
+@dataclass(frozen=True)
+class Question:
+    """Everything that a comparison was asked, checked."""
+
+    problems: dict[str, Problem]
+    times: Times
+    contenders: list[Contender]
+    given: np.ndarray | None
+    """The stepsizes that the user gave."""
+    most_wider: int
+    seeds: list[int]
+    horizon: Horizon
+    rule: Rule
+    panels: list[Panel]
+    """With the targets that were asked for."""
+
+    def identity(self) -> dict[str, Any]:
+        """Return what must not change when a comparison goes on."""
+        return {
+            "problems": {name: fingerprint(each) for name, each in self.problems.items()},
+            "times": self.times.label,
+            **dataclasses.asdict(self.horizon),
+        }
+
+    def asked(self) -> dict[str, Any]:
+        """Return what may be added to when a comparison goes on."""
+        return {
+            "methods": [contender.label for contender in self.contenders],
+            "stepsizes": None if self.given is None else self.given.tolist(),
+            "seeds": self.seeds,
+        }
+
+    def simulate(self) -> dict[tuple[str, int], Trace]:
+        """Return the traces by method and seed."""
+        return {
+            (contender.label, seed): simulate(
+                contender.method,
+                self.times,
+                n_workers=next(iter(self.problems.values())).n_workers,
+                steps=self.horizon.steps,
+                until_time=self.horizon.until_time,
+                seed=seed,
+            )
+            for contender in self.contenders
+            for seed in self.seeds
+        }
+
+    def base(self, panel: str) -> np.ndarray:
+        """Return the grid with which every method of a panel begins."""
+        if self.given is not None:
+            return self.given
+        return np.array(default_stepsizes(self.problems[panel].smoothness))
+
+    def first_grids(self, known: Mapping[Key, Any]) -> dict[tuple[str, str], np.ndarray]:
+        """Return the first stepsizes of every panel and method, those that are known included."""
+        grids = {}
+        for panel in self.problems:
+            for contender in self.contenders:
+                pair = panel, contender.label
+                mine = [known[key].stepsizes for key in known if key[:2] == pair]
+                grids[pair] = unite_stepsizes([self.base(panel), *mine])
+        return grids
+
+    def widen(self, work: Work, pair: tuple[str, str]) -> np.ndarray:
+        """Return the stepsizes that a method is to be tried at as well.
+
+        They lie beyond the edge at which its best lies, unless the grid has grown enough there, or
+        the smallest stepsize hardly moves the model already.
+        """
+        panel = next(panel for panel in self.panels if panel.name == pair[0])
+        base = self.base(pair[0])
+        results = [work.results[Key(*pair, seed)] for seed in self.seeds]
+        traces = [work.traces[pair[1], seed] for seed in self.seeds]
+        grid = results[0].stepsizes
+        best = choice_among(results, traces, self.rule, panel.targets)
+        measure = self.rule.judged
+        down = best is None
+        if best == 0:
+            ends = [windowed(getattr(r, measure.name), self.rule.window)[0] for r in results]
+            down = moves(panel.start[measure.name], float(np.median(ends)))
+        more: list[float] = []
+        if down:
+            room = self.most_wider - int((grid < base[0]).sum())
+            ratio = base[1] / base[0] if base.size > 1 else 2.0
+            more = [grid[0] / ratio**k for k in range(1, min(room, _AT_ONCE) + 1)]
+        elif best == grid.size - 1:
+            room = self.most_wider - int((grid > base[-1]).sum())
+            ratio = base[-1] / base[-2] if base.size > 1 else 2.0
+            more = [grid[-1] * ratio**k for k in range(1, min(room, _AT_ONCE) + 1)]
+        return np.sort(np.array(more))
+
+    def conclude(self, work: Work) -> tuple[list[Panel], list[Cell]]:
+        """Choose targets and stepsizes; return the panels and the whole grid."""
+        panels = [self._with_targets(panel, work) for panel in self.panels]
+        cells = []
+        for panel in panels:
+            for label in self._finished(panel, work):
+                results = [work.results[Key(panel.name, label, seed)] for seed in self.seeds]
+                traces = [work.traces[label, seed] for seed in self.seeds]
+                best = choice_among(results, traces, self.rule, panel.targets)
+                for seed, result, trace in zip(self.seeds, results, traces, strict=True):
+                    cells += cells_of(panel, label, seed, result, trace, best, self.rule)
+        return panels, cells
+
+    def _finished(self, panel: Panel, work: Work) -> list[str]:
+        """Return the methods that were finished on a panel."""
+        labels = [contender.label for contender in self.contenders]
+        return [
+            label
+            for label in labels
+            if all(Key(panel.name, label, seed) in work.results for seed in self.seeds)
+        ]
+
+    def _with_targets(self, panel: Panel, work: Work) -> Panel:
+        """Return the panel with a target of its own where none was asked for."""
+        if panel.targets:
+            return panel
+        measure = self.rule.judged
+        ends: dict[str, float] = {}
+        for label in self._finished(panel, work):
+            results = [work.results[Key(panel.name, label, seed)] for seed in self.seeds]
+            traces = [work.traces[label, seed] for seed in self.seeds]
+            best = choice_among(results, traces, self.rule, [])
+            if best is not None:
+                last = [windowed(getattr(r, measure.name), self.rule.window)[best] for r in results]
+                ends[label] = float(np.median(last))
+        ends = {k: v for k, v in ends.items() if gains(measure, panel.start[measure.name], v)}
+        if not ends:
+            return dataclasses.replace(panel, target_source="no method gains: there is no target")
+        whose = _BASELINE if _BASELINE in ends else min(ends, key=lambda k: measure.sign * ends[k])
+        target = self.rule.target(panel.start[measure.name], ends[whose])
+        return dataclasses.replace(
+            panel, targets=[target], target_source=f"near what tuned {whose} reaches"
+        )
+
+    def in_order(self, results: Mapping[Key, Result]) -> dict[Key, Result]:
+        """Return results in the order in which panels, methods and seeds were asked for."""
+        keys = (
+            Key(panel, contender.label, seed)
+            for panel in self.problems
+            for contender in self.contenders
+            for seed in self.seeds
+        )
+        return {key: results[key] for key in keys if key in results}
+
+    def notes(self, panels: Sequence[Panel]) -> list[str]:
+        """Return how the numbers came about, in sentences."""
+        found = [f"Horizon: {self.horizon.words}.", self.rule.sentence(len(self.seeds))]
+        if self.given is None:
+            grid = f"Grid: 2^k/L, k = {_GRID[0]}..{_GRID[-1]}"
+        else:
+            grid = f"Grid: {', '.join(f'{s:.4g}' for s in self.given)}"
+        if self.most_wider:
+            grid += f", grown by up to {self.most_wider} on a side where the best is at the edge"
+        found.append(f"{grid}.")
+        for panel in panels:
+            name = f" ({panel.name})" if panel.name and len(panels) > 1 else ""
+            if not math.isnan(panel.smoothness):
+                found.append(f"L = {panel.smoothness:.4g}{name}: {panel.smoothness_source}.")
+            found.append(f"Target{name}: {panel.target_source}.")
+        n_workers = next(iter(self.problems.values())).n_workers
+        said = {c.label: c.method.defaults(n_workers) for c in self.contenders}
+        settled = [f"{label} {text}" for label, text in said.items() if text]
+        if settled:
+            found.append(f"By default: {'; '.join(settled)}.")
+        return list(dict.fromkeys(found))
+
+
+def ask(
+    problem: Any,
+    times: Any,
+    methods: Any,
+    *,
+    stepsizes: Any,
+    widen: int | None,
+    seeds: Any,
+    horizon: Horizon,
+    best: str | None,
+    window: float,
+    target: Any,
+    before: dict[str, Any] | None,
+) -> Question:
+    """Check what `compare` was asked; add what was asked `before` by the run that goes on."""
+    before = before or {}
+    problems = _checked_problems(problem)
+    times = build("worker times", times_room, times) if isinstance(times, str) else times
+    check_kind("compare", "times", times, Times, "ag.times.Linear()")
+    check_integer("compare", "evaluations", horizon.evaluations, minimum=1)
+    contenders = _contenders(methods, before.get("methods", []))
+    seed_list = list(dict.fromkeys([*before.get("seeds", []), *_checked_seeds(seeds)]))
+    given = None if stepsizes is None else _checked_grid(stepsizes)
+    if before and given is not None:
+        older = before.get("stepsizes")
+        given = unite_stepsizes([given, np.array([] if older is None else older)])
+    most_wider = check_integer(
+        "compare", "widen", (0 if given is not None else _WIDEN) if widen is None else widen,
+        minimum=0,
+    )  # fmt: skip
+    rule = Rule.of(best, window, next(iter(problems.values())).measure)
+    for each in problems.values():
+        if given is None:
+            default_stepsizes(each.smoothness)
+        for contender in contenders:  # a rule that needs an unknown L is refused before any work
+            if not isinstance(contender.stepsize, Constant):
+                contender.stepsize.parameters(each.smoothness, 1, each.n_workers)
+    return Question(
+        problems=problems,
+        times=times,
+        contenders=contenders,
+        given=given,
+        most_wider=most_wider,
+        seeds=seed_list,
+        horizon=horizon,
+        rule=rule,
+        panels=[_panel(name, each, rule, target, given) for name, each in problems.items()],
+    )
+
+
+def _panel(name: str, problem: Problem, rule: Rule, target: Any, given: np.ndarray | None) -> Panel:
+    """Return a panel: the problem at its start, and the targets that were asked for."""
+    trace = simulate(Pure(), Fixed(), n_workers=problem.n_workers, steps=1)
+    first = replay(trace, problem, 1.0, evaluations=[0])
+    start = {measure: float(getattr(first, measure)[0, 0]) for measure in MEASURES}
+    if math.isnan(start[rule.measure]):
+        raise AsgradError(
+            f"compare: best must be a measure that the problem has, got {rule.best!r}: its "
+            f"{rule.judged.words} is not defined."
+        )
+    return Panel(
+        name=name,
+        problem=str(getattr(problem, "label", problem.name)),
+        smoothness=float(problem.smoothness),
+        smoothness_source=problem.smoothness_source,
+        in_units=given is None,
+        start=start,
+        targets=[] if target is None else rule.checked_targets(target, start[rule.measure]),
+        target_source="as given",
+    )
+
+
+def unite_stepsizes(grids: Iterable[np.ndarray]) -> np.ndarray:
+    """Return all stepsizes, rising; of those that differ in their last bits only one."""
+    every = np.unique(np.concatenate(list(grids)))
+    return every[np.append(True, np.diff(every) > 1e-12 * every[1:])]
+
+
+def _checked_problems(problem: Any) -> dict[str, Problem]:
+    """Return the problems by name; a single one has none."""
+    problems = dict(problem) if isinstance(problem, Mapping) else {"": problem}
+    if not problems:
+        raise AsgradError("compare: give at least one problem.")
+    for name, each in problems.items():
+        if not isinstance(name, str):
+            raise KindError(f"compare: problems are named by texts, got {shown(name)}.")
+        check_problem("compare", each)
+    sizes = {each.n_workers for each in problems.values()}
+    measures = {each.measure for each in problems.values()}
+    if len(sizes) > 1 or len(measures) > 1:
+        raise AsgradError(
+            "compare: problems that stand side by side must have the same number of workers and "
+            f"one natural measure, got {sorted(sizes)} and {sorted(measures)}."
+        )
+    return problems
+
+
+def _contenders(methods: Any, before: Sequence[str]) -> list[Contender]:
+    """Return the contenders, those of the run that goes on first."""
+    pair = isinstance(methods, tuple) and any(isinstance(part, Stepsize) for part in methods)
+    several = [methods] if pair or isinstance(methods, str | Method) else list(methods)
+    new = {contender.label: contender for contender in map(Contender.of, several)}
+    if len(new) < len(several):
+        labels = [Contender.of(said).label for said in several]
+        twice = next(label for label in labels if labels.count(label) > 1)
+        raise AsgradError(
+            f"compare: method {twice!r} is given twice; a method of your own with parameters "
+            "needs a name of its own, or to be a dataclass."
+        )
+    found = []
+    for label in before:
+        try:
+            found.append(new.pop(label) if label in new else Contender.of(label))
+        except AsgradError as error:
+            raise AsgradError(
+                f"compare: the run that goes on has the method {label!r}, which is none of "
+                "asgrad's; give it again among the methods."
+            ) from error
+    found += new.values()
+    if not found:
+        raise AsgradError("compare: give at least one method.")
+    return found
+
+
+def _checked_grid(stepsizes: Sequence[float]) -> np.ndarray:
+    """Return the stepsizes, checked and rising."""
+    if np.ndim(stepsizes) != 1:
+        raise KindError(f"compare: stepsizes must be a list of numbers, got {shown(stepsizes)}.")
+    grid = sorted({check_positive("compare", "stepsize", s) for s in stepsizes})
+    if not grid:
+        raise AsgradError("compare: give at least one stepsize.")
+    return np.array(grid)
+
+
+def _checked_seeds(seeds: int | Sequence[int]) -> list[int]:
+    """Return the seeds as a list, checked."""
+    if not isinstance(seeds, str) and np.ndim(seeds) == 1:
+        found = [
+            check_integer("compare", "seed", seed, minimum=0) for seed in np.asarray(seeds).tolist()
+        ]
+        if not found or len(set(found)) < len(found):
+            raise AsgradError("compare: give at least one seed, each only once.")
+        return found
+    return list(range(check_integer("compare", "seeds", seeds, minimum=1)))
