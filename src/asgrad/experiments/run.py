@@ -49,7 +49,7 @@ class StoredRun:
 
 def check_writable(path: str | Path) -> None:
     """Refuse, before any work is done, a folder that could not be written at the end."""
-    check_target(path, _RUN)
+    check_target(path, _RUN, overwrite=True)
 
 
 def save(
@@ -61,7 +61,7 @@ def save(
     """Write the run to a temporary name, then rename it; a run of that name is replaced."""
     from asgrad.report import write_figures
 
-    with new_folder(path, _RUN) as folder:
+    with new_folder(path, _RUN, overwrite=True) as folder:
         if config:
             write_text(folder / "config.toml", to_toml(config))
         write_table(folder / _RESULTS, columns(comparison.cells, Cell))
@@ -79,7 +79,7 @@ def save(
             "complete": comparison.complete,
         }
         write_text(folder / _FACTS, json.dumps(facts, indent=1))
-    return Path(path)
+    return folder.path
 
 
 def load(path: str | Path) -> StoredRun:
