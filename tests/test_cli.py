@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -272,15 +273,16 @@ def test_profile_measures_workers_that_compare_then_uses(tmp_path):
     rows = [line.split() for line in done.stdout.splitlines()[2:4]]
     assert [row[0] for row in rows] == ["0", "1"]
     assert float(rows[1][-1]) > 3
-    assert f"--times from-run:{folder}" in done.stdout
+    assert f"--times from-run:run={folder}" in done.stdout
     compared = asgrad("compare", "--workers", "2", "--times", "from-run", str(folder),
                       "--until-time", "0.05", "--methods", "pure sync", "--seeds", "1",
                       "--stepsizes", "0.1", "--out", str(tmp_path / "run"))  # fmt: skip
     assert compared.returncode == 0, compared.stderr
-    again = asgrad("profile", "--workers", "3", "--seconds", "0.2", "--out", str(folder))
-    assert again.returncode == 0, again.stderr  # a profile is a trace, which takes the old's place
+    again = ("profile", "--workers", "3", "--out", str(folder))
+    assert "holds a trace already" in refused(*again)
+    assert asgrad(*again, "--seconds", "0.2", "--overwrite").returncode == 0
     assert ag.Trace.load(folder).n_workers == 3
-    text = refused("profile", "--workers", "3", "--seconds", "1e-7", "--out", str(folder))
+    text = refused(*again, "--seconds", "1e-7", "--overwrite")
     assert "delivered nothing in" in text
     assert "--seconds" in text
     assert ag.Trace.load(folder).n_jobs > 3  # the old one is still there
@@ -292,6 +294,29 @@ def test_profile_measures_workers_that_compare_then_uses(tmp_path):
     assert "is left as it is" in refused("profile", "--out", str(within.parent / "trace"))
 
 
+@pytest.mark.parametrize("out", [None, "a, b=c:d 'e'"])
+def test_what_profile_says_to_do_next_can_be_done(out, capsys, monkeypatch, tmp_path):
+    """Whatever the path; without one, a fresh name is found."""
+    monkeypatch.chdir(tmp_path)
+    small = ["--workers", "2", "--seconds", "0.1", *(["--out", out] if out else [])]
+    for name in ("runs/profile", "runs/profile-2")[: 1 if out else 2]:
+        monkeypatch.setattr(sys, "argv", ["asgrad", "profile", *small])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        assert not ended.value.code
+        said = capsys.readouterr().out.strip().splitlines()[-1]
+        assert ag.Trace.load(out or name).n_jobs > 2
+    command = shlex.split(said.partition("asgrad ")[2])
+    assert command[-1].endswith(("runs/profile-2", f'run="{out}"'))
+    monkeypatch.setattr(
+        sys, "argv", ["asgrad", *command, "--methods", "pure", "--seeds", "1", "--stepsizes", "0.1",
+                      "--until-time", "0.01"],
+    )  # fmt: skip
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert not ended.value.code
+
+
 def test_an_interrupted_profile_does_not_replace_a_whole_one(tmp_path):
     """It is kept beside it."""
     folder = tmp_path / "profile"
@@ -299,7 +324,7 @@ def test_an_interrupted_profile_does_not_replace_a_whole_one(tmp_path):
     assert asgrad(*small, "--seconds", "0.2").returncode == 0
     whole = ag.Trace.load(folder)
     process = subprocess.Popen(
-        [sys.executable, "-m", "asgrad", *small, "--seconds", "60"],
+        [sys.executable, "-m", "asgrad", *small, "--seconds", "60", "--overwrite"],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     time.sleep(8.0)
@@ -307,7 +332,7 @@ def test_an_interrupted_profile_does_not_replace_a_whole_one(tmp_path):
     output, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors
     assert "interrupted" in errors
-    assert f"from-run:{folder}-interrupted" in output
+    assert f"from-run:run={folder}-interrupted" in output
     assert ag.Trace.load(folder).equals(whole)
     assert ag.Trace.load(f"{folder}-interrupted").n_jobs > 2
 

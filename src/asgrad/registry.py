@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import re
 from collections.abc import Iterable
+from contextlib import suppress
 from types import ModuleType
 from typing import Any
 
 from asgrad.errors import AsgradError, KindError, unknown_name
 
 __all__ = ["build", "catalogue", "label", "references"]
+
+_PIECE = re.compile(r'(?:"(?:[^"\\]|\\.)*"|[^,])+')  # between commas that are not in quotes
 
 
 def catalogue(room: ModuleType) -> dict[str, type]:
@@ -30,8 +35,9 @@ def build(kind: str, room: ModuleType, text: str) -> Any:
         The package that exports the classes.
     text : str
         "name" or "name:parameter=value,parameter=value", where "parameter=" may be left out for the
-        first parameter; a list of numbers is written 1/2/5. A value that is itself such an object
-        comes last, with its parameters.
+        first parameter; a list of numbers is written 1/2/5. A text may stand in double quotes, as
+        in JSON, and must where it holds commas. A value that is itself such an object comes last,
+        with its parameters.
 
     Raises
     ------
@@ -44,11 +50,14 @@ def build(kind: str, room: ModuleType, text: str) -> Any:
         raise unknown_name(kind, name, classes)
     cls = classes[name]
     fields = [field.name for field in dataclasses.fields(cls)]
+    texts = [field.name for field in dataclasses.fields(cls) if field.type in ("str", str)]
     values: dict[str, Any] = {}
-    parts = [piece.strip() for piece in said.split(",") if piece.strip()]
+    parts = [piece.strip() for piece in _PIECE.findall(said) if piece.strip()]
     while parts:
         part = parts.pop(0)
         key, equals, value = (piece.strip() for piece in part.partition("="))
+        if part.startswith('"'):
+            key, equals = "", ""
         if not equals and fields and not values:
             key, equals, value = fields[0], "=", part
         if not equals:
@@ -57,7 +66,9 @@ def build(kind: str, room: ModuleType, text: str) -> Any:
             if not fields:
                 raise AsgradError(f"{kind} {text!r}: {name} takes no parameters.")
             raise unknown_name(f"parameter of {name}", key, fields)
-        if value.partition(":")[0] in classes:  # what follows belongs to the object inside
+        if key in texts:
+            values[key] = _unquoted(value)
+        elif value.partition(":")[0] in classes:  # what follows belongs to the object inside
             value = ",".join([value, *parts])
             parts = []
             values[key] = build(kind, room, value)
@@ -107,7 +118,18 @@ def _text(value: Any) -> str:
         return str(value).lower()
     if isinstance(value, tuple):
         return "/".join(repr(number) for number in value)
+    if isinstance(value, str):
+        is_plain = re.fullmatch(r"[\w./~@%+:=-]+", value)
+        return value if is_plain else json.dumps(value, ensure_ascii=False)
     return label(value) if dataclasses.is_dataclass(value) else str(value)
+
+
+def _unquoted(text: str) -> str:
+    """Return a text without its quotes, if it has some."""
+    with suppress(ValueError):
+        if text.startswith('"'):
+            return str(json.loads(text))
+    return text
 
 
 def _value(text: str) -> Any:

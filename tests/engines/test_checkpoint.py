@@ -281,7 +281,7 @@ def test_what_a_killed_process_left_half_written_is_ignored(tmp_path):
     """And removed by the next."""
     cut_off(tmp_path, ag.methods.Pure(), 20)
     newest = list_checkpoints(tmp_path)[-1]
-    half = tmp_path / f".{newest.name}.writing"
+    half = tmp_path / f".{newest.name}.0123abcd.writing"
     shutil.copytree(newest, half)
     run = ag.train(
         quadratic(), ag.methods.Pure(), 0.05, steps=40, checkpoints=ag.Checkpoints(tmp_path),

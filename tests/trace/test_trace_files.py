@@ -262,8 +262,8 @@ def test_a_full_disk_leaves_nothing_half_written(refused, tmp_path, monkeypatch)
 def test_what_an_interrupted_save_left_behind_is_no_hindrance(tmp_path):
     trace = ringmaster()
     left = trace.save(tmp_path / "other")
-    left.rename(tmp_path / ".trace.writing")
-    (tmp_path / ".trace.writing" / "jobs.parquet").write_bytes(b"half")
+    left.rename(tmp_path / ".trace.0123abcd.writing")
+    (tmp_path / ".trace.0123abcd.writing" / "jobs.parquet").write_bytes(b"half")
     trace.save(tmp_path / "trace")
     assert Trace.load(tmp_path / "trace").equals(trace)
     assert os.listdir(tmp_path) == ["trace"]

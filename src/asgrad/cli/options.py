@@ -16,6 +16,7 @@ __all__ = [
     "DataText",
     "EngineName",
     "Out",
+    "Overwrite",
     "ProblemText",
     "Slowdown",
     "SplitText",
@@ -55,6 +56,8 @@ Address = Annotated[
 ]
 Slowdown = Annotated[str | None, typer.Option(help="A factor >= 1 for every worker, e.g. 1,1,5.")]
 Out = Annotated[str | None, typer.Option(help="Folder to write to.")]
+
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what --out names.")]
 
 
 def given(**options: Any) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -15,6 +16,7 @@ from asgrad.cli.options import (
     DataText,
     EngineName,
     Out,
+    Overwrite,
     ProblemText,
     Slowdown,
     SplitText,
@@ -109,10 +111,15 @@ def train(
     folder = save_training(done, settings)
     _say_failures(done)
     print_training(label(built), StoredTraining.load(folder))
-    print(f"Run: {folder}   Check it: asgrad replay {folder} --verify")
+    if folder != Path(settings.out):
+        print(
+            f"asgrad: {settings.out} was taken meanwhile; the run is in {folder}", file=sys.stderr
+        )
+    quoted = shlex.quote(str(folder))
+    print(f"Run: {folder}   Check it: asgrad replay {quoted} --verify")
     remedy, code = _AFTER.get(done.status, ("", 0))
     if remedy:
-        print(f"asgrad: {done.status}; {remedy.format(folder)}", file=sys.stderr)
+        print(f"asgrad: {done.status}; {remedy.format(quoted)}", file=sys.stderr)
         raise typer.Exit(code)
 
 
@@ -127,17 +134,20 @@ def profile(
     engine: EngineName = None,
     address: Address = None,
     slowdown: Slowdown = None,
-    out: Out = "runs/profile",
+    out: Out = None,
+    overwrite: Overwrite = False,
 ) -> None:
     """Measure how long each worker takes for a gradient; compare can then simulate on them.
 
-    What is written is a trace; one that is there already is replaced.
+    What is written is a trace: runs/profile, runs/profile-2, ... unless --out says where.
     """
     from asgrad.experiments import TrainConfig
     from asgrad.experiments.training import profile as measure
-    from asgrad.files import check_target
+    from asgrad.files import check_target, free_name
+    from asgrad.registry import label as text_of
+    from asgrad.times import FromRun
     from asgrad.times.measured import measured_times
-    from asgrad.trace.parquet import TRACE
+    from asgrad.trace.parquet import TRACE, is_trace, write
 
     check_positive("profile", "seconds", seconds)
     said = given(
@@ -149,23 +159,25 @@ def profile(
         engine=engine,
         address=address,
         slowdown=numbers("slowdown", slowdown),
-        out=out,
     )
     settings = TrainConfig.read(config, said)
-    check_target(settings.out, TRACE)
+    if out is None:
+        folder = free_name("runs/profile")
+    else:
+        folder = check_target(out, TRACE, overwrite=overwrite)
     built = settings.build_problem()
     with live_line("profile") as callbacks:
         done = measure(settings, built, seconds, **callbacks)
-    trace, folder = done.trace, Path(settings.out)
-    interrupted = done.status == "interrupted"
-    if interrupted and folder.exists():  # what is whole is worth more
-        folder = folder.with_name(f"{folder.name}-interrupted")
-    trace.save(folder)
+    trace, interrupted = done.trace, done.status == "interrupted"
+    if interrupted and overwrite and is_trace(folder):  # what is whole is worth more
+        folder, overwrite = free_name(f"{folder}-interrupted"), False
+    folder = write(trace, folder, overwrite=overwrite, elsewhere=True)
     _say_failures(done)
     print(f"{label(built)}, {settings.engine}: {trace.header.end_time:.3g} s measured")
     print_times(measured_times(trace))
+    times = shlex.quote(text_of(FromRun(str(folder))))
     print(f"Compare methods on these workers: asgrad compare --workers {trace.n_workers} "
-          f"--times from-run:{folder}")  # fmt: skip
+          f"--times {times}")  # fmt: skip
     if interrupted:
         print("asgrad: interrupted; what was measured until then is kept.", file=sys.stderr)
         raise typer.Exit(130)

@@ -20,7 +20,16 @@ from typing import Any
 import numpy as np
 
 from asgrad.errors import AsgradError, KindError, check_integer, check_positive, shown
-from asgrad.files import Kind, need_safetensors, new_folder, read_arrays, write_arrays, write_text
+from asgrad.files import (
+    Kind,
+    need_safetensors,
+    new_folder,
+    read_arrays,
+    remove_left,
+    settle_all,
+    write_arrays,
+    write_text,
+)
 from asgrad.problems.fingerprint import difference
 
 __all__ = [
@@ -109,8 +118,7 @@ class Keeper:
         self._step, self._time, self._digests = step, now, digests
         self._waiting: queue.Queue[Any] = queue.Queue()
         self.failures: list[str] = []
-        for left in self._folder.glob(f".{_PREFIX}*"):  # by a process that was killed
-            shutil.rmtree(left, ignore_errors=True)
+        remove_left(self._folder)
         self._thread = threading.Thread(target=self._work, daemon=True, name="asgrad-checkpoints")
         self._thread.start()
 
@@ -145,7 +153,9 @@ class Keeper:
     def _write(self, step: int, state: dict[str, np.ndarray], facts: Any) -> None:
         """Write a checkpoint and remove the oldest."""
         self._digests[str(step)] = digest(state["models"][-1])
-        with new_folder(self._folder / f"{_PREFIX}{step:012d}", _CHECKPOINT) as folder:
+        with new_folder(
+            self._folder / f"{_PREFIX}{step:012d}", _CHECKPOINT, overwrite=True
+        ) as folder:
             head = {
                 "kind": _KIND,
                 "version": _VERSION,
@@ -167,6 +177,7 @@ def digest(model: np.ndarray) -> str:
 
 def list_checkpoints(folder: str | Path) -> list[Path]:
     """Return the checkpoints in a folder, the oldest first."""
+    settle_all(Path(folder), _CHECKPOINT)
     return sorted(Path(folder).glob(f"{_PREFIX}*"))
 
 

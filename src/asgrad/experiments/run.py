@@ -189,7 +189,7 @@ def open_run(
 
 def _check_place(target: Path, working: Path, overwrite: bool, resume: bool) -> None:
     """Refuse a place that holds what must not be lost, or holds nothing to go on from."""
-    check_target(target, _RUN)
+    check_target(target, _RUN, overwrite=True)  # what is there is refused below, in more words
     begun = (working / _FACTS).is_file()
     if resume:
         if not begun and not is_run(target):
@@ -242,7 +242,7 @@ def write_run(comparison: Comparison, path: str | Path, config: dict[str, Any] |
     """Write the run to a temporary name, then rename it; a run of that name is replaced."""
     from asgrad.report import write_figures
 
-    with new_folder(path, _RUN) as folder:
+    with new_folder(path, _RUN, overwrite=True) as folder:
         if config:
             write_text(folder / _CONFIG, to_toml(config))
         write_table(folder / _RESULTS, columns(comparison.cells, Cell))
@@ -261,7 +261,7 @@ def write_run(comparison: Comparison, path: str | Path, config: dict[str, Any] |
             "traces": [[method, seed] for method, seed in comparison.traces],
         }
         write_text(folder / _FACTS, json.dumps({**about, **comparison.origin}, indent=1))
-    return Path(path)
+    return folder.path
 
 
 def read_facts(path: str | Path) -> dict[str, Any]:

@@ -314,36 +314,37 @@ def _leave_to(engine: str, config: TrainConfig, *keys: str) -> None:
 
 
 def save_training(training: Training, config: TrainConfig) -> Path:
-    """Write the finished run; it takes the place of its unfinished folder."""
-    path, beside = Path(config.out), unfinished(config.out)
-    with alone_in(beside), new_folder(path, TRAINING) as folder:
-        config = config.model_copy(update={"stepsize": training.stepsize})
-        write_text(folder / CONFIG, to_toml(config.model_dump()))
-        training.trace.save(folder / TRACE)
-        write_table(
-            folder / METRICS,
-            {
-                "step": training.steps,
-                "time": training.times,
-                "loss": training.loss,
-                "gradient_norm": training.gradient_norm,
-                "accuracy": training.accuracy,
-            },
-        )
-        write_arrays(folder / MODEL, {"model": training.model})
-        for name in (CHECKPOINTS, LOGS):
-            if (beside / name).is_dir():
-                copy_folder(beside / name, folder / name)
-        facts = {
-            "kind": KIND,
-            "status": str(training.status),
-            "stepsize": training.stepsize,
-            "failures": training.failures,
-            "n_refused": training.n_refused,
-            "problem": training.settings["problem"],
-            "digests": _digests(beside / CHECKPOINTS),
-            "written": {name: _file_digest(folder / name) for name in _WRITTEN},
-        }
-        write_text(folder / FACTS, json.dumps(facts, indent=1))
-    clear_away(beside, path)
-    return path
+    """Write the finished run; it takes the place of its unfinished folder. Return where it is."""
+    beside = unfinished(config.out)
+    with alone_in(beside):
+        with new_folder(config.out, TRAINING, overwrite=True, elsewhere=True) as folder:
+            config = config.model_copy(update={"stepsize": training.stepsize})
+            write_text(folder / CONFIG, to_toml(config.model_dump()))
+            training.trace.save(folder / TRACE)
+            write_table(
+                folder / METRICS,
+                {
+                    "step": training.steps,
+                    "time": training.times,
+                    "loss": training.loss,
+                    "gradient_norm": training.gradient_norm,
+                    "accuracy": training.accuracy,
+                },
+            )
+            write_arrays(folder / MODEL, {"model": training.model})
+            for name in (CHECKPOINTS, LOGS):
+                if (beside / name).is_dir():
+                    copy_folder(beside / name, folder / name)
+            facts = {
+                "kind": KIND,
+                "status": str(training.status),
+                "stepsize": training.stepsize,
+                "failures": training.failures,
+                "n_refused": training.n_refused,
+                "problem": training.settings["problem"],
+                "digests": _digests(beside / CHECKPOINTS),
+                "written": {name: _file_digest(folder / name) for name in _WRITTEN},
+            }
+            write_text(folder / FACTS, json.dumps(facts, indent=1))
+        clear_away(beside, folder.path)
+    return folder.path

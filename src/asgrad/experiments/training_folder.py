@@ -23,15 +23,11 @@ from asgrad.files import (
     cannot_write,
     check_target,
     copy_folder,
+    locked,
     move_out,
     need_safetensors,
     write_text,
 )
-
-try:
-    import fcntl
-except ImportError:  # not on Windows
-    fcntl = None  # type: ignore[assignment]
 
 __all__ = [
     "CHECKPOINTS",
@@ -95,6 +91,17 @@ def _is_begun(folder: Path) -> bool:
     return (folder / CONFIG).is_file() or (folder / CHECKPOINTS).is_dir()
 
 
+def _refuse_links(*folders: Path) -> None:
+    """Refuse what would be written, moved or removed outside of a run's folder, through a link."""
+    for folder in folders:
+        for path in (folder, *(folder / name for name in TRAINING.parts)):
+            if path.is_symlink():
+                raise AsgradError(
+                    f"{path} is a link; what asgrad moves and removes must not lie elsewhere. Put "
+                    "in its place what it points to, or train under another name."
+                )
+
+
 def stored_config(folder: Path, said: dict[str, Any]) -> TrainConfig:
     """Read the configuration that stands in a run's folder."""
     if not (folder / CONFIG).is_file():
@@ -111,7 +118,7 @@ def check_training(path: str | Path) -> None:
         Also if there is another run of that name, finished or not: it may have cost days.
     """
     need_safetensors()
-    target, folder = check_target(path, TRAINING), unfinished(path)
+    target, folder = check_target(path, TRAINING, overwrite=True), unfinished(path)
     if target.name.endswith(_UNFINISHED):
         raise AsgradError(
             f"{target}: names that end in {_UNFINISHED} are for runs that have not ended; choose "
@@ -144,7 +151,7 @@ def resume_training(path: str | Path, said: dict[str, Any]) -> TrainConfig:
     if not _is_begun(folder) and not is_training(target):
         refuse_unfinished(target)
         raise AsgradError(f"no training run of asgrad at {target}; nothing to resume.")
-    check_target(path, TRAINING)
+    check_target(path, TRAINING, overwrite=True)
     damaged = any(kept.glob("damaged-*"))
     if is_training(target) and not list_checkpoints(kept) and not damaged:
         if not list_checkpoints(target / CHECKPOINTS):
@@ -167,6 +174,7 @@ def unfinished_run(config: TrainConfig, resume: bool) -> Iterator[Path]:
     A finished run that goes on stays as it is: its continuation begins with a copy.
     """
     folder = unfinished(config.out)
+    _refuse_links(folder, Path(config.out))
     is_new = not _is_begun(folder)
     made = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
@@ -217,21 +225,13 @@ def _being_copied(folder: Path, name: str) -> Path:
 @contextmanager
 def alone_in(folder: Path) -> Iterator[None]:
     """Refuse a folder that another process works in, on systems that have such locks."""
-    if fcntl is None:
-        yield
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
+    with locked(folder, wait=False) as held:
+        if held is False:
             raise AsgradError(
-                f"another process trains in {folder}; wait until it ends, or choose another name "
+                f"another process works in {folder}; wait until it ends, or choose another name "
                 "with --out."
-            ) from error
+            )
         yield
-    finally:
-        os.close(handle)  # the lock goes with it, also when the process is killed
 
 
 def clear_away(folder: Path, target: Path) -> None:

@@ -23,10 +23,12 @@ __all__ = ["TRACE", "is_trace", "read", "write"]
 _HEADER = "header.json"
 
 
-def write(trace: Trace, path: str | Path) -> Path:
-    """Write `trace` to folder `path`: to a temporary name, flushed, then renamed."""
+def write(
+    trace: Trace, path: str | Path, *, overwrite: bool = True, elsewhere: bool = False
+) -> Path:
+    """Write `trace` to folder `path`, as `new_folder` does; return where it stands."""
     try:
-        with new_folder(path, TRACE) as folder:
+        with new_folder(path, TRACE, overwrite=overwrite, elsewhere=elsewhere) as folder:
             write_table(folder / _file("jobs"), trace.jobs._asdict())
             write_table(folder / _file("contributions"), trace.contributions._asdict())
             write_table(folder / _file("steps"), {"time": trace.step_times})
@@ -35,7 +37,7 @@ def write(trace: Trace, path: str | Path) -> Path:
         raise
     except AsgradError as error:
         raise TraceError(str(error)) from error
-    return Path(path)
+    return folder.path
 
 
 def read(path: str | Path) -> Trace:
