@@ -176,7 +176,7 @@ def test_two_processes_do_not_train_in_one_folder(tmp_path):
     handle = os.open(beside, os.O_RDONLY)  # locks of one process exclude each other too
     fcntl.flock(handle, fcntl.LOCK_EX)
     before = sorted(beside.rglob("*"))
-    with pytest.raises(ag.AsgradError, match="another process trains in"):
+    with pytest.raises(ag.AsgradError, match="another process works in"):
         run_training(resume_training(config.out, {}), problem, resume=True)
     assert sorted(beside.rglob("*")) == before
     os.close(handle)
