@@ -82,12 +82,12 @@ def build(kind: str, room: ModuleType, text: str) -> Any:
 
 def label(thing: Any) -> str:
     """Return the text from which `build` makes this object: its name, and what is not default."""
-    name = _name_of(type(thing)) or type(thing).__name__
+    name = getattr(thing, "name", "") or type(thing).__name__  # one set in __init__ counts
     fields = dataclasses.fields(thing) if dataclasses.is_dataclass(thing) else ()
     said = [
         f"{field.name}={_text(value)}"
         for field in fields
-        if (value := getattr(thing, field.name)) != _default(field)
+        if field.name != "name" and (value := getattr(thing, field.name)) != _default(field)
     ]
     return f"{name}:{','.join(said)}" if said else name
 

@@ -282,6 +282,37 @@ def test_a_network_is_tuned_by_its_loss(problem):
         ag.compare(twin, "linear", "sync", best="accuracy", **asked)
 
 
+def test_a_name_that_a_method_sets_itself_counts(problem):
+    """Two of one class, told apart by what their __init__ calls them."""
+
+    class Every(ag.Method):
+        """Step with every k-th gradient, drop the others."""
+
+        def __init__(self, k):
+            self.k, self.name = k, f"every-{k}"
+
+        def start(self, server):
+            """All begin."""
+            self.n = 0
+            for worker in range(server.n_workers):
+                server.assign(worker)
+
+        def arrive(self, server, worker, read_step):
+            """Count."""
+            self.n += 1
+            if self.n % self.k == 0:
+                server.apply()
+                server.take_step()
+            else:
+                server.drop()
+            server.assign(worker)
+
+    found = ag.compare(
+        problem, "linear", [Every(1), Every(2)], stepsizes=[0.1], seeds=1, until_time=20
+    )
+    assert {line.method: line.n_steps for line in found.lines} == {"every-1": 36, "every-2": 18}
+
+
 def test_methods_hold_their_model_between_steps(problem):
     """Sync steps at 3, 6 and 9 s; looked at every second its curve is a staircase up to 10 s."""
     found = ag.compare(

@@ -69,10 +69,24 @@ def test_the_start_stands_where_it_belongs_and_diverged_last():
         "stuck 2* 10 123 s 7.50e-01 1.5 87.5% 40 12% 2.2 7",
         "gone diverged 10 — — — — 40 12% 2.2 7",
     ]
-    assert rows[6] == "* largest stepsize tried (worse): one beyond it may do better."
-    assert rows[7] == "No stepsize helps: stuck end no better than they began."
-    assert rows[8] == "Diverged at every stepsize: gone."
-    assert rows[9] == "Horizon: 9 s."
+    assert rows[6] == "First at ‖∇f‖≤0.3: better, after 1.23 s."
+    assert rows[7] == "* largest stepsize tried (worse): one beyond it may do better."
+    assert rows[8] == "No stepsize helps: stuck end no better than they began."
+    assert rows[9] == "Diverged at every stepsize: gone."
+    assert rows[10] == "Horizon: 9 s."
+
+
+def test_who_is_first_is_said_beside_sync():
+    """Also where sync never gets there, or is first itself."""
+
+    def said(**times) -> str:
+        lines = [line(name, times_to_target=[(t, t, t)]) for name, t in times.items()]
+        return table_text(comparison(lines))
+
+    assert "First at ‖∇f‖≤0.3: ace, after 5 s; sync after 9 s." in said(sync=9.0, ace=5.0)
+    assert "First at ‖∇f‖≤0.3: ace, after 5 s; sync never." in said(sync=NEVER, ace=5.0)
+    assert "First at ‖∇f‖≤0.3: sync, after 4 s." in said(sync=4.0, ace=5.0)
+    assert "First at" not in said(sync=NEVER, ace=NEVER)
 
 
 def test_a_narrow_terminal_gets_fewer_whole_columns():

@@ -232,9 +232,9 @@ class CompareConfig(ProblemConfig):
 
     @classmethod
     def _complete(cls, values: dict[str, Any]) -> None:
-        """Without a limit, compare at 2000 seconds, or typical jobs where times are measured."""
+        """Without a limit, compare at 600 seconds, or typical jobs where times are measured."""
         if values.get("steps") is None and values.get("until_time") is None:
-            values["until_time"] = 2000.0
+            values["until_time"] = 600.0
             if str(values.get("times", "")).partition(":")[0] == times_room.FromRun.name:
                 times = build("worker times", times_room, values["times"])
                 values["until_time"] *= times.typical()

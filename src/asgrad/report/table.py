@@ -12,6 +12,7 @@ _LEAST_MISSED = (
     "gradients", "τ_avg", "wasted", "τ_max", "test loss", "steps", "loss", "accuracy",
 )  # fmt: skip
 _START = "(start)"
+_BASELINE = "sync"  # which every asynchronous method has to beat
 
 
 def print_comparison(console: Any, comparison: Any) -> None:
@@ -42,7 +43,7 @@ def print_comparison(console: Any, comparison: Any) -> None:
         if panel.name:
             console.print(f"{panel.name}: {panel.problem}", style="bold", highlight=False)
         console.print(table)
-        for note in _remarks(mine):
+        for note in _remarks(comparison, panel, mine):
             console.print(note, highlight=False)
         if panel is not comparison.panels[-1]:
             console.print()
@@ -77,7 +78,7 @@ def table_html(comparison: Any) -> str:
         )
         parts.append(
             f"<table>{caption}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-            + "".join(f"<p>{escape(note)}</p>" for note in _remarks(mine))
+            + "".join(f"<p>{escape(note)}</p>" for note in _remarks(comparison, panel, mine))
         )
     return "".join(parts) + "".join(f"<p>{escape(note)}</p>" for note in comparison.notes)
 
@@ -131,9 +132,20 @@ def _rows(comparison: Any, panel: Any, lines: list[Any]) -> list[list[str]]:
     return [header, *rows[:place], start, *rows[place:]]
 
 
-def _remarks(lines: list[Any]) -> list[str]:
-    """Return what a reader of a panel's table has to know of single methods."""
+def _remarks(comparison: Any, panel: Any, lines: list[Any]) -> list[str]:
+    """Return what a reader of a panel's table has to know: who is first, and what went wrong."""
     found = []
+    if panel.targets:
+        reach = _reach(comparison.rule.judged, panel.targets[0]).removeprefix("time to ")
+        times = {line.method: line.times_to_target[0][0] for line in lines}
+        first = min(times, key=lambda method: times[method])
+        if math.isfinite(times[first]):
+            said = f"First at {reach}: {first}, after {_seconds(times[first], ' s')}"
+            base = times.get(_BASELINE, math.nan)
+            if first != _BASELINE and not math.isnan(base):
+                late = f"after {_seconds(base, ' s')}" if math.isfinite(base) else "never"
+                said += f"; {_BASELINE} {late}"
+            found.append(f"{said}.")
     edges = {edge: [line.method for line in lines if line.edge == edge and line.helps]
              for edge in ("smallest", "largest")}  # fmt: skip
     said = [f"{edge} stepsize tried ({', '.join(names)})" for edge, names in edges.items() if names]
