@@ -44,6 +44,8 @@ class Purpose(IntEnum):
     GRADIENT = 3
     SPLIT = 4
     DATA = 5
+    START = 6
+    TEST = 7
 
 
 def stream_key(seed: int, purpose: Purpose) -> int:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import bz2
 import gzip
+import lzma
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import sparse
 
+from asgrad import errors
 from asgrad.errors import AsgradError, KindError, UnknownNameError
 from asgrad.problems import (
     LeastSquares,
@@ -49,6 +52,25 @@ NAN, INF = float("nan"), float("inf")
         (ROWS, ["cat", "dog", "cat", "dog"], ["targets must be numbers", "map your labels"]),
         (ROWS, [None] * 4, ["targets", "nan"]),
         (ROWS, [[1], [1, 2], [1], [1]], ["targets"]),
+        (ROWS * 1j, SIGNS, ["features", "real numbers", "complex128"]),
+        (sparse.csr_matrix(ROWS * 1j), SIGNS, ["features", "real numbers", "complex128"]),
+        (ROWS, SIGNS * 1j, ["targets", "real numbers", "complex128"]),
+        ([["1", "2"]], [1], ["features", "numbers", "text"]),
+        (np.array([["1", 2.0]], object), [1], ["features", "text"]),
+        (ROWS, ["1", "-1", "1", "-1"], ["targets must be numbers", "map your labels"]),
+        (np.array([["2020-01-01"]], "M8[D]"), [1], ["features", "real numbers", "datetime64"]),
+        (np.ma.masked_equal(ROWS, 5), SIGNS, ["features", "masked"]),
+        (ROWS, np.ma.masked_equal(SIGNS, 1), ["targets", "masked"]),
+        (pd.DataFrame(ROWS).astype("Int64").where(ROWS < 9), SIGNS, ["features", "numbers"]),
+        (pd.DataFrame({"a": ["x"], "b": [1]}), [1], ["features", "text"]),
+        ([[10**400]], [1], ["features", "numbers"]),
+        ([[2**53 + 1]], [1], ["features", "2^53"]),
+        (ROWS, [2**60, 1, 2, 3], ["targets", "2^53"]),
+        ([[1, 1e308]], [1], ["features", "at most 1e+140", "row 0, column 1"]),
+        (sparse.csr_matrix([[0, -1e200]]), [1], ["features", "at most 1e+140", "-1e+200"]),
+        (ROWS, [1, -1, 1e300, 1], ["targets", "at most 1e+140", "row 2"]),
+        (sparse.csr_matrix((1, 2**31)), [1], ["at most 2147483647 columns"]),
+        (sparse.coo_array([1.0, 2.0]), [1, -1], ["two axes", "(2,)"]),
     ],
 )
 def test_arrays_that_are_no_data_are_refused(refused, features, targets, words):
@@ -69,10 +91,10 @@ def test_one_class_is_refused(refused, model):
     assert "one class only" in text
 
 
-@pytest.mark.parametrize("labels", [[1, 2, 1, 2], [0, 1, 2, 0], [-1, 0, 1, 0], [0.5, 1, 0.5, 1]])
-def test_labels_that_are_no_signs_are_refused_with_the_way_to_map_them(refused, labels):
+@pytest.mark.parametrize("labels", [[1, 2, 1, 3], [0, 1, 2, 0], [-1, 0, 1, 0]])
+def test_labels_of_more_than_two_classes_are_refused_with_the_way_to_map_them(refused, labels):
     text = refused(lambda: Logistic((ROWS, labels), n_workers=2))
-    assert text.startswith("Logistic: labels must be -1 and 1, or 0 and 1, got ")
+    assert text.startswith("Logistic: labels must be of two classes, got 3: ")
     assert "np.where(" in text
     assert "Softmax" in text
 
@@ -125,8 +147,84 @@ DAMAGED = {
     "header-only.gz": gzip.compress(TEXT)[:10],
     "bad-block.gz": gzip.compress(TEXT)[:10] + b"\xff" * 40,
     "bad-sum.gz": gzip.compress(TEXT)[:-8] + b"\0" * 8,
+    "plain.xz": TEXT,
+    "short.xz": lzma.compress(TEXT)[:-20],
+    "bad-block.xz": lzma.compress(TEXT)[:12] + b"\xff" * 40,
     "bad-sum.bz2": bz2.compress(TEXT)[:10] + b"\0\0" + bz2.compress(TEXT)[12:],
 }
+
+
+LINES = {
+    "cat 1:1": "could not convert string to float: b'cat'",
+    "1,2 1:1": "could not convert string to float: b'1,2'",
+    "1 3:1 2:1": "the indices of the features must rise, each only once",
+    "1 3:1 3:1": "the indices of the features must rise, each only once",
+    "1 -3:1": "Invalid index -3",
+    "1 4000000000:1": "a feature's index must be at most 2147483647",
+    "1 99999999999999999999:1": "a feature's index must be at most 2147483647",
+    "1 1:": "could not convert string to float: b''",
+    "1 1": "features must be written index:value",
+    "1 1.5:2": "invalid literal for int() with base 10: b'1.5'",
+    "\0\1\2": "could not convert string to float",
+}
+
+
+@pytest.mark.parametrize("ending", ["", ".gz", ".bz2", ".xz"])
+@pytest.mark.parametrize("line", LINES)
+def test_what_is_wrong_in_a_libsvm_file_is_said_with_its_line(refused, tmp_path, line, ending):
+    path = tmp_path / f"small.svm{ending}"
+    pack = {"": bytes, ".gz": gzip.compress, ".bz2": bz2.compress, ".xz": lzma.compress}[ending]
+    path.write_bytes(pack(f"1 1:1\n# remark\n\n{line}\n1 1:1\n".encode()))
+    text = refused(lambda: load(path))
+    assert text.startswith(f"data: {path} is not a readable LIBSVM file: line 4: {LINES[line]}")
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("1 7:nan", "features must be finite and at most 1e+140 in size, got nan in line 4, index"),
+        ("1 7:-inf", "got -inf in line 4, index 7."),
+        ("1 7:1e150", "got 1e+150 in line 4, index 7."),
+        ("nan 7:1", "targets must be finite and at most 1e+140 in size, got nan in line 4."),
+        ("1e400 7:1", "got inf in line 4."),
+    ],
+)
+@pytest.mark.parametrize("first", [0, 1])
+def test_numbers_that_are_none_are_said_with_their_line(refused, tmp_path, line, said, first):
+    path = tmp_path / "small.svm"
+    path.write_text(f"1 {first}:1\n# remark\n\n{line}\n1 1:1\n")
+    text = refused(lambda: load(path))
+    assert text.startswith(f"data: {path}: ")
+    assert said in text
+
+
+def test_a_file_that_is_cut_off_says_after_which_line(refused, tmp_path):
+    path = tmp_path / "short.gz"
+    path.write_bytes(gzip.compress(b"1 1:1\n" * 9)[:-9])
+    assert "short.gz is not a readable LIBSVM file: line " in refused(lambda: load(path))
+    assert "Compressed file ended" in refused(lambda: load(path))
+
+
+def test_a_file_without_rows_is_empty(refused, tmp_path):
+    path = tmp_path / "none.svm"
+    path.write_text("# a\n\n# b\n")
+    assert refused(lambda: load(path)) == f"data: {path} is empty: its 3 lines hold no rows."
+
+
+@pytest.mark.parametrize("name", ["x" * 5000, "x" * 5000 + ".svm", "nul\0.svm", "a/" * 300 + "b"])
+def test_names_that_no_file_can_have_are_one_short_line(refused, name):
+    assert len(refused(lambda: load(name))) < 300
+
+
+def test_data_that_memory_cannot_hold_are_refused(refused, tmp_path, monkeypatch):
+    path = tmp_path / "small.svm"
+    path.write_text("1 1:1\n" * 100)
+    monkeypatch.setattr(errors, "available_memory", lambda: 500)
+    assert refused(lambda: load(path)) == (
+        f"data: the rows of {path} would take 600 B of memory, 500 B are available."
+    )
+    text = refused(lambda: synthetic(1, 1, n_workers=10**9))
+    assert text.startswith("synthetic: 60000000000000 features would take 1.68 PB of memory")
 
 
 @pytest.mark.parametrize("name", DAMAGED)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import bz2
 import gzip
+import lzma
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import sparse
 from sklearn import datasets
@@ -24,7 +26,7 @@ ROWS = np.array(
     [[0.5, 0, -2, 0, 0], [0, 1e-3, 0, 0, 0], [3, 4, 0, 0, 1], [0, 0, 0, 0, 0]], np.float64
 )
 LABELS = np.array([1.0, -1.0, 1.0, -1.0])
-WRITERS: dict[str, Callable] = {"": open, ".gz": gzip.open, ".bz2": bz2.open}
+WRITERS: dict[str, Callable] = {"": open, ".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 
 
 def test_digits_are_the_ten_digits_between_zero_and_one():
@@ -84,6 +86,11 @@ def test_a_libsvm_file_gives_the_problem_of_its_arrays(tmp_path):
         sparse.csr_array,
         sparse.lil_matrix,
         lambda rows: sparse.csr_matrix(rows.astype(np.float32)),
+        np.float32,
+        lambda rows: rows.astype(object),
+        lambda rows: np.ma.masked_array(rows, mask=False),
+        pd.DataFrame,
+        lambda rows: pd.DataFrame(rows, dtype=object),
     ],
 )
 def test_features_of_every_make_are_taken(make):
@@ -123,6 +130,41 @@ def test_a_data_set_does_not_follow_later_changes_of_the_arrays():
     before = problem.loss(np.ones(5))
     rows[:], targets[:] = 9.0, 1.0
     assert problem.loss(np.ones(5)) == before
+
+
+@pytest.mark.parametrize("kind", [bool, np.int8, np.uint64, np.float16, pd.Series, list])
+def test_targets_of_every_make_are_taken(kind):
+    made = kind([1, 0, 1, 0]) if kind in (pd.Series, list) else np.array([1, 0, 1, 0], kind)
+    data = load((np.eye(4).astype(int), made))
+    np.testing.assert_array_equal(data.targets, [1.0, 0.0, 1.0, 0.0], strict=True)
+    assert data.features.dtype == np.float64
+
+
+@pytest.mark.parametrize(
+    ("text", "rows", "labels"),
+    [
+        (b"\xef\xbb\xbf1 1:2\n-1 2:3\n", [[2, 0], [0, 3]], [1, -1]),
+        (b"1 1:2\r\n-1 2:3\r\n", [[2, 0], [0, 3]], [1, -1]),
+        (b"# a\n\n1 1:2 # b 9:9\n#c\n-1 2:3", [[2, 0], [0, 3]], [1, -1]),
+        (b"1 qid:1 1:2\n-1 qid:2 2:3\n", [[2, 0], [0, 3]], [1, -1]),
+        (b"1 0:2\n-1 1:3\n", [[2, 0], [0, 3]], [1, -1]),  # counted from 0
+        (b"1\n-1 2:3\n", [[0, 0], [0, 3]], [1, -1]),
+        (b"1\t1:2\t2:1e1\n 2.5 1:0\n", [[2, 10], [0, 0]], [1, 2.5]),
+    ],
+)
+def test_libsvm_files_of_every_make_are_read(tmp_path, text, rows, labels):
+    path = tmp_path / "small.svm"
+    path.write_bytes(text)
+    data = load(path)
+    np.testing.assert_array_equal(data.features.toarray(), rows)
+    np.testing.assert_array_equal(data.targets, labels)
+    assert data.zero_based is (b" 0:" in text)
+
+
+def test_a_path_may_begin_at_home(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "small.svm").write_text(LIBSVM)
+    assert load("~/small.svm").name == load(Path("~/small.svm")).name == "small"
 
 
 def test_a_folder_with_dots_and_blanks_in_its_name_is_no_hindrance(tmp_path):

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
 from scipy import sparse, special
 
-from asgrad.problems import LeastSquares, Logistic, Softmax
+from asgrad import errors
+from asgrad.problems import LeastSquares, Logistic, Quadratic, Softmax, Tridiagonal, load
+from asgrad.problems.models import suited_model
+from asgrad.problems.split import Shards
 
 N_ROWS, N_FEATURES, N_CLASSES = 137, 11, 4
 MODELS = {"logistic": Logistic, "softmax": Softmax, "least-squares": LeastSquares}
@@ -159,12 +164,178 @@ def test_dense_and_sparse_features_give_the_same_bits(kind):
     np.testing.assert_array_equal(dense.gradient(x, 1), thin.gradient(x, 1))
 
 
-def test_labels_of_zero_and_one_are_minus_and_plus_one():
+@pytest.mark.parametrize("names", [(0, 1), (False, True), (1, 2), (3, 7), (-2.5, 0.5)])
+def test_two_classes_are_one_problem_whatever_their_names(names):
+    """The smaller label is −1, and a note says so."""
     rows, signs = features(), labels("logistic")
-    problems = [Logistic((rows, y), n_workers=4) for y in (signs, (signs + 1) / 2, signs > 0)]
+    plain = Logistic((rows, signs), n_workers=4)
+    named = Logistic((rows, np.where(signs < 0, *names)), n_workers=4)
+    np.testing.assert_array_equal(named.targets, plain.targets)
+    assert named.smoothness == plain.smoothness
     x = np.random.default_rng(8).normal(size=N_FEATURES)
-    assert len({problem.loss(x) for problem in problems}) == 1
-    assert len({problem.accuracy(x) for problem in problems}) == 1
+    assert named.loss(x) == plain.loss(x)
+    assert plain.notes == ()
+    smaller, larger = map(float, names)
+    assert named.notes == (f"label {smaller:g} of data counts as -1, label {larger:g} as 1",)
+
+
+@every_kind
+def test_features_and_targets_may_be_given_one_after_the_other(kind, refused):
+    rows, targets = features(), labels(kind)
+    one, two = MODELS[kind]((rows, targets), n_workers=3), MODELS[kind](rows, targets, n_workers=3)
+    np.testing.assert_array_equal(one.features.toarray(), two.features.toarray())
+    np.testing.assert_array_equal(one.targets, two.targets)
+    name = type(one).__name__
+    for first in ("digits", (rows, targets)):
+        text = refused(lambda first=first: MODELS[kind](first, targets))
+        assert text.startswith(f"{name}: targets are given beside ")
+
+
+@pytest.mark.parametrize(
+    ("targets", "model", "said"),
+    [
+        ([1, 2, 1, 2], Logistic, "of two classes, 1 and 2"),
+        ([0.25, -3, 0.25, 0.25], Logistic, "of two classes, -3 and 0.25"),
+        ([0, 1, 2] * 2, Softmax, "integers, 3 classes"),
+        ([1, 2, 3, 1, 2], LeastSquares, "3 different integers in 5 rows, too many for classes"),
+        (list(range(1000)) * 2, Softmax, "integers, 1000 classes"),
+        (list(range(1001)) * 3, LeastSquares, "1001 different integers in 3003 rows, too many"),
+        ([0.5, 1, 2] * 5, LeastSquares, "real numbers, not classes"),
+    ],
+)
+def test_the_model_that_suits_the_targets(targets, model, said):
+    chosen, why = suited_model(load((np.ones((len(targets), 1)), targets)))
+    assert chosen is model
+    assert said in why
+
+
+@every_kind
+def test_shared_rows_are_held_once_and_every_worker_draws_from_all(kind):
+    """f_i = f; the rows of a job still depend on the worker."""
+    rows, targets = features(), labels(kind)
+    alone = MODELS[kind](rows, targets, n_workers=1, split="contiguous", strength=0.1)
+    shared = MODELS[kind](rows, targets, n_workers=500, split="shared", strength=0.1)
+    x = np.random.default_rng(8).normal(size=alone.dim)
+    assert shared.loss(x) == alone.loss(x)
+    assert shared.accuracy(x) == pytest.approx(alone.accuracy(x), nan_ok=True)
+    assert shared.smoothness == alone.smoothness
+    np.testing.assert_array_equal(shared.full_gradient(x), alone.full_gradient(x))
+    for worker in (0, 7, 499):
+        np.testing.assert_array_equal(shared.gradient(x, worker), alone.gradient(x, 0))
+    assert shared.pack(np.float64).values.size == alone.pack(np.float64).values.size
+    marked = LeastSquares(np.eye(N_ROWS), -np.ones(N_ROWS), n_workers=3, split="shared", batch=9)
+    drawn = [np.flatnonzero(marked.gradient(marked.x0, i)).tolist() for i in range(3)]
+    assert [len(rows) for rows in drawn] == [9, 9, 9]
+    assert drawn[0] != drawn[1] != drawn[2]
+
+
+def test_equal_shards_say_what_they_leave_out():
+    rows, targets = features(), labels("logistic")
+    problem = Logistic(rows, targets, n_workers=5, split="contiguous", equal=True)
+    assert problem.shards.sizes.tolist() == [27] * 5
+    assert problem.notes == ("2 of 137 rows are left out, for equal shards of 27 rows",)
+    x = np.ones(N_FEATURES)
+    kept = np.r_[0:27, 28:55, 56:83, 83:110, 110:137]  # array_split gives 28, 28, 27, 27, 27
+    assert problem.loss(x) == pytest.approx(
+        np.logaddexp(0, -targets[kept] * (rows[kept] @ x)).mean(), rel=1e-13
+    )
+    assert Logistic(rows[:135], targets[:135], n_workers=5, equal=True).notes == ()
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (
+            {"n_workers": 3, "split": "contiguous", "batch": 46},
+            "Logistic: worker 2 has 45 rows, fewer than the batch of 46, and computes with all of "
+            "them; take a batch of at most 45, 0 or none for all rows, or a split with larger "
+            "shards.",
+        ),
+        ({"n_workers": 5, "split": "contiguous", "batch": 99}, "all of them, as do 4 others; take"),
+        ({"split": "shared", "batch": 138}, "Logistic: the workers share 137 rows, fewer than the"),
+    ],
+)
+def test_a_batch_that_is_larger_than_a_shard_is_said(options, said):
+    rows, targets = features(), labels("logistic")
+    with pytest.warns(UserWarning, match="fewer than the batch") as caught:
+        Logistic(rows, targets, **options)
+    assert len(caught) == 1
+    assert said in str(caught[0].message)
+
+
+def test_a_batch_of_a_whole_shard_is_no_surprise():
+    Logistic(features(), labels("logistic"), n_workers=137, batch=1)
+    Logistic(features(), labels("logistic"), n_workers=1, batch=137)
+
+
+def test_a_regularizer_without_strength_is_refused(refused):
+    data = features(), labels("logistic")
+    text = refused(lambda: Logistic(*data, regularizer="nonconvex"))
+    assert text == "Logistic: regularizer 'nonconvex' needs a strength, for instance strength=0.1."
+    assert Logistic(*data, regularizer="nonconvex", strength=0).strength == 0.0
+
+
+@pytest.mark.parametrize("n_classes", [40_000, 70_000])
+def test_a_softmax_of_very_many_classes_has_a_finite_loss(n_classes):
+    """At x = 0 it is ln K, and its gradient that of equal probabilities."""
+    labels = np.arange(n_classes) % n_classes
+    problem = Softmax(np.ones((n_classes, 1)), labels, n_workers=1, split="contiguous")
+    # 64 rows a worker suffice to see a tile; the rest would only take time.
+    problem.shards = Shards(np.arange(130), np.array([0, 130]))
+    problem.features, problem.targets = problem.features[:130], problem.targets[:130]
+    assert problem.loss(problem.x0) == pytest.approx(np.log(n_classes), rel=1e-12)
+    slope = np.full(n_classes, 1 / n_classes)
+    slope[:130] -= 1 / 130
+    np.testing.assert_allclose(problem.full_gradient(problem.x0), slope, rtol=1e-9)
+
+
+def test_models_that_memory_cannot_hold_are_refused(refused, tmp_path, monkeypatch):
+    """A feature number in the thousand millions makes a model of as many numbers."""
+    monkeypatch.setattr(errors, "available_memory", lambda: 16e9)
+    path = tmp_path / "far.svm"
+    path.write_text("1 2000000000:1\n-1 1:1\n")
+    assert refused(lambda: Logistic(path, n_workers=1)) == (
+        "Logistic: vectors of dimension 2000000000 would take 48 GB of memory, 16 GB are available."
+    )
+    rows = sparse.csr_matrix((3000, 10**6))
+    text = refused(lambda: Softmax(rows, np.arange(3000), n_workers=1))
+    assert "vectors of dimension 3000000000 would take 72 GB" in text
+    for make, said in (
+        (lambda: Tridiagonal(10**12), "Tridiagonal: vectors of dimension 1000000000000 would take"),
+        (lambda: Quadratic(np.ones(30_000)), "Quadratic: dimension 30000 and 10 workers would"),
+        (lambda: Quadratic([1.0], n_workers=10**10), "Quadratic: dimension 1 and 10000000000 work"),
+    ):
+        assert said in refused(make)
+
+
+def test_numbers_of_the_largest_size_give_a_finite_problem():
+    rows = 1e140 * np.random.default_rng(0).uniform(-1, 1, size=(20, 3))
+    problem = LeastSquares(rows, rows[:, 0], n_workers=2)
+    assert np.isfinite([problem.smoothness, problem.loss(np.ones(3))]).all()
+
+
+@pytest.mark.parametrize("shape", [(20, 3), (2500, 2400)])
+def test_workers_without_a_feature_have_no_curvature(shape):
+    problem = LeastSquares(sparse.csr_matrix(shape), np.ones(shape[0]), n_workers=1, strength=0.1)
+    assert problem.smoothness == 0.1
+
+
+def test_smoothness_of_the_differences_of_neighbours():
+    """(1, …, 1) is in the kernel, and the top eigenvalues of the path, 4 sin²(πk/2n), crowd."""
+    n = 2500
+    rows = sparse.diags([np.ones(n - 1), -np.ones(n - 1)], [0, 1], shape=(n - 1, n))
+    problem = LeastSquares(rows, np.zeros(n - 1), n_workers=1, split="contiguous")
+    wanted = 4 * np.sin(np.pi * (n - 1) / (2 * n)) ** 2 / (n - 1)
+    assert problem.smoothness == pytest.approx(wanted, rel=1e-6)
+
+
+def test_smoothness_where_all_but_the_top_is_seen_from_the_ones():
+    """The block of neighbours' differences has the larger eigenvalue, 4; the identity has 1."""
+    n = 2200
+    pairs = sparse.kron(sparse.identity(n), [[1.4, -1.4]])
+    rows = sparse.block_diag([pairs, sparse.identity(n)])
+    problem = LeastSquares(rows, np.zeros(2 * n), n_workers=1, split="contiguous")
+    assert problem.smoothness == pytest.approx(2 * 1.4**2 / (2 * n), rel=1e-12)
 
 
 @every_kind
@@ -179,7 +350,9 @@ def test_a_problem_says_its_size_and_where_to_start(kind):
 def test_neither_data_nor_model_are_changed(kind):
     rows, targets = features(), labels(kind)
     kept = rows.copy(), targets.copy()
-    problem = MODELS[kind]((rows, targets), n_workers=3, batch=5, regularizer="nonconvex")
+    problem = MODELS[kind](
+        (rows, targets), n_workers=3, batch=5, regularizer="nonconvex", strength=1
+    )
     x = np.random.default_rng(9).normal(size=problem.dim)
     model = x.copy()
     problem.loss(x), problem.gradient(x, 0), problem.full_gradient(x)
@@ -265,16 +438,20 @@ def test_smoothness_does_not_depend_on_the_batch(kind):
 
 def batched(kind, rows, batch=9, **options):
     """A problem on the unequal shards of `pair` whose gradients take a batch."""
-    return MODELS[kind](
-        (rows, labels(kind)), n_workers=5, split="dirichlet", seed=3, batch=batch, **options
-    )
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".* rows, fewer than the batch of")
+        return MODELS[kind](
+            (rows, labels(kind)), n_workers=5, split="dirichlet", seed=3, batch=batch, **options
+        )
 
 
 def picked_rows(kind: str, worker: int, draw: int, key: int) -> np.ndarray:
     """The rows of a batch: with the unit vectors as features, a gradient names its rows."""
-    marked = LeastSquares(
-        (np.eye(N_ROWS), labels(kind)), n_workers=5, split="dirichlet", seed=3, batch=9
-    )
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".* rows, fewer than the batch of")
+        marked = LeastSquares(
+            (np.eye(N_ROWS), labels(kind)), n_workers=5, split="dirichlet", seed=3, batch=9
+        )
     return np.flatnonzero(marked.gradient(np.full(N_ROWS, 1e3), worker, draw, key=key))
 
 

@@ -262,3 +262,29 @@ def test_a_label_above_nine_is_refused(tmp_path, refused):
 def test_parameters_out_of_range_are_refused(cifar10, refused, make, said):
     """One clear line each."""
     assert said in refused(lambda: make(cifar10[0]))
+
+
+def test_a_network_starts_where_it_is_told(tmp_path, refused):
+    """By default at its own initialisation."""
+    own = networks.digits_mlp(2, seed=4)
+    np.save(tmp_path / "start.npy", own.x0 / 2)
+    assert networks.digits_mlp(2, x0="zeros").x0.tolist() == [0.0] * own.dim
+    np.testing.assert_array_equal(networks.digits_mlp(2, x0=tmp_path / "start.npy").x0, own.x0 / 2)
+    normal = networks.digits_cnn(2, x0="normal").x0
+    assert abs(normal.mean()) < 0.06
+    assert normal.std() == pytest.approx(1, abs=0.05)
+    text = refused(lambda: networks.digits_mlp(2, x0=[1, 2, 3]))
+    assert text == "TorchProblem: x0 must have shape (2410,), got (3,)."
+
+
+def test_workers_of_a_network_may_share_all_rows(refused):
+    """f_i = f, whoever asks."""
+    one = networks.digits_mlp(1, split="contiguous", batch=None)
+    shared = networks.digits_mlp(50, split="shared")
+    x = one.x0
+    assert shared.loss(x) == pytest.approx(one.loss(x), rel=1e-12)
+    np.testing.assert_allclose(shared.full_gradient(x), one.full_gradient(x), rtol=1e-6, atol=1e-9)
+    whole = networks.digits_mlp(50, split="shared", batch=None)
+    np.testing.assert_array_equal(whole.gradient(x, 49), one.gradient(x, 0))
+    text = refused(lambda: networks.digits_mlp(2, alpha=0.5))
+    assert "alpha is for the split 'dirichlet' only" in text

@@ -111,6 +111,10 @@ def test_an_own_problem_needs_neither_accuracy_nor_start_nor_smoothness():
         ({"gradient": lambda self, x, worker, draw, rng: x[:1]}, "of shape (2,), got float64 of"),
         ({"gradient": lambda self, x, worker, draw, rng: x * 1j}, "real numbers of shape (2,)"),
         ({"gradient": lambda self, x, worker, draw, rng: None}, "real numbers of shape (2,)"),
+        (
+            {"test_loss": lambda self, x: "low"},
+            "what test_loss returns must be a number, got 'low'",
+        ),
         ({"loss": lambda self, x: None}, "what loss returns must be a number, got None"),
         ({"accuracy": lambda self, x: "good"}, "what accuracy returns must be a number"),
         ({"full_gradient": lambda self, x: x[:1]}, "full_gradient must return real numbers of"),
@@ -125,6 +129,58 @@ def test_what_is_wrong_with_an_own_problem_is_named(changes, said, refused):
     assert said in refused(lambda: train(problem, Pure(), 0.1, steps=5))
     trace = simulate(Pure(), Linear(), n_workers=N_WORKERS, steps=5)
     assert said.split(": ")[-1] in refused(lambda: replay(trace, problem, 0.1))
+
+
+class Careless(OwnLogistic):
+    """It changes the models that it is given, and returns arrays that it uses again."""
+
+    def __init__(self, *data):
+        super().__init__(*data)
+        self.buffer = np.zeros(self.dim)
+
+    def gradient(self, x, worker, draw=0, rng=None):
+        found = super().gradient(x, worker)
+        x *= 0
+        return found
+
+    def loss(self, x):
+        found = super().loss(x)
+        x -= 1e3
+        self.buffer[:] = -7
+        return found
+
+    def full_gradient(self, x):
+        gradients = [OwnLogistic.gradient(self, x, i) for i in range(N_WORKERS)]
+        self.buffer[:] = np.mean(gradients, axis=0)
+        x += 5
+        return self.buffer
+
+    def accuracy(self, x):
+        found = super().accuracy(x)
+        x[:] = np.nan
+        return found
+
+    def test_loss(self, x):
+        return x.sum()
+
+
+@pytest.mark.parametrize("stepsizes", [0.1, [0.1, 0.2]])
+def test_a_problem_that_changes_its_models_gives_what_a_careful_one_gives(stepsizes):
+    """In replay and in training."""
+    rng = np.random.default_rng(0)
+    data = rng.normal(size=(40, 5)), rng.choice([-1.0, 1.0], 40), np.arange(40) % 3, 0.05
+    trace = simulate(Pure(), Linear(), n_workers=N_WORKERS, steps=30)
+    careful, careless = (
+        replay(trace, make(*data), stepsizes, x0=np.ones(5)) for make in (OwnLogistic, Careless)
+    )
+    for name in ("loss", "gradient_norm", "accuracy", "models"):
+        np.testing.assert_array_equal(getattr(careless, name), getattr(careful, name))
+    np.testing.assert_array_equal(careless.test_loss[-1], careful.models.sum(axis=0))
+    assert np.isnan(careful.test_loss).all()
+    run = train(Careless(*data), Pure(), 0.1, steps=10, x0=np.ones(5))
+    again = replay(run.trace, OwnLogistic(*data), 0.1, x0=np.ones(5))
+    np.testing.assert_array_equal(run.model, again.models[:, 0])
+    assert run.loss[-1] == again.loss[-1, 0]
 
 
 def adapted(gradient):

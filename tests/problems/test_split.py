@@ -17,6 +17,8 @@ DATA = Dataset.of(np.ones((101, 1)), TARGETS)
 
 def parts(how: str, n_workers: int, data: Dataset = DATA, **options) -> list[np.ndarray]:
     """The rows of every worker."""
+    if how != "dirichlet":  # alpha is for that one only
+        options.pop("alpha", None)
     shards = split(data, n_workers, how, **options)
     assert shards.bounds.shape == (n_workers + 1,)
     return [shards.order[a:b] for a, b in itertools.pairwise(shards.bounds)]
@@ -110,3 +112,32 @@ def test_a_smaller_alpha_makes_workers_more_unequal():
         return float(np.std(sizes))
 
     assert spread(0.1) > spread(1.0) > spread(10.0)
+
+
+def test_shared_rows_are_one_shard_of_all():
+    for n_workers in (1, 5, 10**9):
+        shards = split(DATA, n_workers, "shared")
+        np.testing.assert_array_equal(shards.order, np.arange(101))
+        assert shards.bounds.tolist() == [0, 101]
+
+
+@pytest.mark.parametrize("how", ["contiguous", "shuffled", "label"])
+@pytest.mark.parametrize("n_workers", [1, 2, 7, 30, 101])
+def test_equal_shards_leave_out_fewer_rows_than_there_are_workers(how, n_workers):
+    rows, equal = parts(how, n_workers), parts(how, n_workers, equal=True)
+    for part, cut in zip(rows, equal, strict=True):
+        np.testing.assert_array_equal(cut, part[: 101 // n_workers])
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"how": "label", "alpha": 0.5}, "alpha is for the split 'dirichlet' only, got 0.5"),
+        ({"how": "shared", "alpha": 1.0}, "alpha is for the split 'dirichlet' only, got 1.0"),
+        ({"how": "dirichlet", "equal": True}, "got split 'dirichlet'; leave it out"),
+        ({"how": "shared", "equal": True}, "got split 'shared'; leave it out"),
+        ({"equal": 1}, "equal must be true or false, got 1"),
+    ],
+)
+def test_an_option_of_another_split_is_refused(refused, options, said):
+    assert said in refused(lambda: split(DATA, 4, **options))

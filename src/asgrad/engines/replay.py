@@ -28,16 +28,15 @@ from asgrad.engines.walk import (
 )
 from asgrad.errors import (
     AsgradError,
-    KindError,
     TraceError,
     check_choice,
     check_integer,
     check_kind,
     check_positive,
-    shown,
 )
 from asgrad.optimizers import SGD, Optimizer
 from asgrad.problems.base import CompiledProblem, Packed, Problem, check_problem
+from asgrad.problems.start import checked_model
 from asgrad.stepsizes import Constant, Stepsize
 from asgrad.streams import Purpose, stream_key
 from asgrad.trace import Trace
@@ -92,6 +91,9 @@ class Result:
     loss, gradient_norm, accuracy : numpy.ndarray
         float64 of shape (n_evaluations, n_lanes): f, ‖∇f‖, and the share of correct predictions
         on the training data, or on the problem's test rows (NaN where there are no labels).
+    test_loss : numpy.ndarray
+        float64 of shape (n_evaluations, n_lanes): the loss on the problem's test rows, without a
+        regulariser; NaN where it has none.
     models : numpy.ndarray
         float of shape (dim, n_lanes): the last models; for a diverged lane the one at which it was
         stopped.
@@ -109,6 +111,7 @@ class Result:
     loss: np.ndarray
     gradient_norm: np.ndarray
     accuracy: np.ndarray
+    test_loss: np.ndarray
     models: np.ndarray
     test_loss: np.ndarray
 
@@ -279,6 +282,7 @@ def replay(
         loss=metrics[:, 0],
         gradient_norm=np.sqrt(metrics[:, 1]),
         accuracy=metrics[:, 2],
+        test_loss=metrics[:, 3],
         models=np.concatenate([part[1] for part in parts], axis=1),
         test_loss=np.full((steps.size, len(lanes) * len(seed_list)), np.nan),
     )
@@ -345,9 +349,9 @@ def _prepared(
 def _run_block(
     job: _Job, seed: int, stepsizes: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, list[Status]]:
-    """Run some lanes; return metrics (n_evaluations, 3, n_lanes), last models, status."""
+    """Run some lanes; return metrics (n_evaluations, 4, n_lanes), last models, status."""
     n_evaluations, n_lanes = job.plan.evaluated.size, stepsizes.size
-    metrics = np.full((n_evaluations, 3, n_lanes), np.nan)
+    metrics = np.full((n_evaluations, 4, n_lanes), np.nan)
     models = np.empty((job.problem.dim, n_lanes), job.dtype)
     alive = np.arange(n_lanes)
     limits = np.full(n_lanes, np.inf)
@@ -369,7 +373,7 @@ def _run_block(
             if job.plan.evaluated.size > cursor[EVALUATION] and not _is_full(blocks, cursor):
                 continue
             values = _evaluate(job, evaluate, blocks, int(cursor[TAKEN]))
-            values = values.reshape(3, -1, alive.size).swapaxes(0, 1)
+            values = values.reshape(4, -1, alive.size).swapaxes(0, 1)
             if evaluated == 0:
                 limits[alive] = BLOW_UP**2 * np.maximum(1.0, values[0, 1])
             # A lane has diverged from its first bad evaluation on.
@@ -396,11 +400,11 @@ def _is_full(blocks: Blocks, cursor: np.ndarray) -> bool:
 
 
 def _evaluate(job: _Job, evaluate: Callable, blocks: Blocks, taken: int) -> np.ndarray:
-    """Return f, ‖∇f‖² and accuracy of the models that wait, float64 of shape (3, taken)."""
+    """Return the metrics of the models that wait, float64 of shape (4, taken)."""
     x = np.ascontiguousarray(blocks.snapshots[:, :taken])
-    metrics = np.empty((4, taken))
+    metrics = np.full((4, taken), np.nan)
     evaluate(*job.packed, x, metrics, np.empty_like(x), blocks.scratch, blocks.picks)
-    return metrics[:3]
+    return metrics
 
 
 def rules_of(
@@ -470,15 +474,6 @@ def checked_threads(owner: str, threads: int | None) -> int:
 
 def checked_start(owner: str, problem: Problem, x0: np.ndarray | None) -> np.ndarray:
     """Return x_0, checked; by default the problem's own."""
-    said: Any = x0
     if x0 is None:
-        owner, said = type(problem).__name__, problem.x0
-    try:
-        start = np.asarray(said, np.float64)
-    except (TypeError, ValueError):
-        raise KindError(f"{owner}: x0 must be an array of numbers, got {shown(said)}.") from None
-    if start.shape != (problem.dim,):
-        raise AsgradError(f"{owner}: x0 must have shape ({problem.dim},), got {start.shape}.")
-    if not np.isfinite(start).all():
-        raise AsgradError(f"{owner}: x0 must be finite.")
-    return start
+        return checked_model(type(problem).__name__, problem.x0, problem.dim)
+    return checked_model(owner, x0, problem.dim)

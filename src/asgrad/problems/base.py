@@ -40,10 +40,10 @@ def gradient_type(f: Any) -> Any:
 def evaluate_type(f: Any) -> Any:
     """Return the signature of an evaluation kernel for float type `f`.
 
-    evaluate(values, indices, layout, x, metrics, out, scratch, picks) writes f, ‖∇f‖² and the share
-    of correct predictions (NaN where there are no labels) for each column of `x` into the first
-    three rows of `metrics`, float64 of shape (4, n_columns), and ∇f into `out`. Row 3 is working
-    space.
+    evaluate(values, indices, layout, x, metrics, out, scratch, picks) writes f, ‖∇f‖², the share
+    of correct predictions (NaN where there are no labels) and the loss on test rows (NaN where
+    there are none) for each column of `x` into the rows of `metrics`, float64 of shape
+    (4, n_columns), and ∇f into `out`.
     """
     block = types.Array(f, 2, "C")
     data = (types.Array(f, 1, "C"), types.int32[::1], types.int64[::1])
@@ -71,12 +71,15 @@ class Problem(ABC):
     n_workers, dim : int
     x0 : numpy.ndarray
         float64 of shape (dim,), where a run starts unless told otherwise.
+    notes : tuple of str
+        What was chosen for the user, and why; a line each, which the command line prints.
     """
 
     name: ClassVar[str] = ""
 
     n_workers: int
     dim: int
+    notes: tuple[str, ...] = ()
 
     @abstractmethod
     def gradient(
@@ -99,6 +102,10 @@ class Problem(ABC):
 
     def accuracy(self, x: np.ndarray) -> float:
         """Return the share of correct predictions at x; NaN where there are no labels."""
+        return float("nan")
+
+    def test_loss(self, x: np.ndarray) -> float:
+        """Return the loss at x on rows that are none of f's; NaN where there are none."""
         return float("nan")
 
     @property
@@ -174,13 +181,14 @@ class Problem(ABC):
         picks: Any,
     ) -> None:  # fmt: skip
         """Evaluate column by column."""
+        owner = type(self).__name__
         for column in range(x.shape[1]):
-            model = np.ascontiguousarray(x[:, column])
-            out[:, column] = self._checked("full_gradient", self.full_gradient(model))
-            owner = type(self).__name__
-            metrics[0, column] = as_number(owner, "what loss returns", self.loss(model))
+            model = x[:, column]  # every function gets a copy: some change it, or keep it
+            out[:, column] = self._checked("full_gradient", self.full_gradient(model.copy()))
             metrics[1, column] = out[:, column] @ out[:, column]
-            metrics[2, column] = as_number(owner, "what accuracy returns", self.accuracy(model))
+            for row, name in ((0, "loss"), (2, "accuracy"), (3, "test_loss")):
+                found = getattr(self, name)(model.copy())
+                metrics[row, column] = as_number(owner, f"what {name} returns", found)
 
     def _checked(self, name: str, found: Any) -> np.ndarray:
         """Return what a gradient function returned, if it is a real vector of the right shape."""
@@ -217,6 +225,14 @@ class CompiledProblem(Problem):
     A subclass gives `pack`, `workspace` and `kernels`; the methods for one model follow from them.
     """
 
+    _x0: np.ndarray | None = None
+    """Where a run starts; None: at zero."""
+
+    @property
+    def x0(self) -> np.ndarray:
+        """Where a run starts unless told otherwise."""
+        return np.zeros(self.dim) if self._x0 is None else self._x0.copy()
+
     def parts(self) -> dict[str, Any]:
         """Return nothing: what the kernels read is compared itself. A subclass names settings."""
         return {}
@@ -247,6 +263,10 @@ class CompiledProblem(Problem):
         """Return the share of correct predictions at x; NaN where there are no labels."""
         return float(self._evaluate(x)[0][2, 0])
 
+    def test_loss(self, x: np.ndarray) -> float:
+        """Return the loss at x on the test rows; NaN where there are none."""
+        return float(self._evaluate(x)[0][3, 0])
+
     def buffers(self, n_columns: int, dtype: Any) -> tuple[np.ndarray, np.ndarray]:
         """Return scratch floats and the identity 0, 1, ... that kernels pick rows with."""
         n_floats, n_picks = self.workspace(n_columns)
@@ -254,7 +274,7 @@ class CompiledProblem(Problem):
 
     def _evaluate(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return metrics and gradient at one model."""
-        metrics, out = np.empty((4, 1)), np.empty((self.dim, 1))
+        metrics, out = np.full((4, 1), np.nan), np.empty((self.dim, 1))
         scratch, picks = self.buffers(1, np.float64)
         block = self._column(x)
         self.kernels()[1](*self.pack(np.float64), block, metrics, out, scratch, picks)

@@ -15,14 +15,19 @@ from asgrad.streams import job_stream, mix
 
 __all__ = ["HEAD", "TILE", "evaluate", "gradient"]
 
-TILE = 64  # rows; K**64 must not overflow, see _softmax
+TILE = 64  # rows
 
-# layout: sizes and offsets, then bounds of the workers' rows, then row pointers
-N_WORKERS, N_FEATURES, N_OUTPUTS, N_ROWS, BATCH, LOSS, REGULARIZER, N_STORED, HEAD = range(9)
+# layout: sizes and offsets, then bounds of the shards' rows and of the test rows, which come last,
+# then row pointers. A worker has the shard of its number, or all share the only one.
+N_SHARDS, N_FEATURES, N_OUTPUTS, BATCH, LOSS, REGULARIZER, N_STORED, HEAD = range(8)
 LOGISTIC, SOFTMAX, SQUARES = 0, 1, 2
 L2, NONCONVEX = 0, 1
-# Rows of the metrics; the last is working space.
-LOSS_SUM, NORM, CORRECT, PRODUCT = 0, 1, 2, 3
+# Rows of the metrics; the last holds a product of a tile before it gets the test loss.
+LOSS_SUM, NORM, CORRECT, PRODUCT, TEST_LOSS = 0, 1, 2, 3, 3
+# What a pass computes: only gradients; losses and right answers, too; only these, of test rows.
+GRADIENT, EVALUATION, TEST = 0, 1, 2
+# A product is taken to the logarithm before it can overflow: a factor is below 2^32.
+_FULL = 1e290
 # values: the regulariser's strength, the stored features, the targets
 STRENGTH, FEATURES = 0, 1
 
@@ -104,6 +109,9 @@ def _softmax(targets, first, picks, begin, end, scale, z, metrics, wanted, aux):
             z[r, label * n_lanes + lane] -= scale
             if wanted:
                 metrics[PRODUCT, lane] *= total[lane]
+                if metrics[PRODUCT, lane] > _FULL:
+                    metrics[LOSS_SUM, lane] += scale * np.log(metrics[PRODUCT, lane])
+                    metrics[PRODUCT, lane] = 1.0
 
 
 @inlined
@@ -119,17 +127,17 @@ def _squares(targets, first, picks, begin, end, scale, z, metrics, wanted):
 
 
 @inlined
-def _pass(values, indices, layout, x, worker, picks, count, scale, out, metrics, wanted, scratch):
-    """Add scale · Σ over `count` picked rows of a worker of the loss's gradient to `out`."""
-    n_workers, n_outputs = layout[N_WORKERS], layout[N_OUTPUTS]
-    bounds = layout[HEAD : HEAD + n_workers + 1]
-    starts = layout[HEAD + n_workers + 1 :]
+def _pass(values, indices, layout, x, shard, picks, count, scale, out, metrics, wanted, scratch):
+    """Add scale · Σ over `count` picked rows of a shard of the loss's gradient to `out`."""
+    n_shards, n_outputs = layout[N_SHARDS], layout[N_OUTPUTS]
+    bounds = layout[HEAD : HEAD + n_shards + 2]
+    starts = layout[HEAD + n_shards + 2 :]
     targets = values[FEATURES + layout[N_STORED] :]
     width = x.shape[1]
     n_lanes = width // n_outputs
     z = scratch[: TILE * width].reshape(TILE, width)
     aux = scratch[TILE * width : TILE * width + 2 * n_lanes]
-    first = bounds[worker]
+    first = bounds[shard]
     for begin in range(0, count, TILE):
         end = min(begin + TILE, count)
         _scores(values, indices, starts, x, first, picks, begin, end, z)
@@ -146,7 +154,8 @@ def _pass(values, indices, layout, x, worker, picks, count, scale, out, metrics,
             # The logarithm of a product: one logarithm a tile instead of one a row.
             for lane in range(n_lanes):
                 metrics[LOSS_SUM, lane] += scale * np.log(metrics[PRODUCT, lane])
-        _spread(values, indices, starts, z, first, picks, begin, end, out)
+        if wanted != TEST:
+            _spread(values, indices, starts, z, first, picks, begin, end, out)
 
 
 @inlined
@@ -195,7 +204,8 @@ def gradient(values, indices, layout, x, worker, draw, key, out, scratch, picks)
     n_features, n_outputs = layout[N_FEATURES], layout[N_OUTPUTS]
     width = n_outputs * x.shape[1]
     table, sums = x.reshape(n_features, width), out.reshape(n_features, width)
-    size = layout[HEAD + worker + 1] - layout[HEAD + worker]
+    shard = min(worker, layout[N_SHARDS] - 1)
+    size = layout[HEAD + shard + 1] - layout[HEAD + shard]
     count = size if layout[BATCH] == 0 else min(size, layout[BATCH])
     stream = job_stream(key, worker, draw)
     for i in range(out.shape[0]):
@@ -204,7 +214,7 @@ def gradient(values, indices, layout, x, worker, draw, key, out, scratch, picks)
     if count < size:
         _swap_in(stream, picks, size, count)
     scale = 1.0 / count
-    _pass(values, indices, layout, table, worker, picks, count, scale, sums, out, False, scratch)
+    _pass(values, indices, layout, table, shard, picks, count, scale, sums, out, GRADIENT, scratch)
     if count < size:
         _swap_back(stream, picks, size, count)
     if values[STRENGTH] > 0:
@@ -213,8 +223,8 @@ def gradient(values, indices, layout, x, worker, draw, key, out, scratch, picks)
 
 @inlined
 def evaluate(values, indices, layout, x, metrics, out, scratch, picks):
-    """f, ‖∇f‖², share of right answers, and ∇f, for every column of `x`."""
-    n_workers, n_features = layout[N_WORKERS], layout[N_FEATURES]
+    """f, ‖∇f‖², share of right answers, test loss, and ∇f, for every column of `x`."""
+    n_shards, n_features = layout[N_SHARDS], layout[N_FEATURES]
     width = layout[N_OUTPUTS] * x.shape[1]
     table, sums = x.reshape(n_features, width), out.reshape(n_features, width)
     for i in range(out.shape[0]):
@@ -223,18 +233,43 @@ def evaluate(values, indices, layout, x, metrics, out, scratch, picks):
     for i in range(4):
         for lane in range(metrics.shape[1]):
             metrics[i, lane] = 0
-    for worker in range(n_workers):
-        size = layout[HEAD + worker + 1] - layout[HEAD + worker]
-        scale = 1.0 / (n_workers * size)
+    n_test = layout[HEAD + n_shards + 1] - layout[HEAD + n_shards]
+    n_rows = layout[HEAD + n_shards]
+    for shard in range(n_shards + (n_test > 0)):
+        size = layout[HEAD + shard + 1] - layout[HEAD + shard]
+        scale, wanted = 1.0 / (n_shards * size), EVALUATION
+        if shard == n_shards:  # the test rows, whose answers count; f waits in a row that is free
+            scale, wanted, n_rows = 1.0 / size, TEST, size
+            for lane in range(metrics.shape[1]):
+                metrics[NORM, lane] = metrics[LOSS_SUM, lane]
+                metrics[LOSS_SUM, lane] = 0.0
+                metrics[CORRECT, lane] = 0.0
         _pass(
-            values, indices, layout, table, worker, picks, size, scale, sums, metrics, True, scratch
+            values,
+            indices,
+            layout,
+            table,
+            shard,
+            picks,
+            size,
+            scale,
+            sums,
+            metrics,
+            wanted,
+            scratch,
         )
+    for lane in range(metrics.shape[1]):
+        metrics[TEST_LOSS, lane] = np.nan
+        if n_test > 0:
+            metrics[TEST_LOSS, lane] = metrics[LOSS_SUM, lane]
+            metrics[LOSS_SUM, lane] = metrics[NORM, lane]
+            metrics[NORM, lane] = 0.0
     if values[STRENGTH] > 0:
         _regularize(layout[REGULARIZER], values[STRENGTH], x, out, metrics, True)
     for i in range(out.shape[0]):
         for lane in range(out.shape[1]):
             metrics[NORM, lane] += np.float64(out[i, lane]) ** 2
     for lane in range(metrics.shape[1]):
-        metrics[CORRECT, lane] /= layout[N_ROWS]
+        metrics[CORRECT, lane] /= n_rows
         if layout[LOSS] == SQUARES:
             metrics[CORRECT, lane] = np.nan

@@ -2,24 +2,37 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from functools import cached_property
 from itertools import pairwise
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 from scipy import sparse
 
-from asgrad.errors import AsgradError, check_choice, check_integer, check_positive
+from asgrad.errors import (
+    AsgradError,
+    check_choice,
+    check_integer,
+    check_memory,
+    check_positive,
+    shown,
+)
 from asgrad.problems import linear
 from asgrad.problems.base import CompiledProblem, Packed
+from asgrad.problems.curvature import largest_eigenvalue
 from asgrad.problems.data import Dataset, load
-from asgrad.problems.split import split
+from asgrad.problems.holdout import hold_out
+from asgrad.problems.split import Shards, split
+from asgrad.problems.start import start
 
-__all__ = ["LeastSquares", "LinearModel", "Logistic", "Softmax"]
+__all__ = ["LeastSquares", "LinearModel", "Logistic", "Softmax", "suited_model"]
 
 _REGULARIZERS = {"l2": linear.L2, "nonconvex": linear.NONCONVEX}
 _CURVATURE = {"l2": 1.0, "nonconvex": 2.0}
+_MOST_CLASSES = 1000
 
 
 class LinearModel(CompiledProblem):
@@ -28,21 +41,30 @@ class LinearModel(CompiledProblem):
     Parameters
     ----------
     data : str, path, Dataset or (features, targets)
-        See `asgrad.problems.load`.
+        See `asgrad.problems.load`; also two arrays, features and targets, one after the other.
     n_workers : int >= 1
     split : str
-        "contiguous", "shuffled", "label" or "dirichlet"; see `asgrad.problems.split`.
-    alpha : float > 0
+        "contiguous", "shuffled", "label", "dirichlet" or "shared"; see `asgrad.problems.split`.
+    alpha : float > 0, optional
         For the Dirichlet split.
+    equal : bool
+        Whether rows are left out so that all workers have as many.
+    test : float in (0, 1), str, path, Dataset or (features, targets), optional
+        Rows on which accuracy and `test_loss` are measured: a share of the rows of `data`, drawn
+        uniformly under `seed` before the others are dealt out, or other rows. By default there are
+        none, and the accuracy is that of the training rows. f is the training rows' in any case.
     batch : int >= 1, optional
         Rows of a stochastic gradient, drawn without replacement; a worker with fewer rows uses all
-        of them. By default every gradient is over all rows of its worker.
+        of them, of which a warning tells. By default every gradient is over all rows of its worker.
     regularizer : str
         "l2": (λ/2) ‖x‖². "nonconvex": λ Σ x²/(1 + x²), as in AsGrad, arXiv 2310.20452.
-    strength : float >= 0
-        λ.
+    strength : float >= 0, optional
+        λ; by default 0.
+    x0 : str, path or array, optional
+        Where a run starts: "zeros" (the default), "ones", "normal" (x_0 ~ N(0, I) under `seed`), a
+        .npy file, or numbers of shape (dim,).
     seed : int >= 0
-        Fixes the split.
+        Fixes the split, the test rows and a random start.
 
     Raises
     ------
@@ -56,42 +78,106 @@ class LinearModel(CompiledProblem):
     def __init__(
         self,
         data: Any,
+        targets: Any = None,
         *,
         n_workers: int = 10,
         split: str = "shuffled",
-        alpha: float = 0.5,
+        alpha: float | None = None,
+        equal: bool = False,
+        test: Any = None,
         batch: int | None = None,
         regularizer: str = "l2",
-        strength: float = 0.0,
+        strength: float | None = None,
+        x0: Any = None,
         seed: int = 0,
     ):
         owner = type(self).__name__
         self.n_workers = check_integer(owner, "n_workers", n_workers, minimum=1)
         self.batch = 0 if batch is None else check_integer(owner, "batch", batch, minimum=1)
-        self.strength = check_positive(owner, "strength", strength, zero=True)
+        self.strength = check_positive(owner, "strength", strength or 0.0, zero=True)
         self.regularizer = check_choice("regularizer", regularizer, _REGULARIZERS)
-        dataset = load(data)
-        self.n_outputs, targets = self._encode(dataset)
+        if strength is None and regularizer != "l2":
+            raise AsgradError(
+                f"{owner}: regularizer {regularizer!r} needs a strength, for instance strength=0.1."
+            )
+        whole = load(data if targets is None else _pair(owner, data, targets))
+        classes = self._classes(whole)
+        dataset, held, notes = hold_out(owner, whole, test, seed)
+        self.n_outputs = len(classes) if self._loss == linear.SOFTMAX else 1
+        self.dim = whole.features.shape[1] * self.n_outputs
+        # The least that any use takes: x0, a model and a gradient.
+        check_memory(owner, f"vectors of dimension {self.dim}", 3 * 8 * self.dim)
+        coded = self._coded(classes, dataset, "training")
         self.shards = _split(
-            Dataset(dataset.features, targets, dataset.name), self.n_workers, split, alpha, seed
+            Dataset(dataset.features, coded), self.n_workers, split, alpha, equal, seed
         )
         self.features: sparse.csr_matrix = dataset.features[self.shards.order]
-        self.targets = targets[self.shards.order]
-        self.dim = self.features.shape[1] * self.n_outputs
-        self.data_name = dataset.name
+        self.targets = coded[self.shards.order]
+        self.test_features, self.test_targets = self.features[:0], self.targets[:0]
+        if held is not None:
+            self.test_features = held.features
+            self.test_targets = self._coded(classes, held, "test")
+        self.data_name = whole.name
+        self._x0 = start(owner, x0, self.dim, seed)
+        n_left = coded.size - self.targets.size
+        if n_left:
+            notes.append(
+                f"{n_left} of {coded.size} rows are left out, for equal shards of "
+                f"{self.shards.sizes[0]} rows"
+            )
+        self.notes = (*self._said_of(classes, whole), *notes)
+        self._warn_of_small_shards()
 
-    def _encode(self, data: Dataset) -> tuple[int, np.ndarray]:
-        """Return the number of outputs and the targets as the kernel wants them."""
-        return 1, data.targets
+    def _classes(self, data: Dataset) -> np.ndarray:
+        """Return the labels, sorted; none where targets are values."""
+        return np.zeros(0)
+
+    def _coded(self, classes: np.ndarray, data: Dataset, which: str) -> np.ndarray:
+        """Return targets as the kernel wants them; `which` rows they are, for error messages."""
+        if not classes.size:
+            return data.targets
+        owner = type(self).__name__
+        unknown = ~np.isin(data.targets, classes)
+        if unknown.any():
+            row = int(np.argmax(unknown))
+            raise AsgradError(
+                f"{owner}: labels of {which} rows must be labels of the data, got "
+                f"{data.targets[row]:g} in row {row} of {data.name}."
+            )
+        if which == "training" and np.ptp(data.targets) == 0:
+            raise AsgradError(
+                f"{owner}: the training rows that test leaves are of one class only; take a "
+                "smaller share, or another seed."
+            )
+        index: np.ndarray = np.searchsorted(classes, data.targets).astype(np.float64)
+        return index
+
+    def _said_of(self, classes: np.ndarray, data: Dataset) -> list[str]:
+        """Return what is to be said of the labels."""
+        return []
+
+    def _warn_of_small_shards(self) -> None:
+        """Say that a batch is larger than what a worker has."""
+        sizes = self.shards.sizes
+        worker = int(np.argmin(sizes))
+        if sizes[worker] < self.batch:
+            n_small = int((sizes < self.batch).sum())
+            others = f", as do {n_small - 1} others" if n_small > 1 else ""
+            who = f"worker {worker} has" if sizes.size > 1 else "the workers share"
+            warnings.warn(
+                f"{type(self).__name__}: {who} {sizes[worker]} rows, fewer than the batch of "
+                f"{self.batch}, and computes with all of them{others}; take a batch of at most "
+                f"{sizes[worker]}, 0 or none for all rows, or a split with larger shards.",
+                stacklevel=3,
+            )
 
     @cached_property
     def smoothness(self) -> float:
-        """L = max_i L_i, exact: the largest eigenvalue of A_iᵀA_i/m_i times ℓ's curvature, plus
-        the regulariser's curvature (λ, or 2λ for the non-convex one)."""
+        """L = max_i L_i: the largest eigenvalue of A_iᵀA_i/m_i times ℓ's curvature, plus the
+        regulariser's curvature (λ, or 2λ for the non-convex one). See `largest_eigenvalue` for how
+        exact it is."""
         bounds = self.shards.bounds
-        largest = max(
-            _largest_eigenvalue(self.features[a:b]) / (b - a) for a, b in pairwise(bounds)
-        )
+        largest = max(largest_eigenvalue(self.features[a:b]) / (b - a) for a, b in pairwise(bounds))
         return self._loss_curvature * largest + _CURVATURE[self.regularizer] * self.strength
 
     def parts(self) -> dict[str, Any]:
@@ -106,25 +192,30 @@ class LinearModel(CompiledProblem):
     def pack(self, dtype: Any) -> Packed:
         """Return the data that the kernels read, with floats of `dtype`."""
         rows = self.features
+        if self.test_targets.size:
+            rows = sparse.vstack([rows, self.test_features], "csr")
         head = np.zeros(linear.HEAD, np.int64)
-        head[linear.N_WORKERS] = self.n_workers
+        head[linear.N_SHARDS] = self.shards.sizes.size
         head[linear.N_FEATURES] = rows.shape[1]
         head[linear.N_OUTPUTS] = self.n_outputs
-        head[linear.N_ROWS] = rows.shape[0]
         head[linear.BATCH] = self.batch
         head[linear.LOSS] = self._loss
         head[linear.REGULARIZER] = _REGULARIZERS[self.regularizer]
         head[linear.N_STORED] = rows.nnz
         return Packed(
-            np.concatenate([[self.strength], rows.data, self.targets]).astype(dtype),
+            np.concatenate([[self.strength], rows.data, self.targets, self.test_targets]).astype(
+                dtype
+            ),
             rows.indices.astype(np.int32),
-            np.concatenate([head, self.shards.bounds, rows.indptr]).astype(np.int64),
+            np.concatenate([head, self.shards.bounds, [rows.shape[0]], rows.indptr]).astype(
+                np.int64
+            ),
         )
 
     def workspace(self, n_columns: int) -> tuple[int, int]:
         """Return how many floats and how many integers the kernels need beside their arguments."""
         floats = linear.TILE * self.n_outputs * n_columns + 2 * n_columns
-        return floats, int(np.diff(self.shards.bounds).max())
+        return floats, int(max(self.shards.sizes.max(), self.test_targets.size))
 
     def kernels(self) -> tuple[Callable, Callable]:
         """Return the gradient and the evaluation as `gradient_type` and `evaluate_type` say."""
@@ -134,34 +225,42 @@ class LinearModel(CompiledProblem):
     def label(self) -> str:
         """The problem in a few words."""
         batch = f", batch {self.batch}" if self.batch else ""
-        return f"{self.name} on {self.data_name}, {self.n_workers} workers{batch}"
+        test = f", {self.test_targets.size} test rows" if self.test_targets.size else ""
+        return f"{self.name} on {self.data_name}, {self.n_workers} workers{batch}{test}"
 
 
 class Logistic(LinearModel):
     """Binary logistic regression: ℓ(z, y) = log(1 + exp(−y z)), y = ±1.
 
-    Labels may be ±1 or 0/1 (0 counts as −1). See `LinearModel` for the parameters.
+    The labels may be any two numbers; the smaller one is −1. See `LinearModel` for the parameters.
     """
 
     name: ClassVar[str] = "logistic"
     _loss: ClassVar[int] = linear.LOGISTIC
     _loss_curvature: ClassVar[float] = 0.25
 
-    def _encode(self, data: Dataset) -> tuple[int, np.ndarray]:
-        """Check that the labels are binary; return them as ±1."""
-        found = np.unique(data.targets)
-        if found.size == 1:
-            raise AsgradError(
-                f"Logistic: {data.name} has one class only, label {found[0]:g}; two are needed."
-            )
-        if not (set(found) <= {-1.0, 1.0} or set(found) <= {0.0, 1.0}):
+    def _classes(self, data: Dataset) -> np.ndarray:
+        """Return the two labels."""
+        found = _two_at_least("Logistic", data)
+        if found.size > 2:
             some = ", ".join(f"{label:g}" for label in found[:6])
             raise AsgradError(
-                f"Logistic: labels must be -1 and 1, or 0 and 1, got {some}"
+                f"Logistic: labels must be of two classes, got {found.size}: {some}"
                 f"{', ...' if found.size > 6 else ''} in {data.name}. Map them first, for instance "
                 "labels = np.where(labels == positive, 1, -1), or take Softmax for several classes."
             )
-        return 1, np.where(data.targets > 0, 1.0, -1.0)
+        return found
+
+    def _coded(self, classes: np.ndarray, data: Dataset, which: str) -> np.ndarray:
+        """Return the labels as ±1."""
+        return 2.0 * super()._coded(classes, data, which) - 1.0
+
+    def _said_of(self, classes: np.ndarray, data: Dataset) -> list[str]:
+        """Return how the labels are mapped, where they are."""
+        smaller, larger = classes
+        if (smaller, larger) == (-1, 1):
+            return []
+        return [f"label {smaller:g} of {data.name} counts as -1, label {larger:g} as 1"]
 
 
 class Softmax(LinearModel):
@@ -175,14 +274,9 @@ class Softmax(LinearModel):
     _loss: ClassVar[int] = linear.SOFTMAX
     _loss_curvature: ClassVar[float] = 0.5
 
-    def _encode(self, data: Dataset) -> tuple[int, np.ndarray]:
-        """Return the number of classes and the index of every row's class."""
-        classes, index = np.unique(data.targets, return_inverse=True)
-        if classes.size == 1:
-            raise AsgradError(
-                f"Softmax: {data.name} has one class only, label {classes[0]:g}; two are needed."
-            )
-        return int(classes.size), index.astype(np.float64)
+    def _classes(self, data: Dataset) -> np.ndarray:
+        """Return the labels, sorted."""
+        return _two_at_least("Softmax", data)
 
 
 class LeastSquares(LinearModel):
@@ -193,19 +287,50 @@ class LeastSquares(LinearModel):
     _loss_curvature: ClassVar[float] = 1.0
 
 
-def _split(data: Dataset, n_workers: int, how: str, alpha: float, seed: int) -> Any:
-    """Deal out the rows; a name of its own, because `split` is also a parameter."""
-    return split(data, n_workers, how, alpha=alpha, seed=seed)
+def suited_model(data: Dataset) -> tuple[type[LinearModel], str]:
+    """Return the model that suits the targets of some data, and why in words.
 
-
-def _largest_eigenvalue(rows: sparse.csr_matrix) -> float:
-    """Return the largest eigenvalue of AᵀA, from the smaller of AᵀA and AAᵀ."""
-    if min(rows.shape) <= 2000:
-        small = rows @ rows.T if rows.shape[0] < rows.shape[1] else rows.T @ rows
-        return float(np.linalg.eigvalsh(small.toarray())[-1])
-    product = sparse.linalg.LinearOperator(
-        (rows.shape[1], rows.shape[1]), matvec=lambda v: rows.T @ (rows @ v), dtype=np.float64
+    Two different targets: logistic regression, whatever they are. Integers: softmax regression,
+    unless there are more than 1000 different ones, or more than half as many as rows. All else is a
+    regression: least squares.
+    """
+    found, n_rows = np.unique(data.targets), data.targets.size
+    if found.size <= 2:
+        labels = " and ".join(f"{label:g}" for label in found)
+        return Logistic, f"the targets of {data.name} are of two classes, {labels}"
+    if not (found == np.round(found)).all():
+        return LeastSquares, f"the targets of {data.name} are real numbers, not classes"
+    if found.size <= _MOST_CLASSES and 2 * found.size <= n_rows:
+        return Softmax, f"the targets of {data.name} are integers, {found.size} classes"
+    return (
+        LeastSquares,
+        f"the targets of {data.name} are {found.size} different integers in {n_rows} rows, too "
+        "many for classes",
     )
-    start = np.ones(rows.shape[1])
-    found = sparse.linalg.eigsh(product, k=1, v0=start, return_eigenvectors=False)
-    return float(found[0])
+
+
+def _two_at_least(owner: str, data: Dataset) -> np.ndarray:
+    """Return the labels of data, sorted; refuse a single one."""
+    found: np.ndarray = np.unique(data.targets)
+    if found.size == 1:
+        raise AsgradError(
+            f"{owner}: {data.name} has one class only, label {found[0]:g}; two are needed."
+        )
+    return found
+
+
+def _pair(owner: str, data: Any, targets: Any) -> tuple[Any, Any]:
+    """Return features and targets that were given one after the other."""
+    if isinstance(data, str | Path | Dataset | tuple):
+        raise AsgradError(
+            f"{owner}: targets are given beside {shown(data)}, which has its own; give features "
+            "and targets as two arrays, or leave the targets out."
+        )
+    return data, targets
+
+
+def _split(
+    data: Dataset, n_workers: int, how: str, alpha: float | None, equal: bool, seed: int
+) -> Shards:
+    """Deal out the rows; a name of its own, because `split` is also a parameter."""
+    return split(data, n_workers, how, alpha=alpha, equal=equal, seed=seed)

@@ -30,9 +30,10 @@ def digits_mlp(
     *,
     hidden: int = 32,
     split: str = "shuffled",
-    alpha: float = 0.5,
+    alpha: float | None = None,
     batch: int | None = 32,
     device: str = "cpu",
+    x0: Any = None,
     seed: int = 0,
 ) -> TorchProblem:
     """Return a perceptron with one hidden layer on scikit-learn's bundled digits.
@@ -45,7 +46,7 @@ def digits_mlp(
     n_workers : int >= 1
     hidden : int >= 1
         Units of the hidden layer.
-    split, alpha, batch, device
+    split, alpha, batch, device, x0
         As in `TorchProblem`.
     seed : int >= 0
         Fixes the split and the initial parameters.
@@ -59,7 +60,7 @@ def digits_mlp(
     module = _seeded("digits_mlp", lambda: MLP(hidden), seed)
     return _on_digits(
         module, (64,), n_workers=n_workers, split=split, alpha=alpha, batch=batch, device=device,
-        seed=seed,
+        x0=x0, seed=seed,
     )  # fmt: skip
 
 
@@ -67,9 +68,10 @@ def digits_cnn(
     n_workers: int = 10,
     *,
     split: str = "shuffled",
-    alpha: float = 0.5,
+    alpha: float | None = None,
     batch: int | None = 32,
     device: str = "cpu",
+    x0: Any = None,
     seed: int = 0,
 ) -> TorchProblem:
     """Return a small convolutional network on scikit-learn's bundled digits.
@@ -80,7 +82,7 @@ def digits_cnn(
     Parameters
     ----------
     n_workers : int >= 1
-    split, alpha, batch, device
+    split, alpha, batch, device, x0
         As in `TorchProblem`.
     seed : int >= 0
         Fixes the split and the initial parameters.
@@ -93,7 +95,7 @@ def digits_cnn(
     module = _seeded("digits_cnn", CNN, seed)
     return _on_digits(
         module, (1, 8, 8), n_workers=n_workers, split=split, alpha=alpha, batch=batch,
-        device=device, seed=seed,
+        device=device, x0=x0, seed=seed,
     )  # fmt: skip
 
 
@@ -102,10 +104,11 @@ def cifar10_resnet20(
     n_workers: int = 10,
     *,
     split: str = "shuffled",
-    alpha: float = 0.5,
+    alpha: float | None = None,
     batch: int | None = 128,
     augment: bool = True,
     device: str = "cpu",
+    x0: Any = None,
     seed: int = 0,
 ) -> TorchProblem:
     """Return ResNet-20 on CIFAR-10, read from its published binary form.
@@ -123,7 +126,7 @@ def cifar10_resnet20(
         Holds data_batch_1.bin to data_batch_5.bin for training and test_batch.bin for the accuracy;
         in the published archive it is called cifar-10-batches-bin.
     n_workers : int >= 1
-    split, alpha, batch, device
+    split, alpha, batch, device, x0
         As in `TorchProblem`.
     augment : bool
         Pad the images of a stochastic gradient with 4 black pixels on every side, crop 32×32 at
@@ -156,6 +159,7 @@ def cifar10_resnet20(
         augment=_crop_and_flip if augment else None,
         test=test,
         device=device,
+        x0=x0,
         seed=seed,
     )
 

@@ -9,9 +9,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from asgrad.errors import AsgradError, check_integer, check_positive, shown
+from asgrad.errors import AsgradError, check_integer, check_memory, check_positive, shown
 from asgrad.kernels import inlined, set_zero
 from asgrad.problems.base import CompiledProblem, Packed
+from asgrad.problems.start import start
 from asgrad.streams import Purpose, job_stream, set_normals, stream_key
 
 __all__ = ["Quadratic", "Tridiagonal"]
@@ -111,6 +112,7 @@ def _evaluate(b, x, metrics, out):
         metrics[0, lane] = 0.0
         metrics[1, lane] = 0.0
         metrics[2, lane] = np.nan
+        metrics[3, lane] = np.nan
     for i in range(x.shape[0]):
         for lane in range(x.shape[1]):
             v, ax = np.float64(x[i, lane]), np.float64(out[i, lane])
@@ -139,7 +141,7 @@ def _tridiagonal_gradient(values, indices, layout, x, worker, draw, key, out, sc
 
 @inlined
 def _tridiagonal_evaluate(values, indices, layout, x, metrics, out, scratch, picks):
-    """f, ‖∇f‖², NaN."""
+    """f, ‖∇f‖², NaN, NaN."""
     _tridiagonal_product(values[_MATRIX:], x, out)
     _evaluate(values[_start_of_b(layout, 2, layout[_N_WORKERS]) :], x, metrics, out)
 
@@ -154,7 +156,7 @@ def _dense_gradient(values, indices, layout, x, worker, draw, key, out, scratch,
 
 @inlined
 def _dense_evaluate(values, indices, layout, x, metrics, out, scratch, picks):
-    """f, ‖∇f‖², NaN."""
+    """f, ‖∇f‖², NaN, NaN."""
     _dense_product(values[_MATRIX:], x, out)
     start = _start_of_b(layout, x.shape[0] * x.shape[0], layout[_N_WORKERS])
     _evaluate(values[start:], x, metrics, out)
@@ -205,6 +207,11 @@ class Tridiagonal(_Quadratic):
     n_workers : int >= 1
     noise : float >= 0
         Standard deviation, in every coordinate, of the Gaussian noise added to a gradient.
+    x0 : str, path or array, optional
+        Where a run starts: by default (√d, 0, …, 0), or "zeros", "ones", "normal" (x_0 ~ N(0, I)
+        under `seed`), a .npy file, or numbers of shape (dim,).
+    seed : int >= 0
+        Fixes a random start.
 
     References
     ----------
@@ -213,19 +220,26 @@ class Tridiagonal(_Quadratic):
 
     name: ClassVar[str] = "tridiagonal"
 
-    def __init__(self, dim: int = 1000, *, n_workers: int = 10, noise: float = 0.0):
+    def __init__(
+        self,
+        dim: int = 1000,
+        *,
+        n_workers: int = 10,
+        noise: float = 0.0,
+        x0: Any = None,
+        seed: int = 0,
+    ):
         self.dim = check_integer("Tridiagonal", "dim", dim, minimum=2)
         self.n_workers = check_integer("Tridiagonal", "n_workers", n_workers, minimum=1)
         self.noise = check_positive("Tridiagonal", "noise", noise, zero=True)
-        self.vectors = np.zeros((1, dim))
+        # The least that a run takes: b twice, x0, a model and a gradient.
+        check_memory("Tridiagonal", f"vectors of dimension {dim}", 5 * 8 * self.dim)
+        self.vectors = np.zeros((1, self.dim))
         self.vectors[0, 0] = -0.25
-
-    @property
-    def x0(self) -> np.ndarray:
-        """(√d, 0, …, 0)."""
-        start = np.zeros(self.dim)
-        start[0] = math.sqrt(self.dim)
-        return start
+        self._x0 = start("Tridiagonal", x0, self.dim, seed)
+        if self._x0 is None:
+            self._x0 = np.zeros(self.dim)
+            self._x0[0] = math.sqrt(self.dim)
 
     @property
     def smoothness(self) -> float:
@@ -254,8 +268,11 @@ class Quadratic(_Quadratic):
     heterogeneity : float >= 0
     noise : float >= 0
         Standard deviation, in every coordinate, of the Gaussian noise added to a gradient.
+    x0 : str, path or array, optional
+        Where a run starts: "zeros" (the default), "ones", "normal" (x_0 ~ N(0, I) under `seed`), a
+        .npy file, or numbers of shape (dim,).
     seed : int >= 0
-        Fixes Q and the b_i.
+        Fixes Q, the b_i and a random start.
     """
 
     name: ClassVar[str] = "quadratic"
@@ -267,11 +284,12 @@ class Quadratic(_Quadratic):
         n_workers: int = 10,
         heterogeneity: float = 0.0,
         noise: float = 0.0,
+        x0: Any = None,
         seed: int = 0,
     ):
         try:
             eigenvalues = np.asarray(spectrum, np.float64)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             raise AsgradError(
                 f"Quadratic: spectrum must be a list of numbers, got {shown(spectrum)}."
             ) from None
@@ -284,12 +302,26 @@ class Quadratic(_Quadratic):
         self.noise = check_positive("Quadratic", "noise", noise, zero=True)
         self.spectrum = eigenvalues
         spread = check_positive("Quadratic", "heterogeneity", heterogeneity, zero=True)
+        # The rotation, its product and the matrix; every b_i and what it is made of.
+        n_numbers = 4 * self.dim**2 + 3 * self.n_workers * self.dim
+        check_memory(
+            "Quadratic",
+            f"dimension {self.dim} and {self.n_workers} workers",
+            8 * n_numbers,
+            "take fewer, or Tridiagonal, whose workers share one b",
+        )
         rng = np.random.default_rng(stream_key(seed, Purpose.DATA) & (2**63 - 1))
         rotation = np.linalg.qr(rng.normal(size=(self.dim, self.dim)))[0]
         self.matrix = (rotation * eigenvalues) @ rotation.T
-        self.matrix = 0.5 * (self.matrix + self.matrix.T)
+        self.matrix = 0.5 * self.matrix + 0.5 * self.matrix.T  # the sum alone could overflow
         apart = rng.normal(size=(self.n_workers, self.dim))
-        self.vectors = rng.normal(size=self.dim) + spread * (apart - apart.mean(axis=0))
+        with np.errstate(over="ignore"):
+            self.vectors = rng.normal(size=self.dim) + spread * (apart - apart.mean(axis=0))
+        if not (np.isfinite(self.vectors).all() and np.isfinite(self.matrix).all()):
+            raise AsgradError(
+                "Quadratic: the numbers overflow; take smaller eigenvalues or heterogeneity."
+            )
+        self._x0 = start("Quadratic", x0, self.dim, seed)
 
     @cached_property
     def smoothness(self) -> float:

@@ -20,6 +20,7 @@ from asgrad.errors import AsgradError, KindError, check_integer, in_one_line, sh
 from asgrad.problems.base import Problem
 from asgrad.problems.data import Dataset
 from asgrad.problems.split import split as split_rows
+from asgrad.problems.start import start
 from asgrad.streams import job_stream
 
 __all__ = ["TorchProblem"]
@@ -70,6 +71,9 @@ class TorchProblem(Problem):
     device : str
         "cpu", "cuda", ...; "auto": in every process the GPU if it has one, else the CPU, as for the
         workers of a cluster whose driver has none.
+    x0 : str, path or array, optional
+        Where a run starts, by default at the module's own parameters: "zeros", "ones", "normal"
+        (x_0 ~ N(0, I) under `seed`), a .npy file, or numbers of shape (dim,).
 
     Raises
     ------
@@ -87,11 +91,12 @@ class TorchProblem(Problem):
         *,
         n_workers: int = 10,
         split: str = "shuffled",
-        alpha: float = 0.5,
+        alpha: float | None = None,
         batch: int | None = None,
         augment: Callable[[torch.Tensor, np.random.Generator], torch.Tensor] | None = None,
         test: Any = None,
         device: str = "cpu",
+        x0: Any = None,
         seed: int = 0,
     ):
         if not isinstance(module, torch.nn.Module):
@@ -123,6 +128,8 @@ class TorchProblem(Problem):
         self.dim = sum(self._sizes)
         flat = torch.cat([parameter.detach().reshape(-1) for _, parameter in named])
         self._x0 = flat.double().cpu().numpy()
+        if x0 is not None:
+            self._x0 = start("TorchProblem", x0, self.dim, seed)
         inputs, targets = _tensors(data, "data")
         self._test = None if test is None else self._checked_test(test, inputs)
         labels = targets.double().numpy() if targets.ndim == 1 else np.zeros(len(targets))
@@ -200,7 +207,7 @@ class TorchProblem(Problem):
 
     @property
     def x0(self) -> np.ndarray:
-        """The parameters that the module had."""
+        """The parameters that the module had, unless told otherwise."""
         return self._x0.copy()
 
     @property
@@ -361,11 +368,12 @@ class TorchProblem(Problem):
         than one piece's activations are held.
         """
         value, n_right = 0.0, 0.0
-        for worker in range(self.n_workers):
+        n_shards = len(self._bounds) - 1
+        for worker in range(n_shards):
             shard = self._shard(worker)
             for inputs, targets in _pieces(*shard):
                 piece, outputs = self._losses(flat, inputs, targets)
-                weight = len(targets) / len(shard[1]) / self.n_workers
+                weight = len(targets) / len(shard[1]) / n_shards
                 if flat.requires_grad:
                     (piece * weight).sum().backward()
                 value = value + weight * piece.detach().double().cpu().numpy()
@@ -396,8 +404,9 @@ class TorchProblem(Problem):
         return found, targets
 
     def _shard(self, worker: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return a worker's rows."""
-        first, end = self._bounds[worker], self._bounds[worker + 1]
+        """Return a worker's rows: those of its number, or all, where all workers share them."""
+        shard = min(worker, len(self._bounds) - 2)
+        first, end = self._bounds[shard], self._bounds[shard + 1]
         return self._inputs[first:end], self._targets[first:end]
 
     def _sample(self, worker: int, rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:
