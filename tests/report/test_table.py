@@ -66,7 +66,7 @@ def test_the_start_stands_where_it_belongs_and_diverged_last():
         "better 2 10 1.23 s (1–2.5) 1.25e-01 1.5 87.5% 40 12% 2.2 7",
         "(start) 0 4.00e-01 2 10.0% 0",
         "worse 2* 10 — (99–—) 5.00e-01 1.5 87.5% 40 12% 2.2 7",
-        "stuck 2* 10 123 s 7.50e-01 1.5 87.5% 40 12% 2.2 7",
+        "stuck 2 10 123 s 7.50e-01 1.5 87.5% 40 12% 2.2 7",
         "gone diverged 10 — — — — 40 12% 2.2 7",
     ]
     assert rows[6] == "First at ‖∇f‖≤0.3: better, after 1.23 s."

@@ -33,6 +33,7 @@ from asgrad.errors import (
     check_integer,
     check_kind,
     check_positive,
+    shown,
 )
 from asgrad.optimizers import SGD, Optimizer
 from asgrad.problems.base import CompiledProblem, Packed, Problem, check_problem
@@ -97,9 +98,6 @@ class Result:
     models : numpy.ndarray
         float of shape (dim, n_lanes): the last models; for a diverged lane the one at which it was
         stopped.
-    test_loss : numpy.ndarray
-        float64 of shape (n_evaluations, n_lanes): the mean loss on the problem's test rows, NaN
-        where it has none.
     """
 
     stepsizes: np.ndarray
@@ -113,7 +111,6 @@ class Result:
     accuracy: np.ndarray
     test_loss: np.ndarray
     models: np.ndarray
-    test_loss: np.ndarray
 
 
 @dataclass
@@ -284,7 +281,6 @@ def replay(
         accuracy=metrics[:, 2],
         test_loss=metrics[:, 3],
         models=np.concatenate([part[1] for part in parts], axis=1),
-        test_loss=np.full((steps.size, len(lanes) * len(seed_list)), np.nan),
     )
 
 

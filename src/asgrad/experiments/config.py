@@ -84,6 +84,14 @@ class ProblemConfig(BaseModel):
             if key not in cls.model_fields:
                 raise unknown_name("option", key, cls.model_fields)
         values.update(said)
+        splits = values.get("split")
+        if isinstance(splits, list) and cls.model_fields["split"].annotation is str:
+            if len(splits) != 1:  # of a comparison, whose panels have one each
+                raise AsgradError(
+                    f"split: {path} names several, {', '.join(map(str, splits))}; choose one, on "
+                    "the command line as in --split label."
+                )
+            values["split"] = splits[0]
         cls._complete(values)
         try:
             return cls(**values)
@@ -128,7 +136,7 @@ class ProblemConfig(BaseModel):
             data,
             n_workers=self.workers,
             split=self.split,
-            alpha=self.alpha,
+            alpha=self.alpha if self.split == "dirichlet" else None,
             batch=self.batch or None,
             regularizer=self.regularizer,
             strength=self.strength,
@@ -159,7 +167,7 @@ class ProblemConfig(BaseModel):
             ) from error
         options: dict[str, Any] = {
             "split": self.split,
-            "alpha": self.alpha,
+            "alpha": self.alpha if self.split == "dirichlet" else None,
             "batch": self.batch or None,
             "device": self.device,
         }

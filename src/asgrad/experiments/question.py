@@ -238,7 +238,7 @@ class Question:
             grid += f", grown by up to {self.most_wider} on a side where the best is at the edge"
         found.append(f"{grid}.")
         for panel in panels:
-            name = f" ({panel.name})" if panel.name and len(panels) > 1 else ""
+            name = f" ({panel.name})" if len(panels) > 1 else ""
             if not math.isnan(panel.smoothness):
                 found.append(f"L = {panel.smoothness:.4g}{name}: {panel.smoothness_source}.")
             found.append(f"Target{name}: {panel.target_source}.")

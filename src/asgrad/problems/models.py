@@ -108,6 +108,7 @@ class LinearModel(CompiledProblem):
         # The least that any use takes: x0, a model and a gradient.
         check_memory(owner, f"vectors of dimension {self.dim}", 3 * 8 * self.dim)
         coded = self._coded(classes, dataset, "training")
+        self.split_name = split
         self.shards = _split(
             Dataset(dataset.features, coded), self.n_workers, split, alpha, equal, seed
         )
@@ -226,7 +227,13 @@ class LinearModel(CompiledProblem):
         """The problem in a few words."""
         batch = f", batch {self.batch}" if self.batch else ""
         test = f", {self.test_targets.size} test rows" if self.test_targets.size else ""
-        return f"{self.name} on {self.data_name}, {self.n_workers} workers{batch}{test}"
+        workers = f"{self.n_workers} workers, split {self.split_name}"
+        return f"{self.name} on {self.data_name}, {workers}{batch}{test}"
+
+    @property
+    def smoothness_source(self) -> str:
+        """How L is got, in a few words."""
+        return "exact, by the largest eigenvalue of every worker's AᵀA/m"
 
 
 class Logistic(LinearModel):

@@ -109,7 +109,7 @@ def _rows(comparison: Any, panel: Any, lines: list[Any]) -> list[list[str]]:
     start += [m.text(panel.start[m.name]) for m in shown] + ["0", "", "", ""]
     rows = []
     for line in lines:
-        stepsize = f"{line.stepsize * unit:.3g}{'*' if line.edge else ''}"
+        stepsize = f"{line.stepsize * unit:.3g}{'*' if line.edge and line.helps else ''}"
         rows.append(
             [
                 line.method,
@@ -148,9 +148,9 @@ def _remarks(comparison: Any, panel: Any, lines: list[Any]) -> list[str]:
             found.append(f"{said}.")
     edges = {edge: [line.method for line in lines if line.edge == edge and line.helps]
              for edge in ("smallest", "largest")}  # fmt: skip
-    said = [f"{edge} stepsize tried ({', '.join(names)})" for edge, names in edges.items() if names]
-    if said:
-        found.append(f"* {'; '.join(said)}: one beyond it may do better.")
+    tried = [f"{edge} stepsize tried ({', '.join(m)})" for edge, m in edges.items() if m]
+    if tried:
+        found.append(f"* {'; '.join(tried)}: one beyond it may do better.")
     stuck = [line.method for line in lines if not line.helps and not math.isnan(line.stepsize)]
     if stuck:
         found.append(f"No stepsize helps: {', '.join(stuck)} end no better than they began.")
