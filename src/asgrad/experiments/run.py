@@ -159,11 +159,11 @@ def open_run(
         If a run of that name is there and is neither to be overwritten nor to go on, another
         process works at it, or nothing can be written there.
     """
+    made = [p for p in Path(FRESH if path is None else path).parents if not p.exists()]
     target = _fresh() if path is None else Path(path)
     working = unfinished(target)
     if path is not None:
         _check_place(target, working, overwrite, resume)
-    made = [p for p in (working, *working.parents) if not p.exists()]
     try:
         working.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -180,7 +180,7 @@ def open_run(
         finally:
             if working.exists() and not any((working / _PIECES).glob("*.parquet")):
                 shutil.rmtree(working, ignore_errors=True)
-                for folder in made[1:]:
+                for folder in made:
                     try:
                         folder.rmdir()
                     except OSError:  # something is in it
