@@ -130,7 +130,7 @@ class _Run:
         self.n_workers, self.seed, self.record = n_workers, seed, record
         self.opening: Opening = method.begin(n_workers, seed)
         self.watch: Clock = times.begin(n_workers, seed)
-        self.clock = np.zeros(2)
+        self.clock = np.zeros(3)
         self.counts = np.zeros(1, books.COUNTS)
         for name in ("free", "batch_head", "batch_tail", "arriving"):
             self.counts[name] = -1
@@ -209,7 +209,7 @@ class _Run:
             )
         if status == events.STANDSTILL:
             raise AsgradError(
-                f"simulate: time stands still at {self.clock[0]:g} s: "
+                f"simulate: time stands still at {self.clock[events.NOW]:g} s: "
                 f"{self.count('standing') - 1} jobs took 0 seconds; give a worker times above 0, "
                 "or a limit on jobs."
             )
@@ -219,10 +219,10 @@ class _Run:
                 f"arrival, got {self.out[0, 0]:.0f}."
             )
         if status == events.BAD_TIME:
-            worker = self.count("worker")
             raise AsgradError(
                 f"{type(self.times).__name__}: the time of a job must be finite and >= 0, got "
-                f"{self.clock[1]:g} for worker {worker}."
+                f"{self.clock[events.DURATION]:g} for worker {self.count('worker')}. It was asked "
+                f"for draw {self.count('draw')}."
             )
 
     def grow(self) -> None:
@@ -259,7 +259,7 @@ class _Run:
             times=self.times.label,
             n_workers=self.n_workers,
             seed=int(self.seed),
-            end_time=float(self.clock[0]),
+            end_time=float(self.clock[events.NOW]),
             stopped_by=stopped_by,
             versions=versions(),
         )
@@ -273,7 +273,7 @@ class _Run:
     def summary(self) -> Summary:
         """Return the running sums as a summary."""
         self._close_entries()
-        n, n_steps, end = self.n_workers, self.count("steps"), float(self.clock[0])
+        n, n_steps, end = self.n_workers, self.count("steps"), float(self.clock[events.NOW])
         waiting = self._jobs_in_flight()
         running = waiting[~np.isnan(waiting["start_time"]) & (waiting["arrived"] == 0)]
         ages = n_steps - waiting["read_step"]
@@ -333,7 +333,7 @@ def _new_tree(n_workers: int) -> np.ndarray:
     """Return the tournament tree of idle workers."""
     leaves = max(2, 1 << (n_workers - 1).bit_length())
     tree = _aligned(2 * leaves, books.TREE)
-    tree["finish"], tree["ticket"] = np.inf, 0
+    tree["finish"], tree["ticket"] = books.place(np.inf), 0
     return tree
 
 
