@@ -9,10 +9,11 @@ from typing import Any, Literal, overload
 import numpy as np
 
 from asgrad.engines import books, events
-from asgrad.errors import AsgradError, check_integer, check_kind, check_positive
+from asgrad.errors import AsgradError, check_integer, check_positive
 from asgrad.kernels import is_compiled
 from asgrad.methods.base import Method, Opening
 from asgrad.methods.decisions import ASSIGN
+from asgrad.registry import resolve
 from asgrad.times.base import Clock, Times
 from asgrad.trace import Contributions, Fate, Header, Jobs, Summary, Trace
 from asgrad.trace.tables import empty_table
@@ -25,8 +26,8 @@ _ARRIVALS_A_CALL = 2_000_000  # well under a second, so that Ctrl-C is answered
 
 @overload
 def simulate(
-    method: Method,
-    times: Times,
+    method: Method | str,
+    times: Times | str,
     *,
     n_workers: int,
     steps: int | None = ...,
@@ -39,8 +40,8 @@ def simulate(
 
 @overload
 def simulate(
-    method: Method,
-    times: Times,
+    method: Method | str,
+    times: Times | str,
     *,
     n_workers: int,
     steps: int | None = ...,
@@ -52,8 +53,8 @@ def simulate(
 
 
 def simulate(
-    method: Method,
-    times: Times,
+    method: Method | str,
+    times: Times | str,
     *,
     n_workers: int,
     steps: int | None = None,
@@ -73,8 +74,9 @@ def simulate(
 
     Parameters
     ----------
-    method : Method
-    times : Times
+    method : Method or str
+    times : Times or str
+        Objects, or texts as on the command line: "ringmaster:max_delay=8", "normal:scale=sqrt".
     n_workers : int >= 1
     steps : int >= 0, optional
         Stop after this many server steps.
@@ -104,8 +106,8 @@ def simulate(
     >>> trace.delays.tolist()
     [0, 1, 2, 3, 3, 3, 3, 3]
     """
-    check_kind("simulate", "method", method, Method, "ag.methods.Pure()")
-    check_kind("simulate", "times", times, Times, "ag.times.Linear()")
+    decisions: Method = resolve("simulate", "method", method, Method, "ag.methods.Pure()")
+    pace: Times = resolve("simulate", "times", times, Times, "ag.times.Linear()")
     n_workers = check_integer("simulate", "n_workers", n_workers, minimum=1)
     if steps is None and jobs is None and until_time is None:
         raise AsgradError("simulate: give a limit: steps, jobs or until_time.")
@@ -114,7 +116,7 @@ def simulate(
     end = math.inf
     if until_time is not None:
         end = check_positive("simulate", "until_time", until_time, zero=True)
-    run = _Run(method, times, n_workers, seed, record)
+    run = _Run(decisions, pace, n_workers, seed, record)
     expected = min(max_steps, max_jobs)
     if record and expected < events.UNLIMITED:
         run.reserve(min(expected, _RESERVED))
