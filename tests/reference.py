@@ -383,10 +383,14 @@ class Ringleader:
 
 
 class ACE:
-    """Step with the table of every worker's latest gradient; a worker not yet heard counts as 0."""
+    """Step with the table of every worker's latest gradient, once all have answered.
 
-    def __init__(self) -> None:
+    Without waiting a worker not yet heard counts as 0.
+    """
+
+    def __init__(self, wait: bool = True) -> None:
         """The table is empty."""
+        self.wait = wait
         self.latest: dict[int, Job] = {}
 
     def start(self, run: Run) -> None:
@@ -395,8 +399,12 @@ class ACE:
 
     def arrive(self, run: Run, job: Job) -> None:
         """Replace the worker's entry, step, ask it again."""
+        old = self.latest.get(job.worker)
+        if old is not None and old.fate == IN_FLIGHT:
+            old.fate = DROPPED
         self.latest[job.worker] = job
-        run.step((entry, 1.0 / run.n_workers) for entry in self.latest.values())
+        if not self.wait or len(self.latest) == run.n_workers:
+            run.step((entry, 1.0 / run.n_workers) for entry in self.latest.values())
         run.assign(job.worker)
 
 

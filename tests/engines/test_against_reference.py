@@ -109,11 +109,12 @@ ROWS = {
     ),
     "ringleader": untaped(methods.Ringleader(), reference.Ringleader),
     "ace": untaped(methods.ACE(), reference.ACE),
+    "ace, no wait": untaped(methods.ACE(wait=False), reference.ACE, False),
 }
 ANY_N = [
     *("pure", "random", "random, 8 in flight", "shuffled", "shuffled once", "reshuffling"),
     *("minibatch of 1", "1-sync", "rennala 4", "rennala 4, stop", "ringmaster 3"),
-    *("ringmaster 3, stop", "ringleader", "ace"),
+    *("ringmaster 3, stop", "ringleader", "ace", "ace, no wait"),
 ]
 TIMES = {
     "linear": times.Linear(),
