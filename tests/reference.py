@@ -53,7 +53,8 @@ class Run:
         `start(run)` hands out the first jobs; `arrive(run, job)` is the server's decision.
     n_workers : int
     duration : callable
-        duration(worker, draw) in seconds; infinity if the job never ends.
+        duration(worker, draw) in seconds; infinity if the job never ends. Times that are fractions
+        stay exact: then it is known which moments are one.
     gradient : callable
         gradient(x, worker, draw) of shape (dim,).
     x0 : numpy.ndarray
@@ -85,12 +86,13 @@ class Run:
         self.stepsize = stepsize
         self.momentum = momentum
         self.rule = rule
-        self.now = 0.0
+        self.now = 0  # exact, and stays so with durations that are
         self.models = [np.array(x0, float)]
         self.velocity = np.zeros_like(self.models[0])
         self.jobs: list[Job] = []
         self.step_times: list[float] = []
         self.arrival_times: list[float] = []
+        self.delivered: list[int] = []  # arrivals up to every step
         self.directions: list[dict[tuple[int, int], float]] = []
         self.max_concurrency = 0
         self._workers = [Worker() for _ in range(n_workers)]
@@ -103,10 +105,10 @@ class Run:
         """The current step: x_k is the server's model."""
         return len(self.models) - 1
 
-    def play(self, n_steps: int) -> Run:
-        """Run until the server has taken `n_steps` steps and return self."""
+    def play(self, n_steps: float, until: float = math.inf) -> Run:
+        """Run until `n_steps` steps are taken, or through moment `until`; return self."""
         self.method.start(self)
-        while self.k < n_steps:
+        while self.k < n_steps and self._events[0][0] <= until:
             time, _, job = heapq.heappop(self._events)
             if job.fate == CANCELLED:
                 continue
@@ -161,6 +163,7 @@ class Run:
         self.velocity = self.momentum * self.velocity + direction
         self.models.append(self.models[-1] - self.stepsize * self.velocity)
         self.step_times.append(self.now)
+        self.delivered.append(len(self.arrival_times))
         self.directions.append(weights)
 
     def _start_next(self, own: Worker) -> None:
@@ -380,10 +383,14 @@ class Ringleader:
 
 
 class ACE:
-    """Step with the table of every worker's latest gradient; a worker not yet heard counts as 0."""
+    """Step with the table of every worker's latest gradient, once all have answered.
 
-    def __init__(self) -> None:
+    Without waiting a worker not yet heard counts as 0.
+    """
+
+    def __init__(self, wait: bool = True) -> None:
         """The table is empty."""
+        self.wait = wait
         self.latest: dict[int, Job] = {}
 
     def start(self, run: Run) -> None:
@@ -392,8 +399,12 @@ class ACE:
 
     def arrive(self, run: Run, job: Job) -> None:
         """Replace the worker's entry, step, ask it again."""
+        old = self.latest.get(job.worker)
+        if old is not None and old.fate == IN_FLIGHT:
+            old.fate = DROPPED
         self.latest[job.worker] = job
-        run.step((entry, 1.0 / run.n_workers) for entry in self.latest.values())
+        if not self.wait or len(self.latest) == run.n_workers:
+            run.step((entry, 1.0 / run.n_workers) for entry in self.latest.values())
         run.assign(job.worker)
 
 

@@ -7,12 +7,13 @@ import json
 import re
 from collections.abc import Iterable
 from contextlib import suppress
+from importlib import import_module
 from types import ModuleType
 from typing import Any
 
-from asgrad.errors import AsgradError, KindError, unknown_name
+from asgrad.errors import AsgradError, KindError, check_kind, unknown_name
 
-__all__ = ["build", "catalogue", "label", "references"]
+__all__ = ["build", "catalogue", "label", "references", "resolve"]
 
 _PIECE = re.compile(r'(?:"(?:[^"\\]|\\.)*"|[^,])+')  # between commas that are not in quotes
 
@@ -49,7 +50,8 @@ def build(kind: str, room: ModuleType, text: str) -> Any:
     if name not in classes:
         raise unknown_name(kind, name, classes)
     cls = classes[name]
-    fields = [field.name for field in dataclasses.fields(cls)]
+    defaults = {field.name: _default(field) for field in dataclasses.fields(cls)}
+    fields = list(defaults)
     texts = [field.name for field in dataclasses.fields(cls) if field.type in ("str", str)]
     values: dict[str, Any] = {}
     parts = [piece.strip() for piece in _PIECE.findall(said) if piece.strip()]
@@ -68,7 +70,8 @@ def build(kind: str, room: ModuleType, text: str) -> Any:
             raise unknown_name(f"parameter of {name}", key, fields)
         if key in texts:
             values[key] = _unquoted(value)
-        elif value.partition(":")[0] in classes:  # what follows belongs to the object inside
+        # "sqrt" may be a scale or worker times; what follows belongs to the object inside.
+        elif dataclasses.is_dataclass(defaults[key]) and value.partition(":")[0] in classes:
             value = ",".join([value, *parts])
             parts = []
             values[key] = build(kind, room, value)
@@ -78,6 +81,25 @@ def build(kind: str, room: ModuleType, text: str) -> Any:
         return cls(**values)
     except KindError as error:
         raise AsgradError(f"{kind} {text!r}: {error}") from error
+
+
+def resolve(owner: str, parameter: str, said: Any, kind: type, remedy: str) -> Any:
+    """Return the object that an argument is: built from a text, or the object given.
+
+    Parameters
+    ----------
+    owner, parameter : str
+        The function and its argument, for error messages.
+    said : str or object
+    kind : type
+        What the object must be; the package that it is from exports the classes.
+    remedy : str
+        How to make one.
+    """
+    if isinstance(said, str):
+        return build(parameter, import_module(kind.__module__.rpartition(".")[0]), said)
+    check_kind(owner, parameter, said, kind, remedy)
+    return said
 
 
 def label(thing: Any) -> str:

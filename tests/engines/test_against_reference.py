@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
+from fractions import Fraction
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,6 +21,7 @@ from scipy.stats import chisquare
 import reference
 from asgrad import methods, optimizers, problems, stepsizes, times
 from asgrad.engines import Result, replay, simulate
+from asgrad.engines.plan import count_gradients
 from asgrad.streams import Purpose, stream_key
 from asgrad.trace import Trace
 from asgrad.trace.tables import Fate
@@ -107,11 +109,12 @@ ROWS = {
     ),
     "ringleader": untaped(methods.Ringleader(), reference.Ringleader),
     "ace": untaped(methods.ACE(), reference.ACE),
+    "ace, no wait": untaped(methods.ACE(wait=False), reference.ACE, False),
 }
 ANY_N = [
     *("pure", "random", "random, 8 in flight", "shuffled", "shuffled once", "reshuffling"),
     *("minibatch of 1", "1-sync", "rennala 4", "rennala 4, stop", "ringmaster 3"),
-    *("ringmaster 3, stop", "ringleader", "ace"),
+    *("ringmaster 3, stop", "ringleader", "ace", "ace, no wait"),
 ]
 TIMES = {
     "linear": times.Linear(),
@@ -266,10 +269,10 @@ def assert_traces_agree(trace: Trace, run: reference.Run, exact: bool) -> None:
     """Compare the jobs, the steps and what each job gave to each step."""
     assert job_rows(trace) == [(j.worker, j.draw, j.read_step, j.fate) for j in run.jobs]
     rtol = 0.0 if exact else 1e-12
-    assert_allclose(trace.jobs.assign_time, [j.assign_time for j in run.jobs], rtol=rtol)
-    assert_allclose(trace.jobs.start_time, [j.start_time for j in run.jobs], rtol=rtol)
-    assert_allclose(trace.jobs.arrival_time, [j.arrival_time for j in run.jobs], rtol=rtol)
-    assert_allclose(trace.step_times, run.step_times, rtol=rtol)
+    for name in ("assign_time", "start_time", "arrival_time"):
+        moments = [float(getattr(job, name)) for job in run.jobs]
+        assert_allclose(getattr(trace.jobs, name), moments, rtol=rtol)
+    assert_allclose(trace.step_times, [float(moment) for moment in run.step_times], rtol=rtol)
     for mine, theirs in zip(expanded(trace), run.directions, strict=True):
         assert set(mine) == set(theirs)
         assert_allclose([mine[key] for key in theirs], list(theirs.values()), rtol=1e-14)
@@ -295,6 +298,69 @@ def test_jobs_and_steps_are_those_of_the_reference_for_few_and_many_workers(
     assert_traces_agree(trace_of(row, "normal", n), events_of(row, "normal", n), exact=False)
 
 
+UNITS = {
+    "seconds": Fraction(1),
+    "tenths": Fraction(1, 10),
+    "minutes": Fraction(1, 60),
+    "milliseconds": Fraction(1, 1000),
+    "some other": Fraction(6577, 46189),
+}
+PACES = [Fraction(3, 2), Fraction(1), Fraction(4, 3), Fraction(1, 2), Fraction(1)]
+
+
+def exact_events(row: str, paces: list[Fraction], tape: list[int], **limits: Any) -> reference.Run:
+    """Return the reference's run with exact times and no gradients."""
+    run = reference.Run(
+        ROWS[row].twin(tape, len(paces)),
+        n_workers=len(paces),
+        duration=lambda worker, draw: paces[worker],
+        gradient=lambda x, worker, draw: np.zeros(1),
+        x0=np.zeros(1),
+    )
+    return run.play(**limits)
+
+
+@pytest.mark.parametrize("unit", UNITS)
+@pytest.mark.parametrize("row", ROWS)
+def test_ties_are_those_of_exact_times_in_any_unit(row: str, unit: str) -> None:
+    """Workers whose sums often meet, though in floating point they often do not."""
+    paces = [pace * UNITS[unit] for pace in PACES]
+    given = times.Fixed([float(pace) for pace in paces])
+    trace = simulate(ROWS[row].method, given, n_workers=N, steps=150, seed=SEED)
+    run = exact_events(row, paces, trace.jobs.worker.tolist(), n_steps=150)
+    assert row != "pure" or len(set(run.arrival_times)) < len(run.arrival_times) / 2
+    assert_traces_agree(trace, run, exact=False)
+    assert_array_equal(count_gradients(trace, np.arange(151)), [0, *run.delivered])
+
+
+@pytest.mark.parametrize("unit", UNITS)
+def test_a_limit_in_time_is_that_of_exact_times_in_any_unit(unit: str) -> None:
+    """Whatever happens at the limit happens, and the run ends there."""
+    paces = [pace * UNITS[unit] for pace in PACES]
+    given = times.Fixed([float(pace) for pace in paces])
+    for sixths in range(3, 60):
+        end = Fraction(sixths, 6) * UNITS[unit]
+        trace = simulate(methods.Pure(), given, n_workers=N, until_time=float(end))
+        run = exact_events("pure", paces, [], n_steps=math.inf, until=end)
+        assert job_rows(trace) == [(j.worker, j.draw, j.read_step, j.fate) for j in run.jobs]
+        assert trace.header.end_time == float(end)
+        assert (trace.step_times <= trace.header.end_time).all()
+
+
+def test_ties_stay_ties_in_a_long_run() -> None:
+    """Rounding does not pile up: after 30 000 jobs of a tenth and of three tenths they still meet.
+
+    Arrivals at 3k tenths: worker 1's job started before worker 0's third one, so it comes first.
+    """
+    given = times.Fixed([0.1, 0.3])
+    trace = simulate(methods.Pure(), given, n_workers=2, until_time=3000.0)
+    order = trace.jobs.worker[trace.contributions.job]
+    assert_array_equal(order, np.tile([0, 0, 1, 0], 10_000))
+    moments = np.repeat(np.arange(10_000), 4) * 3 + np.tile([1, 2, 3, 3], 10_000)
+    assert_allclose(trace.step_times, moments / 10, rtol=1e-13)
+    assert trace.jobs.worker.size == 40_002
+
+
 @pytest.mark.parametrize("problem", ["logistic", "quadratic"])
 @pytest.mark.parametrize("kind", ["linear", "normal"])
 @pytest.mark.parametrize("row", ROWS)
@@ -306,8 +372,7 @@ def test_models_and_metrics_after_every_step_are_those_of_the_reference(
     result = replay(trace, target, STEPSIZES, evaluations=STEPS)
     runs = [play(row, kind, target, stepsize=stepsize) for stepsize in STEPSIZES]
     assert_allclose(result.times, [0.0, *runs[0].step_times], rtol=1e-12)
-    delivered = np.searchsorted(runs[0].arrival_times, [0.0, *runs[0].step_times], side="right")
-    assert_array_equal(result.gradients, delivered)
+    assert_array_equal(result.gradients, [0, *runs[0].delivered])
     assert_lanes_agree(result, target, runs)
 
 

@@ -807,6 +807,40 @@ def test_ringleader_that_ends_within_a_round():
 
 
 def test_ace():
+    """No step before all have answered, then one at each arrival; times 1, 2, 5."""
+    # t=1 w0 j0 into E0, w0→j3                    t=4 w1 j4 (began at 2) replaces j1, w1→j7
+    # t=2 w1 j1 (began at 0) into E1, w1→j4           w0 j6 (began at 3) replaces j5, w0→j8
+    #     w0 j3 (began at 1) replaces j0, w0→j5   t=5 w2 j2 (began at 0) step 0, w2→j9
+    # t=3 w0 j5 replaces j3, w0→j6                    w0 j8 (began at 4) step 1, w0→j10
+    #                                             t=6 w1 j7 (began at 4) step 2, w1→j11
+    #                                                 w0 j10 (began at 5) step 3, w0→j12
+    jobs = [
+        (0, 0, 0, 0, 0, 1, D),  # j0
+        (1, 0, 0, 0, 0, 2, D),  # j1
+        (2, 0, 0, 0, 0, 5, A),  # j2: from step 0
+        (0, 0, 1, 1, 1, 2, D),  # j3
+        (1, 0, 1, 2, 2, 4, A),  # j4: from step 0
+        (0, 0, 2, 2, 2, 3, D),  # j5
+        (0, 0, 3, 3, 3, 4, A),  # j6: from step 0
+        (1, 0, 2, 4, 4, 6, A),  # j7: from step 2
+        (0, 0, 4, 4, 4, 5, A),  # j8: from step 1
+        (2, 1, 1, 5, 5, NAN, F),  # j9: due at 10
+        (0, 2, 5, 5, 5, 6, A),  # j10: from step 3
+        (1, 3, 3, 6, 6, NAN, F),  # j11
+        (0, 4, 6, 6, 6, NAN, F),  # j12
+    ]
+    used = [
+        (6, 0, 0, 1, 1 / 3),  # until j8, step 1
+        (4, 1, 0, 2, 1 / 3),  # until j7, step 2
+        (2, 2, 0, 4, 1 / 3),  # to the end
+        (8, 0, 1, 3, 1 / 3),  # until j10, step 3
+        (7, 1, 2, 4, 1 / 3),
+        (10, 0, 3, 4, 1 / 3),
+    ]
+    assert_trace(run(methods.ACE(), (1, 2, 5), steps=4), jobs, used, [5, 5, 6, 6])
+
+
+def test_ace_without_waiting():
     """A table of every worker's latest gradient, each arrival is a step; times 1, 2, 5."""
     # t=1 w0 j0 step 0, w0→j3                    t=4 w1 j4  (began at 2) step 4, w1→j7
     # t=2 w1 j1 (began at 0) step 1, w1→j4           w0 j6  (began at 3) step 5, w0→j8
@@ -843,4 +877,4 @@ def test_ace():
         (10, 0, 9, 10, 1 / 3),  # to the end
     ]
     step_times = [1, 2, 2, 3, 4, 4, 5, 5, 6, 6]
-    assert_trace(run(methods.ACE(), (1, 2, 5)), jobs, used, step_times)
+    assert_trace(run(methods.ACE(wait=False), (1, 2, 5)), jobs, used, step_times)

@@ -59,6 +59,30 @@ def train(method, engine, **limits):
 
 
 @pytest.mark.parametrize(
+    ("method", "at_steps"),
+    [
+        (ag.methods.Pure(), [1, 2, 3, 4, 5, 6]),
+        (ag.methods.Ringleader(), [3, 5, 6]),  # the fourth is worker 1's second: a spare
+    ],
+)
+def test_gradients_that_arrive_together_are_counted_one_by_one(method, at_steps):
+    """The last worker's comes first, though all jobs started at one moment."""
+    order = [2, 0, 1, 1, 2, 0]
+    engine = Scripted(
+        lambda e: [e.gradient(worker) for worker in order[:3]],
+        lambda e: [e.gradient(worker) for worker in order[3:]],
+    )
+    run = train(method, engine, jobs=6)
+    jobs = run.trace.jobs
+    came = np.argsort(jobs.arrival_time)[:6]
+    assert jobs.worker[came].tolist() == order
+    assert np.unique(jobs.arrival_time[came]).size == 6
+    problem = ag.problems.Quadratic(np.ones(2), n_workers=3)
+    counted = ag.replay(run.trace, problem, 0.1, evaluations=6).gradients
+    assert counted.tolist() == [0, *at_steps]
+
+
+@pytest.mark.parametrize(
     "method",
     [
         ag.methods.Ringmaster(max_delay=1, stop_stale=True),

@@ -144,7 +144,8 @@ ROWS: dict[str, Row] = {
     "ringleader": Row(
         lambda n, k: methods.Ringleader(), max_delay=lambda n, k: 2 * n - 2, use=MEANS
     ),
-    "ace": Row(lambda n, k: methods.ACE(), use=LATEST),
+    "ace": Row(lambda n, k: methods.ACE(), use=LATEST, drops=True),
+    "ace, no wait": Row(lambda n, k: methods.ACE(wait=False), use=LATEST),
 }
 
 
@@ -338,11 +339,13 @@ def test_contributions_have_the_weights_of_the_rule(row: Row, case: Case, trace:
         assert_allclose(sums, 1.0, rtol=1e-12)
     elif row.use == LATEST:
         # Step s uses the latest gradient of every worker heard so far, of which s itself is one.
-        assert_array_equal(used.first_step, np.arange(trace.n_steps))
+        waited = n - 1 if row.build(n, case.k).wait and trace.n_steps else 0
+        assert_array_equal(used.first_step, [*[0] * waited, *np.arange(trace.n_steps)])
         assert_array_equal(used.entry, trace.jobs.worker[used.job])
         assert_array_equal(used.weight, 1 / n)
-        heard = [np.unique(used.entry[: s + 1]).size for s in range(trace.n_steps)]
+        heard = [np.unique(used.entry[used.first_step <= s]).size for s in range(trace.n_steps)]
         assert_allclose(sums, np.array(heard) / n, rtol=1e-12)
+        assert not waited or heard[0] == n
         for entry in range(n):
             own = used.entry == entry
             follows = np.append(used.first_step[own][1:], trace.n_steps)

@@ -18,11 +18,16 @@ from asgrad.engines.books import (
     WORKERS,
     arrive_job,
     carry_out,
+    finish_place,
     first_worker,
+    is_later,
     lacks_room,
     next_job,
     prefetch_arrivals,
+    put_back,
     reschedule,
+    rounded_off,
+    time_at,
     weigh_entry,
 )
 from asgrad.kernels import compiled
@@ -32,6 +37,11 @@ from asgrad.trace.tables import Contributions, Jobs, empty_table
 
 __all__ = ["close_entries", "run"]
 
+# The clock: the present moment; the last job's time; the remainder, which added to the moment gives
+# the true sum of all the times that led to the arrival that is dealt with. An arrival is its job's
+# start plus its time, rounded, to the bit; but what rounding takes is added again once it counts,
+# so that the error does not grow with the number of jobs.
+NOW, DURATION, REMAINDER = range(3)
 # What a call of the loop ends with.
 GROW, PAUSE, STEPS, JOBS, TIME, STALLED, BAD_TIME, STANDSTILL, OVERFLOW = range(9)
 UNLIMITED = 2**62
@@ -57,7 +67,7 @@ _SIGNATURE = types.int64(
     types.float64[::1],  # the clock's scales, shape, key
     types.float64,
     types.int64,
-    types.float64[::1],  # now, and the last duration
+    types.float64[::1],  # the clock
     types.boolean,  # record
     types.int64,  # limits: steps, jobs, time, arrivals in this call
     types.int64,
@@ -93,7 +103,7 @@ def run(
     max_arrivals,
 ):
     """Play events until a limit, a lack of room or a pause; everything is left ready to go on."""
-    now = clock[0]
+    now, remainder = clock[NOW], clock[REMAINDER]
     pause_at = counts[0]["arrived"] + max_arrivals
     while True:
         if counts[0]["pending"] == 0:
@@ -106,23 +116,25 @@ def run(
             if counts[0]["arrived"] >= pause_at:
                 status = PAUSE
                 break
-            time = tree[1]["finish"]
+            time = time_at(tree[1]["finish"])
             if time == _INFINITE:
                 status = STALLED
                 break
-            if time > until_time:
+            if is_later(time, until_time):
                 now = until_time
                 status = TIME
                 break
-            if time > now:
+            if is_later(time, now):
                 counts[0]["max_flying"] = max(counts[0]["max_flying"], counts[0]["flying"])
-                now = time
+                now = min(time, until_time)
                 counts[0]["standing"] = 0
             counts[0]["standing"] += 1
             if counts[0]["standing"] > 1000 * workers.size + 100_000 and max_jobs >= UNLIMITED:
                 status = STANDSTILL
                 break
             worker = first_worker(tree)
+            finished = time_at(finish_place(tree, worker))
+            remainder = workers[worker]["remainder"] + (finished - now)
             slot = arrive_job(counts, slots, log, workers, record, worker, now)
             counts[0]["arriving"] = slot
             out[0, 0] = 0
@@ -134,6 +146,7 @@ def run(
         if lacks_room(counts, slots, jobs, rows, log, step_times, record, out):
             status = GROW
             break
+        again = put_back(now, remainder)
         steps_before = counts[0]["steps"]
         n_restart = carry_out(
             counts,
@@ -156,18 +169,23 @@ def run(
             if workers[worker]["running"] >= 0:
                 continue
             slot = next_job(slots, jobs, workers, record, worker, now)
-            duration = _INFINITE
+            finish = _INFINITE
             if slot >= 0:
-                duration = seconds(scales, shape, key, worker, slots[slot]["draw"], now)
+                draw = slots[slot]["draw"]
+                duration = seconds(scales, shape, key, worker, draw, now)
                 if not (duration >= 0 and duration < _INFINITE):
-                    clock[0] = now
-                    clock[1] = duration
+                    clock[NOW] = now
+                    clock[DURATION] = duration
                     counts[0]["worker"] = worker
+                    counts[0]["draw"] = draw
                     return BAD_TIME
-            reschedule(counts, tree, worker, now + duration)
+                duration += again
+                finish = now + duration
+                workers[worker]["remainder"] = remainder - again + rounded_off(now, duration)
+            reschedule(counts, tree, worker, finish)
             prefetch_arrivals(slots, workers, tree, scales, worker)
     counts[0]["max_flying"] = max(counts[0]["max_flying"], counts[0]["flying"])
-    clock[0] = now
+    clock[NOW], clock[REMAINDER] = now, remainder
     return status
 
 

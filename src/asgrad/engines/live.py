@@ -185,6 +185,7 @@ class Live:
                         self._join(event.worker, now)
                     else:
                         self._take(event, now, more=several)
+                        now = math.nextafter(now, math.inf)  # the trace says who came first
                     if several and not waiting:  # what has come in the meantime
                         waiting += self.engine.wait(0.0)
                         now = self.clock()

@@ -130,11 +130,24 @@ def _with_table(
 
 
 def count_gradients(trace: Trace, steps: np.ndarray) -> np.ndarray:
-    """Return how many gradients had arrived when each of these models came to be."""
+    """Return how many gradients had arrived when each of these models came to be.
+
+    Counted by order of arrival: a step in the middle of a moment leaves out what comes after it.
+    """
+    jobs, rows = trace.jobs, trace.contributions
     fates = (Fate.APPLIED, Fate.DROPPED, Fate.IN_FLIGHT)
-    arrival = trace.jobs.arrival_time[np.isin(trace.jobs.fate, fates)]
-    arrival = np.sort(arrival[~np.isnan(arrival)])
-    return np.searchsorted(arrival, model_times(trace, steps), side="right") * (steps > 0)
+    came = np.flatnonzero(np.isin(jobs.fate, fates) & ~np.isnan(jobs.arrival_time))
+    order = came[np.lexsort((jobs.start_time[came], jobs.arrival_time[came]))]
+    place = np.zeros(trace.n_jobs, np.int64)
+    place[order] = np.arange(1, order.size + 1)
+    # Jobs may start at one moment in another order than that of their assignment, if some waited in
+    # a queue. But gradients that are applied enter the next step, so their rows tell the order.
+    applied = rows.job[rows.entry < 0]
+    place[applied] = np.sort(place[applied])
+    # Before a step come all the gradients in it, and whatever arrived at an earlier moment.
+    counts = np.searchsorted(jobs.arrival_time[order], trace.step_times, side="left")
+    np.maximum.at(counts, rows.first_step, place[rows.job])
+    return np.append(0, np.maximum.accumulate(counts))[steps]
 
 
 def model_times(trace: Trace, steps: np.ndarray) -> np.ndarray:

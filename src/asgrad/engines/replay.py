@@ -38,6 +38,7 @@ from asgrad.errors import (
 from asgrad.optimizers import SGD, Optimizer
 from asgrad.problems.base import CompiledProblem, Packed, Problem, check_problem
 from asgrad.problems.start import checked_model
+from asgrad.registry import resolve
 from asgrad.stepsizes import Constant, Stepsize
 from asgrad.streams import Purpose, stream_key
 from asgrad.trace import Trace
@@ -52,6 +53,7 @@ __all__ = [
     "checked_threads",
     "replay",
     "replayed_models",
+    "resolved_parts",
     "rules_of",
 ]
 
@@ -161,9 +163,9 @@ def replay(
     stepsizes: float | Sequence[float] | np.ndarray,
     *,
     seeds: int | Sequence[int] | None = None,
-    method_stepsize: Stepsize | None = None,
-    transform: Transform | None = None,
-    optimizer: Optimizer | None = None,
+    method_stepsize: Stepsize | str | None = None,
+    transform: Transform | str | None = None,
+    optimizer: Optimizer | str | None = None,
     x0: np.ndarray | None = None,
     evaluations: int | Sequence[int] = 100,
     dtype: str = "float64",
@@ -192,11 +194,12 @@ def replay(
         Fix the sampled rows and the noise; a number means that seed. By default the trace's.
         Several seeds on one trace are independent runs only where the trace does not depend on its
         seed.
-    method_stepsize : Stepsize, optional
-        How the stepsize depends on the delay; by default not at all.
-    transform : Transform, optional
+    method_stepsize : Stepsize or str, optional
+        How the stepsize depends on the delay, as an object or as on the command line
+        ("koloskova:stale=drop"); by default not at all.
+    transform : Transform or str, optional
         What happens to each gradient; by default nothing.
-    optimizer : Optimizer, optional
+    optimizer : Optimizer or str, optional
         What the server does with a direction; by default SGD.
     x0 : numpy.ndarray, optional
         float of shape (dim,); by default the problem's.
@@ -232,7 +235,7 @@ def replay(
     """
     check_kind("replay", "trace", trace, Trace, "ag.Trace.load(path)")
     check_problem("replay", problem)
-    check_parts("replay", method_stepsize, transform, optimizer)
+    parts = resolved_parts("replay", method_stepsize, transform, optimizer)
     if not trace.n_workers == problem.n_workers:
         raise TraceError(
             f"replay: the trace has {trace.n_workers} workers and the problem "
@@ -248,7 +251,7 @@ def replay(
         raise AsgradError("replay: give at least one stepsize and one seed.")
     seed_list = [check_integer("replay", "seed", seed, minimum=0) for seed in _listed(chosen)]
 
-    job = _prepared(trace, problem, steps, method_stepsize, transform, optimizer, x0, dtype)
+    job = _prepared(trace, problem, steps, *parts, x0, dtype)
     job.n_lanes, job.progress = len(lanes) * len(seed_list), progress
     job.stop = stop or job.stop
     n_blocks = threads if problem.gains_by_threads else 1
@@ -259,20 +262,20 @@ def replay(
         for i in range(0, len(lanes), share)
     ]
     if threads == 1 or len(blocks) == 1:
-        parts = [_run_block(job, seed, part) for seed, part in blocks]
+        done = [_run_block(job, seed, part) for seed, part in blocks]
     else:
         with ThreadPoolExecutor(threads) as pool:
             futures = [pool.submit(_run_block, job, *block) for block in blocks]
             try:
-                parts = [future.result() for future in futures]
+                done = [future.result() for future in futures]
             except BaseException:  # Ctrl-C as well: the others are told to stop
                 job.stop.set()
                 raise
-    metrics = np.concatenate([part[0] for part in parts], axis=2)
+    metrics = np.concatenate([part[0] for part in done], axis=2)
     return Result(
         stepsizes=np.tile(lanes, len(seed_list)),
         seeds=np.repeat(np.array(seed_list, np.int64), len(lanes)),
-        status=[status for part in parts for status in part[2]],
+        status=[status for part in done for status in part[2]],
         steps=steps,
         times=model_times(trace, steps),
         gradients=count_gradients(trace, steps),
@@ -280,7 +283,7 @@ def replay(
         gradient_norm=np.sqrt(metrics[:, 1]),
         accuracy=metrics[:, 2],
         test_loss=metrics[:, 3],
-        models=np.concatenate([part[1] for part in parts], axis=1),
+        models=np.concatenate([part[1] for part in done], axis=1),
     )
 
 
@@ -299,7 +302,8 @@ def replayed_models(
     Nothing is evaluated. An array is valid until the next one is asked for.
     """
     none = np.zeros(0, np.int64)
-    job = _prepared(trace, problem, none, method_stepsize, None, optimizer, None, dtype)
+    parts = resolved_parts("replay", method_stepsize, None, optimizer)
+    job = _prepared(trace, problem, none, *parts, None, dtype)
     blocks = job.blocks(np.array([stepsize]))
     key = stream_key(trace.header.seed, Purpose.GRADIENT)
     go_on, kernels = job.walk()
@@ -315,15 +319,13 @@ def _prepared(
     trace: Trace,
     problem: Problem,
     evaluated: np.ndarray,
-    method_stepsize: Stepsize | None,
-    transform: Transform | None,
-    optimizer: Optimizer | None,
+    method_stepsize: Stepsize,
+    transform: Transform,
+    optimizer: Optimizer,
     x0: np.ndarray | None,
     dtype: str,
 ) -> _Job:
-    """Return what every block of lanes needs; None stands for the default."""
-    method_stepsize = method_stepsize or Constant()
-    transform, optimizer = transform or Identity(), optimizer or SGD()
+    """Return what every block of lanes needs."""
     plan, n_slots, n_entries = plan_replay(trace, evaluated)
     return _Job(
         problem=problem,
@@ -444,21 +446,24 @@ def _evaluated_steps(n_steps: int, evaluations: int | Sequence[int]) -> np.ndarr
     return np.unique(np.linspace(0, n_steps, min(count, n_steps) + 1).round().astype(np.int64))
 
 
-def check_parts(
+def resolved_parts(
     owner: str,
-    stepsize: Stepsize | None,
-    transform: Transform | None,
-    optimizer: Optimizer | None,
-) -> None:
-    """Refuse parts of a run that are not of their kind; None stands for the default."""
-    parts: list[tuple[str, Any, type, str]] = [
-        ("method_stepsize", stepsize, Stepsize, "ag.stepsizes.Mishchenko()"),
-        ("transform", transform, Transform, "ag.transforms.Clip(1.0)"),
-        ("optimizer", optimizer, Optimizer, "ag.optimizers.HeavyBall(0.9)"),
-    ]
-    for name, part, kind, remedy in parts:
-        if part is not None:
-            check_kind(owner, name, part, kind, remedy)
+    stepsize: Stepsize | str | None,
+    transform: Transform | str | None,
+    optimizer: Optimizer | str | None,
+) -> tuple[Stepsize, Transform, Optimizer]:
+    """Return the parts of a run; None stands for the default."""
+
+    said = {
+        "method_stepsize": (stepsize, Constant(), Stepsize, "ag.stepsizes.Mishchenko()"),
+        "transform": (transform, Identity(), Transform, "ag.transforms.Clip(1.0)"),
+        "optimizer": (optimizer, SGD(), Optimizer, "ag.optimizers.HeavyBall(0.9)"),
+    }
+    parts: Any = (
+        resolve(owner, name, default if given is None else given, kind, remedy)
+        for name, (given, default, kind, remedy) in said.items()
+    )
+    return tuple(parts)  # type: ignore[return-value]
 
 
 def checked_threads(owner: str, threads: int | None) -> int:

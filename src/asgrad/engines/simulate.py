@@ -9,10 +9,11 @@ from typing import Any, Literal, overload
 import numpy as np
 
 from asgrad.engines import books, events
-from asgrad.errors import AsgradError, check_integer, check_kind, check_positive
+from asgrad.errors import AsgradError, check_integer, check_positive
 from asgrad.kernels import is_compiled
 from asgrad.methods.base import Method, Opening
 from asgrad.methods.decisions import ASSIGN
+from asgrad.registry import resolve
 from asgrad.times.base import Clock, Times
 from asgrad.trace import Contributions, Fate, Header, Jobs, Summary, Trace
 from asgrad.trace.tables import empty_table
@@ -25,8 +26,8 @@ _ARRIVALS_A_CALL = 2_000_000  # well under a second, so that Ctrl-C is answered
 
 @overload
 def simulate(
-    method: Method,
-    times: Times,
+    method: Method | str,
+    times: Times | str,
     *,
     n_workers: int,
     steps: int | None = ...,
@@ -39,8 +40,8 @@ def simulate(
 
 @overload
 def simulate(
-    method: Method,
-    times: Times,
+    method: Method | str,
+    times: Times | str,
     *,
     n_workers: int,
     steps: int | None = ...,
@@ -52,8 +53,8 @@ def simulate(
 
 
 def simulate(
-    method: Method,
-    times: Times,
+    method: Method | str,
+    times: Times | str,
     *,
     n_workers: int,
     steps: int | None = None,
@@ -73,8 +74,9 @@ def simulate(
 
     Parameters
     ----------
-    method : Method
-    times : Times
+    method : Method or str
+    times : Times or str
+        Objects, or texts as on the command line: "ringmaster:max_delay=8", "normal:scale=sqrt".
     n_workers : int >= 1
     steps : int >= 0, optional
         Stop after this many server steps.
@@ -104,8 +106,8 @@ def simulate(
     >>> trace.delays.tolist()
     [0, 1, 2, 3, 3, 3, 3, 3]
     """
-    check_kind("simulate", "method", method, Method, "ag.methods.Pure()")
-    check_kind("simulate", "times", times, Times, "ag.times.Linear()")
+    decisions: Method = resolve("simulate", "method", method, Method, "ag.methods.Pure()")
+    pace: Times = resolve("simulate", "times", times, Times, "ag.times.Linear()")
     n_workers = check_integer("simulate", "n_workers", n_workers, minimum=1)
     if steps is None and jobs is None and until_time is None:
         raise AsgradError("simulate: give a limit: steps, jobs or until_time.")
@@ -114,7 +116,7 @@ def simulate(
     end = math.inf
     if until_time is not None:
         end = check_positive("simulate", "until_time", until_time, zero=True)
-    run = _Run(method, times, n_workers, seed, record)
+    run = _Run(decisions, pace, n_workers, seed, record)
     expected = min(max_steps, max_jobs)
     if record and expected < events.UNLIMITED:
         run.reserve(min(expected, _RESERVED))
@@ -130,7 +132,7 @@ class _Run:
         self.n_workers, self.seed, self.record = n_workers, seed, record
         self.opening: Opening = method.begin(n_workers, seed)
         self.watch: Clock = times.begin(n_workers, seed)
-        self.clock = np.zeros(2)
+        self.clock = np.zeros(3)
         self.counts = np.zeros(1, books.COUNTS)
         for name in ("free", "batch_head", "batch_tail", "arriving"):
             self.counts[name] = -1
@@ -209,7 +211,7 @@ class _Run:
             )
         if status == events.STANDSTILL:
             raise AsgradError(
-                f"simulate: time stands still at {self.clock[0]:g} s: "
+                f"simulate: time stands still at {self.clock[events.NOW]:g} s: "
                 f"{self.count('standing') - 1} jobs took 0 seconds; give a worker times above 0, "
                 "or a limit on jobs."
             )
@@ -219,10 +221,10 @@ class _Run:
                 f"arrival, got {self.out[0, 0]:.0f}."
             )
         if status == events.BAD_TIME:
-            worker = self.count("worker")
             raise AsgradError(
                 f"{type(self.times).__name__}: the time of a job must be finite and >= 0, got "
-                f"{self.clock[1]:g} for worker {worker}."
+                f"{self.clock[events.DURATION]:g} for worker {self.count('worker')}. It was asked "
+                f"for draw {self.count('draw')}."
             )
 
     def grow(self) -> None:
@@ -259,7 +261,7 @@ class _Run:
             times=self.times.label,
             n_workers=self.n_workers,
             seed=int(self.seed),
-            end_time=float(self.clock[0]),
+            end_time=float(self.clock[events.NOW]),
             stopped_by=stopped_by,
             versions=versions(),
         )
@@ -273,7 +275,7 @@ class _Run:
     def summary(self) -> Summary:
         """Return the running sums as a summary."""
         self._close_entries()
-        n, n_steps, end = self.n_workers, self.count("steps"), float(self.clock[0])
+        n, n_steps, end = self.n_workers, self.count("steps"), float(self.clock[events.NOW])
         waiting = self._jobs_in_flight()
         running = waiting[~np.isnan(waiting["start_time"]) & (waiting["arrived"] == 0)]
         ages = n_steps - waiting["read_step"]
@@ -333,7 +335,7 @@ def _new_tree(n_workers: int) -> np.ndarray:
     """Return the tournament tree of idle workers."""
     leaves = max(2, 1 << (n_workers - 1).bit_length())
     tree = _aligned(2 * leaves, books.TREE)
-    tree["finish"], tree["ticket"] = np.inf, 0
+    tree["finish"], tree["ticket"] = books.place(np.inf), 0
     return tree
 
 

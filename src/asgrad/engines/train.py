@@ -12,7 +12,7 @@ from asgrad.engines.arithmetic import ARITHMETIC, Arithmetic
 from asgrad.engines.checkpoint import Checkpoints, Keeper, list_checkpoints, load_newest
 from asgrad.engines.evaluation import Evaluation, Evaluator, check_beginning
 from asgrad.engines.live import Bounds, Ending, Facts, Live, Stopwatch, ctrl_c_ends
-from asgrad.engines.replay import check_parts, checked_start
+from asgrad.engines.replay import checked_start, resolved_parts
 from asgrad.engines.server import Job, Server
 from asgrad.engines.simulate import versions
 from asgrad.engines.threads import Threads
@@ -20,14 +20,14 @@ from asgrad.engines.workers import Engine, RunContext
 from asgrad.errors import AsgradError, check_callable, check_choice, check_kind, check_positive
 from asgrad.files import need_safetensors
 from asgrad.methods.base import Method
-from asgrad.optimizers import SGD, Optimizer
+from asgrad.optimizers import Optimizer
 from asgrad.problems.base import Problem, check_problem
 from asgrad.problems.fingerprint import fingerprint, hashed
-from asgrad.registry import label
-from asgrad.stepsizes import Constant, Stepsize
+from asgrad.registry import label, resolve
+from asgrad.stepsizes import Stepsize
 from asgrad.streams import Purpose, stream_key
 from asgrad.trace import Header, Trace
-from asgrad.transforms import Identity, Transform
+from asgrad.transforms import Transform
 
 __all__ = ["Training", "train"]
 
@@ -70,7 +70,7 @@ class Training:
 
 def train(
     problem: Problem,
-    method: Method,
+    method: Method | str,
     stepsize: float,
     *,
     engine: Engine | None = None,
@@ -79,9 +79,9 @@ def train(
     until_time: float | None = None,
     target: float | None = None,
     seed: int = 0,
-    method_stepsize: Stepsize | None = None,
-    transform: Transform | None = None,
-    optimizer: Optimizer | None = None,
+    method_stepsize: Stepsize | str | None = None,
+    transform: Transform | str | None = None,
+    optimizer: Optimizer | str | None = None,
     x0: np.ndarray | None = None,
     dtype: str = "float64",
     evaluate_every: float = 1.0,
@@ -102,7 +102,8 @@ def train(
     Parameters
     ----------
     problem : Problem
-    method : Method
+    method : Method or str
+        An object, or a text as on the command line: "ringmaster:max_delay=8".
     stepsize : float > 0
         γ.
     engine : Engine, optional
@@ -154,28 +155,28 @@ def train(
     True
     """
     check_problem("train", problem)
-    check_kind("train", "method", method, Method, "ag.methods.Pure()")
+    decisions: Method = resolve("train", "method", method, Method, "ag.methods.Pure()")
     if engine is not None:
         check_kind("train", "engine", engine, Engine, "ag.Threads()")
     if checkpoints is not None:
         check_kind("train", "checkpoints", checkpoints, Checkpoints, "ag.Checkpoints('kept')")
-    check_parts("train", method_stepsize, transform, optimizer)
+    method_stepsize, transform, optimizer = resolved_parts(
+        "train", method_stepsize, transform, optimizer
+    )
     callbacks = {"on_step": on_step, "on_arrival": on_arrival, "on_evaluation": on_evaluation}
     for name, function in callbacks.items():
         check_callable("train", name, function)
     bounds = Bounds.checked(steps, jobs, until_time, target, evaluate_every, max_refused)
     check_positive("train", "stepsize", stepsize)
     check_choice("dtype", dtype, ("float64", "float32"))
-    method_stepsize = method_stepsize or Constant()
-    transform, optimizer = transform or Identity(), optimizer or SGD()
     start = checked_start("train", problem, x0)
-    opening = method.begin(problem.n_workers, seed)
+    opening = decisions.begin(problem.n_workers, seed)
     numbers = Arithmetic(
         problem, opening, method_stepsize, transform, optimizer, start, stepsize, dtype
     )
-    server = Server(method, opening, problem.n_workers, numbers)
+    server = Server(decisions, opening, problem.n_workers, numbers)
     settings = {
-        "method": method.label,
+        "method": decisions.label,
         "dtype": dtype,
         "seed": seed,
         "stepsize": float(stepsize),
@@ -220,7 +221,7 @@ def train(
     if evaluator.blown_up():
         status = Ending.DIVERGED
     header = Header(
-        method=method.label,
+        method=decisions.label,
         times=f"measured:{type(engine).__name__.lower()}",
         n_workers=problem.n_workers,
         seed=seed,
