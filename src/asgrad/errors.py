@@ -13,6 +13,7 @@ from typing import Any
 
 __all__ = [
     "AsgradError",
+    "GradientError",
     "KindError",
     "TraceError",
     "UnknownNameError",
@@ -42,6 +43,21 @@ class KindError(AsgradError, TypeError):
 
 class TraceError(AsgradError):
     """A trace that is damaged, foreign, or does not fit what it is used with."""
+
+
+class GradientError(AsgradError):
+    """A problem's own code failed in the gradient of a job; `cause` is what it raised."""
+
+    cause: BaseException | None = None
+
+    @classmethod
+    def of(cls, owner: str, worker: int, draw: int, cause: BaseException) -> GradientError:
+        """Return the error that names the job."""
+        error = cls(
+            f"{owner}: the gradient of worker {worker}, draw {draw} failed: {in_one_line(cause)}"
+        )
+        error.cause = cause
+        return error
 
 
 class UnknownNameError(AsgradError):
@@ -153,9 +169,9 @@ def unknown_name(kind: str, name: Any, choices: Iterable[str]) -> UnknownNameErr
 
 def in_one_line(error: BaseException) -> str:
     """Return what went wrong, without a traceback."""
-    cause = getattr(error, "cause", None)  # Ray's errors have one
-    if not isinstance(cause, BaseException):
-        cause = error
+    cause = error
+    while isinstance(inner := getattr(cause, "cause", None), BaseException):
+        cause = inner  # errors of Ray and of a gradient hold what was raised
     text = str(cause).strip().splitlines()
     return f"{type(cause).__name__}: {text[0] if text else ''}"
 

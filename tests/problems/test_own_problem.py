@@ -9,7 +9,7 @@ import pytest
 from scipy import special
 
 from asgrad.engines import replay, simulate, train
-from asgrad.methods import ACE, Pure, Rennala, Ringleader
+from asgrad.methods import ACE, Pure, Rennala, Ringleader, Sync
 from asgrad.optimizers import HeavyBall
 from asgrad.problems import Logistic, Problem, Tridiagonal
 from asgrad.stepsizes import Koloskova
@@ -181,6 +181,40 @@ def test_a_problem_that_changes_its_models_gives_what_a_careful_one_gives(stepsi
     again = replay(run.trace, OwnLogistic(*data), 0.1, x0=np.ones(5))
     np.testing.assert_array_equal(run.model, again.models[:, 0])
     assert run.loss[-1] == again.loss[-1, 0]
+
+
+def test_an_own_problem_may_leave_the_gradient_norm_out(problems):
+    """full_gradient is not called then; models, loss and accuracy are the same."""
+    trace = simulate(Pure(), Exponential(), n_workers=N_WORKERS, steps=20)
+    plain = problems[1]
+    cheap = type("Cheap", (OwnLogistic,), {"evaluates_gradient": False, "full_gradient": None})
+    lazy = object.__new__(cheap)
+    lazy.__dict__.update(plain.__dict__)
+    wanted, got = (replay(trace, problem, [0.1, 0.2], evaluations=4) for problem in (plain, lazy))
+    for name in ("loss", "accuracy", "models"):
+        np.testing.assert_array_equal(getattr(got, name), getattr(wanted, name))
+    assert np.isnan(got.gradient_norm).all()
+    assert got.status == ["finished", "finished"]
+
+
+class Failing(OwnNoise):
+    """Fails at worker 1's third gradient."""
+
+    def gradient(self, x, worker, draw=0, rng=None):
+        if (worker, draw) == (1, 2):
+            raise ZeroDivisionError("nothing to divide by")
+        return super().gradient(x, worker, draw, rng)
+
+
+def test_a_gradient_that_fails_on_the_way_is_named(refused):
+    """In a replay it ends it; in a live run the job is lost."""
+    said = "failed: ZeroDivisionError: nothing to divide by"
+    trace = simulate(Pure(), Linear(), n_workers=N_WORKERS, steps=12)
+    text = refused(lambda: replay(trace, Failing(), 0.1))
+    assert text == f"Failing: the gradient of worker 1, draw 2 {said}"
+    run = train(Failing(), Sync(), 0.1, steps=5)
+    failure = "worker 1, draw 2: ZeroDivisionError: nothing to divide by"
+    assert set(run.failures) == {failure}
 
 
 def adapted(gradient):

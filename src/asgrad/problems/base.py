@@ -11,7 +11,14 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 from numba import types
 
-from asgrad.errors import AsgradError, KindError, as_number, check_integer, check_kind
+from asgrad.errors import (
+    AsgradError,
+    GradientError,
+    KindError,
+    as_number,
+    check_integer,
+    check_kind,
+)
 from asgrad.streams import job_stream
 
 __all__ = [
@@ -73,9 +80,16 @@ class Problem(ABC):
         float64 of shape (dim,), where a run starts unless told otherwise.
     notes : tuple of str
         What was chosen for the user, and why; a line each, which the command line prints.
+    dtype : "float64" or "float32"
+        In which a run computes unless told otherwise.
+    evaluates_gradient : bool
+        Whether an evaluation computes ∇f. If not, ‖∇f‖ is NaN there, and a run has diverged by its
+        loss.
     """
 
     name: ClassVar[str] = ""
+    dtype: str = "float64"
+    evaluates_gradient: bool = True
 
     n_workers: int
     dim: int
@@ -173,7 +187,13 @@ class Problem(ABC):
         for lane in range(x.shape[1]):
             rng = np.random.default_rng(stream)
             model = np.array(x[:, lane])  # a copy: the stored model must not change
-            found = self.gradient(model, int(worker), int(draw), rng)
+            try:
+                found = self.gradient(model, int(worker), int(draw), rng)
+            except AsgradError:
+                raise
+            except Exception as error:
+                owner = type(self).__name__
+                raise GradientError.of(owner, int(worker), int(draw), error) from error
             out[:, lane] = self._checked("gradient", found)
 
     def _evaluate_columns(
@@ -184,8 +204,10 @@ class Problem(ABC):
         owner = type(self).__name__
         for column in range(x.shape[1]):
             model = x[:, column]  # every function gets a copy: some change it, or keep it
-            out[:, column] = self._checked("full_gradient", self.full_gradient(model.copy()))
-            metrics[1, column] = out[:, column] @ out[:, column]
+            metrics[1, column] = np.nan
+            if self.evaluates_gradient:
+                out[:, column] = self._checked("full_gradient", self.full_gradient(model.copy()))
+                metrics[1, column] = out[:, column] @ out[:, column]
             for row, name in ((0, "loss"), (2, "accuracy"), (3, "test_loss")):
                 found = getattr(self, name)(model.copy())
                 metrics[row, column] = as_number(owner, f"what {name} returns", found)
