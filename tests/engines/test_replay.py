@@ -133,6 +133,39 @@ def test_evaluations_are_spread_evenly_and_at_both_ends():
     np.testing.assert_array_equal(every.times, np.append(0.0, trace.step_times))
 
 
+@pytest.mark.parametrize("name", PROBLEMS)
+def test_without_evaluations_the_models_are_the_same(name):
+    """Nothing is recorded on the way; a lane has diverged if its last model is not finite."""
+    trace, problem = trace_of(ag.methods.Pure(), 400), PROBLEMS[name]
+    result = ag.replay(trace, problem, [0.1, 0.2, 1e12], evaluations=0, threads=2)
+    plain = ag.replay(trace, problem, [0.1, 0.2], evaluations=1)
+    np.testing.assert_array_equal(result.models[:, :2], plain.models)
+    assert result.status[:2] == ["finished", "finished"]
+    assert (result.status[2] == "diverged") == (not np.isfinite(result.models[:, 2]).all())
+    assert result.steps.size == 0
+    assert result.loss.shape == result.test_loss.shape == (0, 3)
+    stop = threading.Event()
+    stop.set()
+    with pytest.raises(Interrupted):
+        ag.replay(trace, problem, 0.1, evaluations=0, stop=stop)
+    unmoved = ag.replay(trace.until(0), problem, 0.1, evaluations=0)
+    np.testing.assert_array_equal(unmoved.models[:, 0], problem.x0)
+
+
+def test_a_problem_says_in_which_dtype_it_is_computed():
+    """Unless a run says otherwise."""
+    trace = trace_of(ag.methods.Pure(), 5)
+    quadratic = ag.problems.Tridiagonal(5, n_workers=4)
+    assert ag.replay(trace, quadratic, 0.1).models.dtype == np.float64
+    quadratic.dtype = np.float32
+    assert ag.replay(trace, quadratic, 0.1).models.dtype == np.float32
+    assert ag.replay(trace, quadratic, 0.1, dtype="float64").models.dtype == np.float64
+    assert ag.train(quadratic, ag.methods.Pure(), 0.1, steps=3).model.dtype == np.float32
+    quadratic.dtype = "double-double"
+    with pytest.raises(AsgradError, match="unknown dtype 'double-double'"):
+        ag.replay(trace, quadratic, 0.1)
+
+
 def test_a_trace_without_steps_is_evaluated_at_its_start():
     """Nothing happened: the model is x_0."""
     trace, problem = trace_of(ag.methods.Pure(), 0), PROBLEMS["quadratic"]
@@ -164,7 +197,7 @@ def test_progress_adds_up_to_one_and_stop_is_answered():
         ({"stepsizes": [0.1, 0.0]}, "stepsize must be finite and > 0"),
         ({"stepsizes": [float("nan")]}, "stepsize must be finite and > 0"),
         ({"dtype": "float16"}, "Valid: float32, float64"),
-        ({"evaluations": 0}, "evaluations must be an integer >= 1"),
+        ({"evaluations": -1}, "evaluations must be an integer >= 0"),
         ({"x0": np.zeros(3)}, r"x0 must have shape \(7,\)"),
         ({"x0": np.full(7, np.inf)}, "x0 must be finite"),
         ({"seeds": []}, "one seed"),

@@ -119,6 +119,20 @@ def test_limits_and_callbacks():
     assert reached.gradient_norm[-1] <= 0.5
 
 
+def test_a_run_may_go_without_evaluations():
+    """Not even of x_0; it replays all the same."""
+    problem = quadratic()
+    seen: list[int] = []
+    run = ag.train(
+        problem, ag.methods.Pure(), 0.1, steps=50, evaluate_every=None,
+        on_evaluation=lambda step, *values: seen.append(step),
+    )  # fmt: skip
+    assert not seen
+    assert run.steps.size == run.loss.size == run.accuracy.size == run.test_loss.size == 0
+    again = ag.replay(run.trace, problem, 0.1, evaluations=0)
+    np.testing.assert_array_equal(again.models[:, 0], run.model)
+
+
 def test_a_job_that_is_called_off_is_not_slept_through():
     """m-Sync calls the slow worker's job off and it starts the next at once, for the new model."""
     engine = ag.Threads(sleep=ag.times.Fixed(scale=[0.01, 0.01, 2.0]))
@@ -144,6 +158,8 @@ def test_threads_end_with_the_run():
         ({}, "give a limit"),
         ({"steps": -1}, "steps must be an integer >= 0"),
         ({"steps": 5, "stepsize": 0.0}, "stepsize must be finite and > 0"),
+        ({"steps": 5, "evaluate_every": 0.0}, "evaluate_every must be finite and > 0"),
+        ({"target": 1.0, "evaluate_every": None}, "a target is seen by evaluations"),
         ({"steps": 5, "dtype": "int8"}, "unknown dtype 'int8'"),
         ({"steps": 5, "engine": ag.Threads(slowdown=[1.0])}, "one number for each of the 3"),
         ({"steps": 5, "method": ag.methods.Pure(wait=9)}, "wait must be at most 3"),

@@ -62,8 +62,11 @@ def print_training(title: str, run: Any) -> None:
     print_summary(run.trace)
     if run.facts["n_refused"]:
         print(f"refused {run.facts['n_refused']} gradients that held NaN or infinity")
-    print(f"‖∇f‖ {norm[0]:.3e} → {norm[-1]:.3e}, loss {loss[-1]:.5g}, "
-          f"accuracy {share(accuracy[-1])}")  # fmt: skip
+    if loss.size == 0:
+        print("nothing was evaluated")
+        return
+    fall = "" if math.isnan(norm[0]) else f"‖∇f‖ {norm[0]:.3e} → {norm[-1]:.3e}, "
+    print(f"{fall}loss {loss[0]:.5g} → {loss[-1]:.5g}, accuracy {share(accuracy[-1])}")
 
 
 def print_lanes(result: Any) -> None:
@@ -78,11 +81,16 @@ def print_lanes(result: Any) -> None:
         table.add_row(
             f"{stepsize:.4g}",
             result.status[lane],
-            f"{result.gradient_norm[-1, lane]:.3e}",
+            _norm(result.gradient_norm[-1, lane]),
             f"{result.loss[-1, lane]:.5g}",
             share(result.accuracy[-1, lane]),
         )
     Console().print(table)
+
+
+def _norm(value: float) -> str:
+    """Return a gradient norm as text, a dash where there is none."""
+    return "—" if math.isnan(value) else f"{value:.3e}"
 
 
 def print_table(comparison: Any) -> None:

@@ -16,8 +16,8 @@ from asgrad.problems.base import CompiledProblem, Problem
 
 __all__ = ["Evaluation", "Evaluator", "check_beginning"]
 
-Evaluation = tuple[int, float, float, float, float]
-"""Step, time, f, ‖∇f‖, accuracy."""
+Evaluation = tuple[int, float, float, float, float, float]
+"""Step, time, f, ‖∇f‖, accuracy, loss on test rows."""
 
 
 class Evaluator:
@@ -31,6 +31,8 @@ class Evaluator:
         Of the part of the run before a checkpoint.
     tell : callable, optional
         Called with step, time, f and ‖∇f‖.
+    never : bool
+        Whether nothing is evaluated, whoever asks.
     """
 
     def __init__(
@@ -39,13 +41,16 @@ class Evaluator:
         dtype: str,
         done: list[Evaluation],
         tell: Callable[[int, float, float, float], None] | None,
+        never: bool = False,
     ):
-        self.done = done
+        self.done, self._never = done, never
         self.busy = False
         self.error: BaseException | None = None
         """What ended the thread: raised by the problem or by `tell`."""
         self._problem, self._dtype, self._tell = problem, dtype, tell
-        if isinstance(problem, CompiledProblem):  # before the clock starts: it may take seconds
+        if (
+            isinstance(problem, CompiledProblem) and not never
+        ):  # before the clock starts: it may take seconds
             _evaluation(problem, dtype)(np.zeros((problem.dim, 1), dtype))
         self._wanted: queue.SimpleQueue[tuple[int, float, np.ndarray] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._work, daemon=True, name="asgrad-evaluation")
@@ -53,6 +58,8 @@ class Evaluator:
 
     def ask(self, step: int, now: float, x: np.ndarray) -> None:
         """Have x_step, which is copied, evaluated."""
+        if self._never:
+            return
         self.busy = True
         self._wanted.put((step, now, x.copy()))
 
@@ -65,12 +72,12 @@ class Evaluator:
         """Say whether an evaluation has seen the run diverge, by the rule of `replay`."""
         if not self.done:
             return False
-        first, last = self.done[0][3], self.done[-1][3]
+        first, last = _size(self.done[0]), _size(self.done[-1])
         return not last <= BLOW_UP * max(1.0, first)
 
     def reached(self, target: float | None) -> bool:
         """Say whether one of the last evaluations has seen ‖∇f‖ at or below `target`."""
-        return target is not None and any(norm <= target for _, _, _, norm, _ in self.done[-3:])
+        return target is not None and any(done[3] <= target for done in self.done[-3:])
 
     def _work(self) -> None:
         """Evaluate until told to stop."""
@@ -85,11 +92,17 @@ class Evaluator:
         while (item := self._wanted.get()) is not None:
             step, now, x = item
             if not self.done or self.done[-1][0] != step:
-                loss, norm, accuracy = evaluate(x)
-                self.done.append((step, now, loss, norm, accuracy))
+                loss, norm, accuracy, test_loss = evaluate(x)
+                self.done.append((step, now, loss, norm, accuracy, test_loss))
                 if self._tell:
                     self._tell(step, now, loss, norm)
             self.busy = False
+
+
+def _size(evaluation: Evaluation) -> float:
+    """Return ‖∇f‖, or |f| where it was not computed: a NaN beside a finite f."""
+    _, _, loss, norm, _, _ = evaluation
+    return abs(loss) if math.isnan(norm) and math.isfinite(loss) else norm
 
 
 def check_beginning(problem: Problem, dtype: str, x0: np.ndarray, done: list[Evaluation]) -> None:
@@ -98,6 +111,10 @@ def check_beginning(problem: Problem, dtype: str, x0: np.ndarray, done: list[Eva
         return
     now = _evaluation(problem, dtype)(x0.astype(dtype).reshape(-1, 1))[:2]
     then = done[0][2:4]
+    if math.isnan(now[1]):  # without ‖∇f‖, here or then
+        then = (then[0], math.nan)
+    elif math.isnan(then[1]):
+        now = (now[0], math.nan)
     tolerance = 1e-6 if dtype == "float64" else 1e-3  # other processors add in another order
     if not np.allclose(now, then, rtol=tolerance, atol=tolerance, equal_nan=True):
         raise AsgradError(
@@ -107,15 +124,18 @@ def check_beginning(problem: Problem, dtype: str, x0: np.ndarray, done: list[Eva
         )
 
 
-def _evaluation(problem: Problem, dtype: str) -> Callable[[np.ndarray], tuple[float, float, float]]:
-    """Return the function that gives f, ‖∇f‖ and the accuracy at a model of shape (dim, 1)."""
+def _evaluation(
+    problem: Problem, dtype: str
+) -> Callable[[np.ndarray], tuple[float, float, float, float]]:
+    """Return what gives f, ‖∇f‖, accuracy and test loss at a model of shape (dim, 1)."""
     kernel, packed = problem.kernels()[1], problem.pack(np.dtype(dtype))
     scratch, picks = worker_buffers(problem, dtype)
-    metrics = np.empty((4, 1))
+    metrics = np.full((4, 1), np.nan)
 
-    def evaluate(x: np.ndarray) -> tuple[float, float, float]:
+    def evaluate(x: np.ndarray) -> tuple[float, float, float, float]:
         with np.errstate(all="ignore"):
             kernel(*packed, x, metrics, np.empty_like(x), scratch, picks)
-        return float(metrics[0, 0]), math.sqrt(metrics[1, 0]), float(metrics[2, 0])
+        loss, square, accuracy, test_loss = metrics[:, 0].tolist()
+        return loss, math.sqrt(square), accuracy, test_loss
 
     return evaluate

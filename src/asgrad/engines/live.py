@@ -82,7 +82,7 @@ class Bounds:
         jobs: int | None,
         until_time: float | None,
         target: float | None,
-        evaluate_every: float,
+        evaluate_every: float | None,
         max_refused: int,
     ) -> Bounds:
         """Return the bounds that `train` is given; refuse what is none, and a run without end."""
@@ -94,13 +94,14 @@ class Bounds:
         for name, number in (("until_time", until_time), ("target", target)):
             if number is not None:
                 check_positive("train", name, number)
-        check_positive("train", "evaluate_every", evaluate_every)
+        if evaluate_every is not None:
+            check_positive("train", "evaluate_every", evaluate_every)
         return cls(
             math.inf if steps is None else steps,
             math.inf if jobs is None else jobs,
             math.inf if until_time is None else until_time,
             target,
-            evaluate_every,
+            math.inf if evaluate_every is None else evaluate_every,
             max_refused,
         )
 

@@ -49,6 +49,8 @@ __all__ = [
     "Interrupted",
     "Result",
     "Status",
+    "check_target",
+    "checked_dtype",
     "checked_start",
     "checked_threads",
     "replay",
@@ -84,7 +86,9 @@ class Result:
         float64 and int64 of shape (n_lanes,).
     status : list of Status
         "diverged": at an evaluation a number was infinite or NaN, or ‖∇f‖ above
-        1e8 · max(1, ‖∇f(x_0)‖); the lane was stopped and its metrics from there on are NaN.
+        1e8 · max(1, ‖∇f(x_0)‖); the lane was stopped and its metrics from there on are NaN. Where
+        the problem does not evaluate ∇f, by |f| likewise; without evaluations, if the last model
+        holds an infinite number or NaN.
     steps : numpy.ndarray
         int64 of shape (n_evaluations,): the evaluated models x_s.
     times : numpy.ndarray
@@ -92,8 +96,9 @@ class Result:
     gradients : numpy.ndarray
         int64 of shape (n_evaluations,): gradients that workers had delivered by then.
     loss, gradient_norm, accuracy : numpy.ndarray
-        float64 of shape (n_evaluations, n_lanes): f, ‖∇f‖, and the share of correct predictions
-        on the training data, or on the problem's test rows (NaN where there are no labels).
+        float64 of shape (n_evaluations, n_lanes): f, ‖∇f‖ (NaN where the problem does not evaluate
+        ∇f), and the share of correct predictions on the training data, or on the problem's test
+        rows (NaN where there are no labels).
     test_loss : numpy.ndarray
         float64 of shape (n_evaluations, n_lanes): the loss on the problem's test rows, without a
         regulariser; NaN where it has none.
@@ -168,7 +173,7 @@ def replay(
     optimizer: Optimizer | str | None = None,
     x0: np.ndarray | None = None,
     evaluations: int | Sequence[int] = 100,
-    dtype: str = "float64",
+    dtype: str | None = None,
     threads: int | None = None,
     progress: Callable[[float], None] | None = None,
     stop: threading.Event | None = None,
@@ -203,11 +208,13 @@ def replay(
         What the server does with a direction; by default SGD.
     x0 : numpy.ndarray, optional
         float of shape (dim,); by default the problem's.
-    evaluations : int >= 1, or sequence of int
+    evaluations : int >= 0, or sequence of int
         How many times the run is evaluated after x_0, at even distances of steps and at the end;
-        the number of steps or more evaluates every model. A sequence names the steps whose models
-        x_s are evaluated: 0 first, by which a blow-up is judged, then rising.
-    dtype : "float64" or "float32"
+        the number of steps or more evaluates every model. 0: never, not even x_0. A sequence names
+        the steps whose models x_s are evaluated: 0 first, by which a blow-up is judged, then
+        rising.
+    dtype : "float64" or "float32", optional
+        By default the problem's own: float64, and for a PyTorch module that of its parameters.
     threads : int >= 1, optional
         By default one a core.
     progress : callable, optional
@@ -241,7 +248,7 @@ def replay(
             f"replay: the trace has {trace.n_workers} workers and the problem "
             f"{problem.n_workers}; they must agree."
         )
-    check_choice("dtype", dtype, ("float64", "float32"))
+    kind = checked_dtype(problem, dtype)
     steps = _evaluated_steps(trace.n_steps, evaluations)
     threads = checked_threads("replay", threads)
     lanes = [check_positive("replay", "stepsize", s) for s in _listed(stepsizes)]
@@ -251,7 +258,7 @@ def replay(
         raise AsgradError("replay: give at least one stepsize and one seed.")
     seed_list = [check_integer("replay", "seed", seed, minimum=0) for seed in _listed(chosen)]
 
-    job = _prepared(trace, problem, steps, *parts, x0, dtype)
+    job = _prepared(trace, problem, steps, *parts, x0, kind)
     job.n_lanes, job.progress = len(lanes) * len(seed_list), progress
     job.stop = stop or job.stop
     n_blocks = threads if problem.gains_by_threads else 1
@@ -295,7 +302,7 @@ def replayed_models(
     *,
     method_stepsize: Stepsize | None = None,
     optimizer: Optimizer | None = None,
-    dtype: str = "float64",
+    dtype: str | None = None,
 ) -> Iterator[np.ndarray]:
     """Yield x_s, of shape (dim,), for each of some rising steps, as `replay` computes it.
 
@@ -303,7 +310,8 @@ def replayed_models(
     """
     none = np.zeros(0, np.int64)
     parts = resolved_parts("replay", method_stepsize, None, optimizer)
-    job = _prepared(trace, problem, none, *parts, None, dtype)
+    kind = checked_dtype(problem, dtype)
+    job = _prepared(trace, problem, none, *parts, None, kind)
     blocks = job.blocks(np.array([stepsize]))
     key = stream_key(trace.header.seed, Purpose.GRADIENT)
     go_on, kernels = job.walk()
@@ -359,23 +367,28 @@ def _run_block(
     go_on, kernels = job.walk()
     cursor = np.zeros(N_CURSORS, np.int64)
     cursor[PAUSE] = 64
-    evaluated = 0
+    n_steps = job.plan.first_row.size - 1
+    evaluated, unevaluated = 0, n_steps if n_evaluations == 0 else 0
     with np.errstate(all="ignore"):
-        while evaluated < n_evaluations and alive.size:
+        while alive.size and (evaluated < n_evaluations or cursor[STEP] < unevaluated):
             if job.stop.is_set():
                 raise Interrupted
-            start = time.perf_counter()
+            start, before = time.perf_counter(), cursor[STEP]
             go_on(*kernels, job.packed, key, job.plan, job.rules, blocks, cursor)
             if time.perf_counter() - start < _SHORT:  # coming back costs some 50 µs
                 cursor[PAUSE] = min(2 * cursor[PAUSE], _MOST_STEPS)
+            if n_evaluations == 0:
+                job.tell((cursor[STEP] - before) * n_lanes / n_steps)
+                continue
             if job.plan.evaluated.size > cursor[EVALUATION] and not _is_full(blocks, cursor):
                 continue
             values = _evaluate(job, evaluate, blocks, int(cursor[TAKEN]))
             values = values.reshape(4, -1, alive.size).swapaxes(0, 1)
+            judged = _judged(job.problem, values)
             if evaluated == 0:
-                limits[alive] = BLOW_UP**2 * np.maximum(1.0, values[0, 1])
+                limits[alive] = BLOW_UP * np.maximum(1.0, judged[0])
             # A lane has diverged from its first bad evaluation on.
-            good = np.isfinite(values[:, :2]).all(axis=1) & (values[:, 1] <= limits[alive])
+            good = np.isfinite(values[:, 0]) & np.isfinite(judged) & (judged <= limits[alive])
             good = np.logical_and.accumulate(good, axis=0)
             shown = np.where(good[:, None], values, np.nan)
             metrics[evaluated : evaluated + len(values), :, alive] = shown
@@ -386,10 +399,20 @@ def _run_block(
             if not good[-1].all():
                 blocks = keep_lanes(blocks, good[-1])
                 alive = alive[good[-1]]
-    job.tell((n_evaluations - evaluated) * n_lanes / n_evaluations)  # all lanes have diverged
+    if n_evaluations == 0:
+        models[:] = blocks.models[job.plan.slot[n_steps]]
+        alive = alive[np.isfinite(models).all(axis=0)]
+    else:
+        job.tell((n_evaluations - evaluated) * n_lanes / n_evaluations)  # all lanes have diverged
     done = set(alive.tolist())
     status = [Status.FINISHED if lane in done else Status.DIVERGED for lane in range(n_lanes)]
     return metrics, models, status
+
+
+def _judged(problem: Problem, values: np.ndarray) -> np.ndarray:
+    """Return what divergence is judged by: ‖∇f‖, or |f| where it is not computed."""
+    judged: np.ndarray = np.sqrt(values[:, 1]) if problem.evaluates_gradient else abs(values[:, 0])
+    return judged
 
 
 def _is_full(blocks: Blocks, cursor: np.ndarray) -> bool:
@@ -430,7 +453,7 @@ def _listed(values: Any) -> list[Any]:
 def _evaluated_steps(n_steps: int, evaluations: int | Sequence[int]) -> np.ndarray:
     """Return the steps whose models are evaluated, int64, rising.
 
-    For a number these are 0, n_steps and evenly spread steps between.
+    For a number above 0 these are 0, n_steps and evenly spread steps between.
     """
     if np.ndim(evaluations) == 1 and not isinstance(evaluations, str):
         steps = [
@@ -442,7 +465,9 @@ def _evaluated_steps(n_steps: int, evaluations: int | Sequence[int]) -> np.ndarr
                 f"replay: the steps to evaluate must begin with 0 and rise, got {shown(steps)}."
             )
         return np.array(steps, np.int64)
-    count = check_integer("replay", "evaluations", evaluations, minimum=1)
+    count = check_integer("replay", "evaluations", evaluations, minimum=0)
+    if count == 0:
+        return np.zeros(0, np.int64)
     return np.unique(np.linspace(0, n_steps, min(count, n_steps) + 1).round().astype(np.int64))
 
 
@@ -464,6 +489,26 @@ def resolved_parts(
         for name, (given, default, kind, remedy) in said.items()
     )
     return tuple(parts)  # type: ignore[return-value]
+
+
+def check_target(owner: str, problem: Problem, target: float) -> None:
+    """Refuse a bound on ‖∇f‖ for a problem whose evaluations leave it out."""
+    if not problem.evaluates_gradient:
+        raise AsgradError(
+            f"{owner}: target is a bound on ‖∇f‖, which evaluations of {type(problem).__name__} "
+            f"leave out, got {target:g}; build the problem with gradient_norm=True (in CONFIG.toml "
+            "gradient_norm = true), or leave the target out."
+        )
+
+
+def checked_dtype(problem: Problem, dtype: str | None) -> str:
+    """Return the name of the dtype to compute in; by default the problem's own."""
+    if dtype is None:
+        try:
+            dtype = np.dtype(problem.dtype).name
+        except TypeError:
+            dtype = problem.dtype
+    return check_choice("dtype", dtype, ("float64", "float32"))
 
 
 def checked_threads(owner: str, threads: int | None) -> int:

@@ -12,12 +12,12 @@ from asgrad.engines.arithmetic import ARITHMETIC, Arithmetic
 from asgrad.engines.checkpoint import Checkpoints, Keeper, list_checkpoints, load_newest
 from asgrad.engines.evaluation import Evaluation, Evaluator, check_beginning
 from asgrad.engines.live import Bounds, Ending, Facts, Live, Stopwatch, ctrl_c_ends
-from asgrad.engines.replay import checked_start, resolved_parts
+from asgrad.engines.replay import check_target, checked_dtype, checked_start, resolved_parts
 from asgrad.engines.server import Job, Server
 from asgrad.engines.simulate import versions
 from asgrad.engines.threads import Threads
 from asgrad.engines.workers import Engine, RunContext
-from asgrad.errors import AsgradError, check_callable, check_choice, check_kind, check_positive
+from asgrad.errors import AsgradError, check_callable, check_kind, check_positive
 from asgrad.files import need_safetensors
 from asgrad.methods.base import Method
 from asgrad.optimizers import Optimizer
@@ -44,8 +44,8 @@ class Training:
         float of shape (dim,).
     status : Ending
     stepsize : float
-    steps, times, loss, gradient_norm, accuracy : numpy.ndarray
-        The evaluations, each of shape (n_evaluations,).
+    steps, times, loss, gradient_norm, accuracy, test_loss : numpy.ndarray
+        The evaluations, each of shape (n_evaluations,), as in `replay`.
     failures : list of str
         What went wrong with jobs that were lost, at most the first hundred.
     n_refused : int
@@ -63,6 +63,7 @@ class Training:
     loss: np.ndarray
     gradient_norm: np.ndarray
     accuracy: np.ndarray
+    test_loss: np.ndarray
     failures: list[str] = field(default_factory=list)
     n_refused: int = 0
     settings: dict[str, Any] = field(default_factory=dict)
@@ -83,8 +84,8 @@ def train(
     transform: Transform | str | None = None,
     optimizer: Optimizer | str | None = None,
     x0: np.ndarray | None = None,
-    dtype: str = "float64",
-    evaluate_every: float = 1.0,
+    dtype: str | None = None,
+    evaluate_every: float | None = 1.0,
     max_refused: int = 10,
     checkpoints: Checkpoints | None = None,
     resume: bool = False,
@@ -113,14 +114,15 @@ def train(
     until_time : float > 0, optional
         Seconds.
     target : float > 0, optional
-        Stop once ‖∇f‖ is seen at or below this.
+        Stop once ‖∇f‖ is seen at or below this; for a problem that evaluates ∇f.
     seed : int >= 0
         Fixes the method's choices, the sampled rows and the noise; not who is how fast.
     method_stepsize, transform, optimizer, x0, dtype
         As in `replay`. A stepsize that needs the concurrency takes the number of first jobs.
-    evaluate_every : float > 0
+    evaluate_every : float > 0, optional
         Seconds between evaluations, which a thread of their own does; x_0 and the last model are
-        always evaluated.
+        evaluated too. None: nothing is ever evaluated, and a run that diverges is noticed only by
+        `max_refused`.
     max_refused : int >= 0
         Stop as diverged after more gradients than this with NaN or infinity.
     checkpoints : Checkpoints, optional
@@ -167,8 +169,15 @@ def train(
     for name, function in callbacks.items():
         check_callable("train", name, function)
     bounds = Bounds.checked(steps, jobs, until_time, target, evaluate_every, max_refused)
+    if target is not None:
+        check_target("train", problem, target)
+        if evaluate_every is None:
+            raise AsgradError(
+                f"train: a target is seen by evaluations, got target {target:g} and evaluate_every "
+                "None; give the seconds between them."
+            )
     check_positive("train", "stepsize", stepsize)
-    check_choice("dtype", dtype, ("float64", "float32"))
+    dtype = checked_dtype(problem, dtype)
     start = checked_start("train", problem, x0)
     opening = decisions.begin(problem.n_workers, seed)
     numbers = Arithmetic(
@@ -203,7 +212,7 @@ def train(
     run.on_step, run.on_arrival = on_step, on_arrival
     key = stream_key(seed, Purpose.GRADIENT)
     engine.open(RunContext(problem, key, dtype, seed, clock, run.handle, run.ended))
-    evaluator = Evaluator(problem, dtype, done, on_evaluation)
+    evaluator = Evaluator(problem, dtype, done, on_evaluation, never=evaluate_every is None)
     keeper = None
     if checkpoints is not None:
         keeper = Keeper(checkpoints, settings, server.n_steps, facts.elapsed, digests)
@@ -229,18 +238,19 @@ def train(
         stopped_by=str(status),
         versions=versions(),
     )
-    columns: Any = zip(*evaluator.done, strict=True)
-    evaluated, times, loss, norm, accuracy = (np.array(column) for column in columns)
+    columns: Any = zip(*evaluator.done, strict=True) if evaluator.done else [()] * 6
+    evaluated, times, loss, norm, accuracy, test_loss = (np.array(column) for column in columns)
     return Training(
         trace=Trace(*server.tables(), header),
         model=server.x[:, 0].copy(),
         status=status,
         stepsize=stepsize,
-        steps=evaluated,
+        steps=evaluated.astype(np.int64),
         times=times,
         loss=loss,
         gradient_norm=norm,
         accuracy=accuracy,
+        test_loss=test_loss,
         failures=facts.failures,
         n_refused=facts.n_refused,
         settings=settings,

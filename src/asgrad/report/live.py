@@ -49,7 +49,8 @@ class _Line:
     def on_evaluation(self, step: int, now: float, loss: float, norm: float) -> None:
         """Remember the newest values."""
         self.n_steps = max(self.n_steps, step)
-        self.values = f", ‖∇f‖ {norm:.2e}, loss {loss:.4g}"
+        shown = "" if math.isnan(norm) else f", ‖∇f‖ {norm:.2e}"
+        self.values = f"{shown}, loss {loss:.4g}"
         self._update(now)
 
     def _update(self, now: float) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -39,7 +40,8 @@ def logged(folder: str | Path, on_evaluation: OnEvaluation = None) -> Iterator[O
 
     def log(step: int, now: float, loss: float, norm: float) -> None:
         writer.add_scalar("loss", loss, step)
-        writer.add_scalar("gradient norm", norm, step)
+        if not math.isnan(norm):
+            writer.add_scalar("gradient norm", norm, step)
         if now > before[1]:
             writer.add_scalar("steps a second", (step - before[0]) / (now - before[1]), step)
         before[:] = step, now
