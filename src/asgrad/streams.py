@@ -46,6 +46,7 @@ class Purpose(IntEnum):
     DATA = 5
     START = 6
     TEST = 7
+    EVALUATION = 8
 
 
 def stream_key(seed: int, purpose: Purpose) -> int:

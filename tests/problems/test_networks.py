@@ -17,9 +17,16 @@ from torch import nn  # noqa: E402
 
 from asgrad.problems import networks  # noqa: E402
 
-torch.set_num_threads(1)  # as problems do; on a busy machine two wait for each other
-
 FILES = [*(f"data_batch_{i}.bin" for i in range(1, 6)), "test_batch.bin"]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    """As problems compute; on a busy machine two wait for each other."""
+    n_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(n_threads)
 
 
 def written(folder, n_training=6, n_test=7):
@@ -49,7 +56,9 @@ def test_digits_are_split_once_and_for_all(make):
     rows = np.arange(len(labels))
     x = chosen.x0
     with torch.no_grad():
-        pixels = torch.tensor(images / 16, dtype=torch.float32).view(-1, *chosen._inputs.shape[1:])
+        pixels = torch.tensor(images / 16, dtype=torch.float32).view(
+            -1, *chosen._training.inputs.shape[1:]
+        )
         scores = chosen.module_at(x)(pixels)
     right = scores.argmax(dim=1).numpy() == labels
     assert chosen.accuracy(x) == pytest.approx(right[rows % 5 == 0].mean(), abs=1e-12)
@@ -86,7 +95,7 @@ def test_a_start_follows_from_the_seed_alone(make):
 def test_training_on_digits_generalizes(make):
     """Three hundred steps bring both networks to nine right answers in ten on the test rows."""
     trace = ag.simulate(ag.methods.Shuffled(), ag.times.Linear(), n_workers=4, steps=300)
-    run = ag.replay(trace, make(4), 0.3, evaluations=1, dtype="float32")
+    run = ag.replay(trace, make(4), 0.3, evaluations=1)
     assert run.accuracy[0, 0] < 0.3
     assert run.accuracy[-1, 0] > 0.9
 
@@ -96,19 +105,25 @@ def test_cifar10_is_read_as_it_is_published(cifar10):
     folder, records = cifar10
     chosen = networks.cifar10_resnet20(folder, 1, split="contiguous")
     training = np.concatenate([records[name] for name in FILES[:5]])
-    assert chosen._inputs.shape == (30, 3, 32, 32)
-    np.testing.assert_array_equal(chosen._targets.numpy(), training[:, 0])
+    assert chosen._training.inputs.shape == (30, 3, 32, 32)
+    np.testing.assert_array_equal(chosen._training.targets.numpy(), training[:, 0])
     record, channel, row, column = 17, 1, 5, 20
     pixel = training[record, 1 + channel * 1024 + row * 32 + column]
-    assert chosen._inputs[record, channel, row, column] == pixel
-    images, labels = chosen._test
+    assert chosen._training.inputs[record, channel, row, column] == pixel
+    test = chosen._evaluation.test
+    images, labels = test.inputs, test.targets
     np.testing.assert_array_equal(labels.numpy(), records["test_batch.bin"][:, 0])
     np.testing.assert_array_equal(images.flatten(1).numpy(), records["test_batch.bin"][:, 1:])
 
 
-def plain_resnet20(flat: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
-    """Section 4.2 of the paper in one function: the parameters in order, nothing else."""
+def plain_resnet20(flat: torch.Tensor, images: torch.Tensor, learned=None, kept=None):
+    """Section 4.2 of the paper in one function: the parameters in order, nothing else.
+
+    Means and variances of every layer are those of the batch, and noted in `learned`; or `kept`.
+    """
     place = 0
+    learned = [] if learned is None else learned
+    kept = iter(kept or [])
 
     def take(*shape: int) -> torch.Tensor:
         nonlocal place
@@ -118,6 +133,9 @@ def plain_resnet20(flat: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
     def normalized(values):
         mean = values.mean(dim=(0, 2, 3), keepdim=True)
         variance = (values - mean).square().mean(dim=(0, 2, 3), keepdim=True)
+        n = values.numel() / values.shape[1]
+        learned.append((mean.detach(), variance.detach() * n / (n - 1)))
+        mean, variance = next(kept, (mean, variance))
         scale, shift = take(values.shape[1]), take(values.shape[1])
         return (values - mean) / (variance + 1e-5).sqrt() * scale[:, None, None] + (
             shift[:, None, None]
@@ -147,17 +165,22 @@ def plain_resnet20(flat: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
 def test_resnet20_is_the_network_of_the_paper(cifar10):
     """f, ∇f and accuracy against the plain function, BatchNorm over each worker's rows."""
     chosen = networks.cifar10_resnet20(cifar10[0], 2, split="contiguous", seed=1)
-    flat = torch.tensor(chosen.x0).requires_grad_()
-    value = 0
-    for rows in (slice(0, 15), slice(15, 30)):
-        scores = plain_resnet20(flat, chosen._inputs[rows])
-        value = value + nn.functional.cross_entropy(scores, chosen._targets[rows]) / 2
+    flat = torch.tensor(chosen.x0, dtype=torch.float64).requires_grad_()
+    value, learned = 0, ([], [])
+    training, test = chosen._training, chosen._evaluation.test
+    for rows, notes in zip((slice(0, 15), slice(15, 30)), learned, strict=True):
+        scores = plain_resnet20(flat, training.inputs[rows], notes)
+        value = value + nn.functional.cross_entropy(scores, training.targets[rows]) / 2
     value.backward()
-    assert chosen.loss(chosen.x0) == pytest.approx(float(value.detach()), rel=1e-9)
-    np.testing.assert_allclose(chosen.full_gradient(chosen.x0), flat.grad, rtol=1e-6, atol=1e-9)
-    images, labels = chosen._test
-    said = plain_resnet20(flat.detach(), images).argmax(dim=1)
-    assert chosen.accuracy(chosen.x0) == float((said == labels).double().mean())
+    x = flat.detach().numpy()
+    assert chosen.loss(x) == pytest.approx(float(value.detach()), rel=1e-9)
+    np.testing.assert_allclose(chosen.full_gradient(x), flat.grad, rtol=1e-6, atol=1e-9)
+    kept = [((m + n) / 2, (v + w) / 2) for (m, v), (n, w) in zip(*learned, strict=True)]
+    said = plain_resnet20(flat.detach(), test.inputs, kept=kept)
+    assert chosen.accuracy(x) == float((said.argmax(dim=1) == test.targets).double().mean())
+    with torch.no_grad():
+        own = chosen.module_at(x).double().eval()(test.inputs)
+    np.testing.assert_allclose(own, said, rtol=1e-4, atol=1e-5)  # statistics pass through float32
 
 
 def test_augmentation_crops_and_mirrors_each_image_by_itself():
@@ -189,17 +212,19 @@ def test_augmentation_follows_from_the_job_and_can_be_left_out(cifar10):
     np.testing.assert_array_equal(first, again)
     assert not np.array_equal(first, other)
     plain = networks.cifar10_resnet20(folder, 2, batch=None, augment=False)
-    mean = (plain.gradient(plain.x0, 0) + plain.gradient(plain.x0, 1)) / 2
-    np.testing.assert_allclose(plain.full_gradient(plain.x0), mean, rtol=1e-9, atol=1e-13)
+    x = x.astype(np.float64)
+    mean = (plain.gradient(x, 0) + plain.gradient(x, 1)) / 2
+    np.testing.assert_allclose(plain.full_gradient(x), mean, rtol=1e-9, atol=1e-13)
 
 
 def test_resnet20_replays_and_takes_several_stepsizes(cifar10):
-    """Lanes at once agree with single runs: BatchNorm has no running averages in the way."""
+    """Lanes at once agree with single runs: BatchNorm's statistics are not in the way."""
     chosen = networks.cifar10_resnet20(cifar10[0], 2, batch=4)
     trace = ag.simulate(ag.methods.Pure(), ag.times.Linear(), n_workers=2, steps=2)
-    together = ag.replay(trace, chosen, [0.01, 0.02], evaluations=1, threads=1)
+    options = {"evaluations": 0, "dtype": "float64"}
+    together = ag.replay(trace, chosen, [0.01, 0.02], threads=1, **options)
     assert chosen._lanes_work
-    alone = ag.replay(trace, chosen, 0.02, evaluations=1)
+    alone = ag.replay(trace, chosen, 0.02, **options)
     np.testing.assert_allclose(together.models[:, 1], alone.models[:, 0], rtol=1e-6, atol=1e-8)
 
 

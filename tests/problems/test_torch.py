@@ -73,6 +73,11 @@ def problem():
     return TorchProblem(mlp(), LOSS, digits(), n_workers=4, split="label", batch=16)
 
 
+def double(problem: TorchProblem) -> np.ndarray:
+    """The problem's start in float64, for comparisons to the last digits."""
+    return problem.x0.astype(np.float64)
+
+
 def own_value(module: nn.Module, flat: np.ndarray, inputs, targets) -> tuple[float, np.ndarray]:
     """Loss and gradient by plain autograd on a module whose parameters are set."""
     module = module.double()
@@ -87,7 +92,7 @@ def test_full_objective_is_the_mean_over_workers(problem):
     inputs, labels = digits()
     order = torch.from_numpy(np.argsort(labels.numpy(), kind="stable"))
     parts = torch.tensor_split(order, 4)
-    x = problem.x0 + 0.01
+    x = double(problem) + 0.01
     own = [own_value(mlp(), x, inputs[rows], labels[rows]) for rows in parts]
     assert problem.loss(x) == pytest.approx(np.mean([value for value, _ in own]), rel=1e-12)
     mean = np.mean([g for _, g in own], axis=0)
@@ -111,8 +116,8 @@ def test_a_stochastic_gradient_is_that_of_its_rows(problem):
     inputs, labels = digits()
     shard = torch.tensor_split(torch.from_numpy(np.argsort(labels.numpy(), kind="stable")), 4)[2]
     rows = shard[np.random.default_rng(5).choice(len(shard), 16, replace=False)]
-    _, expected = own_value(mlp(), problem.x0, inputs[rows], labels[rows])
-    found = problem.gradient(problem.x0, 2, 0, np.random.default_rng(5))
+    _, expected = own_value(mlp(), double(problem), inputs[rows], labels[rows])
+    found = problem.gradient(double(problem), 2, 0, np.random.default_rng(5))
     np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-14)
 
 
@@ -122,9 +127,11 @@ def test_lanes_at_once_equal_lanes_one_by_one(module):
     chosen = TorchProblem(module(), LOSS, digits(), n_workers=3, batch=32)
     trace = ag.simulate(ag.methods.Pure(), ag.times.Linear(), n_workers=3, steps=12)
     stepsizes = [0.01, 0.05, 0.1]
-    together = ag.replay(trace, chosen, stepsizes, evaluations=2, threads=1)
+    options = {"evaluations": 2, "dtype": "float64"}
+    together = ag.replay(trace, chosen, stepsizes, threads=1, **options)
+    assert chosen._lanes_work
     for lane, stepsize in enumerate(stepsizes):
-        alone = ag.replay(trace, chosen, stepsize, evaluations=2)
+        alone = ag.replay(trace, chosen, stepsize, **options)
         np.testing.assert_allclose(
             together.models[:, lane], alone.models[:, 0], rtol=1e-7, atol=1e-9
         )
@@ -168,7 +175,7 @@ def test_a_live_run_replays_bit_for_bit(module, dtype):
     again = ag.replay(run.trace, chosen, 0.05, dtype=dtype)
     np.testing.assert_array_equal(again.models[:, 0], run.model)
     # Small networks are evaluated at several models at once, which may round otherwise.
-    assert run.gradient_norm[-1] == pytest.approx(again.gradient_norm[-1, 0], rel=1e-5)
+    assert run.loss[-1] == pytest.approx(again.loss[-1, 0], rel=1e-5)
 
 
 @pytest.mark.parametrize("copier", ["copy", "pickle", "cloudpickle"])
@@ -189,15 +196,17 @@ def test_a_copy_computes_the_same_bits(copier):
 
 
 def test_buffers_stay_as_they_were():
-    """BatchNorm's running statistics are neither used nor changed by gradients and evaluation."""
-    module = cnn()
-    chosen = TorchProblem(module, LOSS, digits(), n_workers=2, batch=16)
-    before = chosen.full_gradient(chosen.x0)
+    """Neither f nor the module that was given changes by gradients and evaluations."""
+    module, (images, labels) = cnn(), digits()
+    chosen = TorchProblem(module, LOSS, (images[:100], labels[:100]), n_workers=2, batch=16)
+    before = chosen.full_gradient(chosen.x0), chosen.accuracy(chosen.x0)
     for draw in range(3):
         chosen.gradient(chosen.x0, 0, draw, np.random.default_rng(draw))
-    np.testing.assert_array_equal(chosen.full_gradient(chosen.x0), before)
-    for name, buffer in chosen.module_at(chosen.x0).named_buffers():
-        assert torch.equal(buffer, dict(module.named_buffers())[name])
+        chosen.module_at(chosen.x0)
+    np.testing.assert_array_equal(chosen.full_gradient(chosen.x0), before[0])
+    assert chosen.accuracy(chosen.x0) == before[1]
+    for buffer, fresh in zip(module.buffers(), cnn().buffers(), strict=True):
+        assert torch.equal(buffer, fresh)
 
 
 def test_a_data_set_of_pairs_is_taken():
@@ -224,44 +233,56 @@ class Watched(nn.Module):
         return self.module(images)
 
 
-def test_an_evaluation_in_pieces_has_the_value_of_the_whole(monkeypatch):
+def test_an_evaluation_in_pieces_has_the_value_of_the_whole():
     """Rows that do not meet: loss, gradient and accuracy as in one piece, from small pieces."""
     inputs, labels = digits()
     rows = (inputs[:410], labels[:410])
-    chosen = TorchProblem(
-        Watched(mlp()), LOSS, rows, n_workers=3, test=(inputs[410:], labels[410:])
+    whole, pieces = (
+        TorchProblem(
+            Watched(mlp()), LOSS, rows, n_workers=3, test=(inputs[410:], labels[410:]),
+            evaluation_batch=batch,
+        )
+        for batch in (2000, 40)
+    )  # fmt: skip
+    x = double(whole) + 0.01
+    Watched.seen.clear()
+    assert pieces.loss(x) == pytest.approx(whole.loss(x), rel=1e-12)
+    pieces_of_137_137_136 = [35, 34, 34, 34] * 2 + [34] * 4
+    assert Watched.seen == [*pieces_of_137_137_136, 137, 137, 136]
+    np.testing.assert_allclose(
+        pieces.full_gradient(x), whole.full_gradient(x), rtol=1e-9, atol=1e-14
     )
-    x = chosen.x0 + 0.01
-    whole = chosen.loss(x), chosen.full_gradient(x), chosen.accuracy(x)
-    monkeypatch.setattr(torch_module, "_PIECE", 40)
     Watched.seen.clear()
-    assert chosen.loss(x) == pytest.approx(whole[0], rel=1e-12)
-    assert Watched.seen == [35, 34, 34, 34] * 2 + [34] * 4  # 137, 137, 136 rows; none above 40
-    np.testing.assert_allclose(chosen.full_gradient(x), whole[1], rtol=1e-9, atol=1e-14)
-    Watched.seen.clear()
-    assert chosen.accuracy(x) == whole[2]
-    assert max(Watched.seen) <= 40
-    assert sum(Watched.seen) == 1797 - 410
+    assert pieces.accuracy(x) == pytest.approx(whole.accuracy(x), abs=1e-12)
+    assert Watched.seen[:12] == pieces_of_137_137_136
+    n_test = 1797 - 410
+    assert Watched.seen[-4:] == [137, 137, 136, n_test]
+    assert max(Watched.seen[12:-4]) <= 40
+    assert sum(Watched.seen[12:-4]) == n_test
 
 
-def test_pieces_with_batch_norm_are_normalised_by_themselves(monkeypatch):
+def test_pieces_with_batch_norm_are_normalised_by_themselves():
     """f_i is the mean over pieces k, k + p, ..., each its own batch, weighted by their rows."""
     inputs, labels = digits()
-    chosen = TorchProblem(cnn(), LOSS, (inputs[:50], labels[:50]), n_workers=1, split="contiguous")
-    monkeypatch.setattr(torch_module, "_PIECE", 20)
-    own = [own_value(cnn(), chosen.x0, inputs[k:50:3], labels[k:50:3]) for k in range(3)]
+    chosen = TorchProblem(
+        cnn(), LOSS, (inputs[:50], labels[:50]), n_workers=1, split="contiguous",
+        evaluation_batch=20,
+    )  # fmt: skip
+    x = double(chosen)
+    own = [own_value(cnn(), x, inputs[k:50:3], labels[k:50:3]) for k in range(3)]
     weights = np.array([17, 17, 16]) / 50
-    assert chosen.loss(chosen.x0) == pytest.approx(weights @ [v for v, _ in own], rel=1e-12)
+    assert chosen.loss(x) == pytest.approx(weights @ [v for v, _ in own], rel=1e-12)
     expected = weights @ np.array([g for _, g in own])
-    np.testing.assert_allclose(chosen.full_gradient(chosen.x0), expected, rtol=1e-9, atol=1e-14)
+    np.testing.assert_allclose(chosen.full_gradient(x), expected, rtol=1e-9, atol=1e-14)
 
 
 @pytest.mark.parametrize("module", [mlp, cnn])
 def test_a_shard_of_one_piece_is_evaluated_as_one_batch(module):
     """The gradients with whole shards as batches average to ∇f, BatchNorm or not."""
     chosen = TorchProblem(module(), LOSS, digits(), n_workers=4)
-    mean = np.mean([chosen.gradient(chosen.x0, worker) for worker in range(4)], axis=0)
-    np.testing.assert_allclose(chosen.full_gradient(chosen.x0), mean, rtol=1e-10, atol=1e-15)
+    x = double(chosen)
+    mean = np.mean([chosen.gradient(x, worker) for worker in range(4)], axis=0)
+    np.testing.assert_allclose(chosen.full_gradient(x), mean, rtol=1e-10, atol=1e-15)
 
 
 @pytest.mark.parametrize("as_data_set", [False, True])
@@ -276,7 +297,10 @@ def test_accuracy_is_that_of_the_test_rows(as_data_set):
     run, without = (ag.replay(trace, p, 0.3, evaluations=2) for p in (chosen, alone))
     x = run.models[:, 0]
     with torch.no_grad():
-        said = chosen.module_at(x).double()(test[0].double()).argmax(dim=1)
+        scores = chosen.module_at(x)(test[0])
+    said = scores.argmax(dim=1)
+    assert run.test_loss[-1, 0] == pytest.approx(float(LOSS(scores, test[1])), rel=1e-6)
+    assert np.isnan(without.test_loss).all()
     assert chosen.accuracy(x) == float((said == test[1]).double().mean())
     assert run.accuracy[-1, 0] == chosen.accuracy(x) != without.accuracy[-1, 0]
     np.testing.assert_array_equal(x, without.models[:, 0])
@@ -290,7 +314,11 @@ def test_accuracy_is_that_of_the_test_rows(as_data_set):
         (3, "test must be .*a data set"),
         ((np.zeros((4, 2)), np.zeros(3, int)), "test must have one target a row"),
         ((np.zeros((4, 5)), np.zeros(4, int)), r"the data's shape \(2,\), got \(5,\)"),
-        ((np.zeros((4, 2)), np.zeros(4)), "classes as targets"),
+        ((np.zeros((4, 2)), np.zeros(4)), r"of torch\.int64, got torch\.float64"),
+        (
+            (np.zeros((4, 2)), np.zeros((4, 1), int)),
+            r"targets of the data's shape \(\), got \(1,\)",
+        ),
         ((np.full((4, 2), np.inf), np.zeros(4, int)), "inputs of test must be finite"),
     ],
 )
@@ -351,13 +379,12 @@ def test_training_learns():
         ((nn.Linear(2, 2), LOSS, (np.zeros((4, 2)), np.zeros(3))), "one target a row"),
         ((nn.Linear(2, 2), LOSS, (np.full((4, 2), np.nan), np.zeros(4))), "must be finite"),
         ((nn.Linear(2, 2), LOSS, 3), "a data set"),
-        ((nn.Sequential(nn.Linear(2, 2), nn.Dropout(0.5)), LOSS, (np.zeros((4, 2)), np.zeros(4))),
-         "Dropout"),
+        ((nn.Sequential(nn.Linear(2, 2), nn.Dropout(1e-6)), LOSS, ROWS), "as Dropout does"),
         ((Drawing(), LOSS, ROWS), "draws from a global generator"),
         ((nn.Linear(3, 2), LOSS, ROWS), "fails on rows of the data: RuntimeError: mat1"),
         ((nn.Linear(2, 2), LOSS, (np.ones((4, 2)), np.full(4, 2))), "IndexError: Target 2"),
-        ((nn.Linear(2, 2), 0.5, ROWS), "TypeError: 'float' object is not callable"),
-        ((nn.Linear(2, 2), lambda outputs, targets: outputs, ROWS), "only for scalar outputs"),
+        ((nn.Linear(2, 2), 0.5, ROWS), "loss must be a function, got 0.5"),
+        ((nn.Linear(2, 2), lambda outputs, targets: outputs, ROWS), r"got one of shape \(2, 2\)"),
         ((frozen(nn.Linear(2, 2)), LOSS, ROWS), "no parameters that require a gradient"),
         ((nn.Linear(2, 2), LOSS, [(np.ones(2), 0, 0)] * 4), "must be pairs"),
         ((nn.Linear(2, 2), LOSS, {"inputs": np.ones((4, 2))}), "must be pairs"),
@@ -386,10 +413,14 @@ def test_with_device_auto_every_process_takes_the_best_it_has(monkeypatch):
     monkeypatch.setattr(torch_module, "_device", lambda wanted: torch.device("meta"))
     there = pickle.loads(pickle.dumps(problem))
     assert there.device.type == "meta"
-    tensors = [there._inputs, there._targets, *there._test, *there._module.parameters()]
-    tensors += [buffer for _, buffer in there._buffers]
+    evaluation, module = there._evaluation, there._module
+    rows = there._training, evaluation.training, evaluation.test
+    tensors = [tensor for part in rows for tensor in (part.inputs, part.targets)]
+    tensors += [*module.module.parameters(), *module.buffers.values(), *module.frozen.values()]
     assert all(tensor.device.type == "meta" for tensor in tensors)
-    assert [name for name, _ in there._buffers] == [name for name, _ in problem._buffers]
+    assert evaluation.module is module
+    assert list(module.buffers) == list(problem._module.buffers)
+    assert list(module.frozen) == list(problem._module.frozen)
     fixed = TorchProblem.__new__(TorchProblem)
     fixed.__setstate__({**problem.__getstate__(), "_wanted": "cpu"})
     assert fixed.device.type == "cpu"  # where a device was asked for, it stays

@@ -32,6 +32,9 @@ def digits_mlp(
     split: str = "shuffled",
     alpha: float | None = None,
     batch: int | None = 32,
+    evaluation_rows: int | None = 10_000,
+    evaluation_batch: int | None = None,
+    gradient_norm: bool = False,
     device: str = "cpu",
     x0: Any = None,
     seed: int = 0,
@@ -46,7 +49,7 @@ def digits_mlp(
     n_workers : int >= 1
     hidden : int >= 1
         Units of the hidden layer.
-    split, alpha, batch, device, x0
+    split, alpha, batch, evaluation_rows, evaluation_batch, gradient_norm, device, x0
         As in `TorchProblem`.
     seed : int >= 0
         Fixes the split and the initial parameters.
@@ -60,7 +63,8 @@ def digits_mlp(
     module = _seeded("digits_mlp", lambda: MLP(hidden), seed)
     return _on_digits(
         module, (64,), n_workers=n_workers, split=split, alpha=alpha, batch=batch, device=device,
-        x0=x0, seed=seed,
+        evaluation_rows=evaluation_rows, evaluation_batch=evaluation_batch,
+        gradient_norm=gradient_norm, x0=x0, seed=seed,
     )  # fmt: skip
 
 
@@ -70,6 +74,9 @@ def digits_cnn(
     split: str = "shuffled",
     alpha: float | None = None,
     batch: int | None = 32,
+    evaluation_rows: int | None = 10_000,
+    evaluation_batch: int | None = None,
+    gradient_norm: bool = False,
     device: str = "cpu",
     x0: Any = None,
     seed: int = 0,
@@ -82,7 +89,7 @@ def digits_cnn(
     Parameters
     ----------
     n_workers : int >= 1
-    split, alpha, batch, device, x0
+    split, alpha, batch, evaluation_rows, evaluation_batch, gradient_norm, device, x0
         As in `TorchProblem`.
     seed : int >= 0
         Fixes the split and the initial parameters.
@@ -95,7 +102,8 @@ def digits_cnn(
     module = _seeded("digits_cnn", CNN, seed)
     return _on_digits(
         module, (1, 8, 8), n_workers=n_workers, split=split, alpha=alpha, batch=batch,
-        device=device, x0=x0, seed=seed,
+        evaluation_rows=evaluation_rows, evaluation_batch=evaluation_batch,
+        gradient_norm=gradient_norm, device=device, x0=x0, seed=seed,
     )  # fmt: skip
 
 
@@ -107,6 +115,9 @@ def cifar10_resnet20(
     alpha: float | None = None,
     batch: int | None = 128,
     augment: bool = True,
+    evaluation_rows: int | None = 10_000,
+    evaluation_batch: int | None = None,
+    gradient_norm: bool = False,
     device: str = "cpu",
     x0: Any = None,
     seed: int = 0,
@@ -126,7 +137,7 @@ def cifar10_resnet20(
         Holds data_batch_1.bin to data_batch_5.bin for training and test_batch.bin for the accuracy;
         in the published archive it is called cifar-10-batches-bin.
     n_workers : int >= 1
-    split, alpha, batch, device, x0
+    split, alpha, batch, evaluation_rows, evaluation_batch, gradient_norm, device, x0
         As in `TorchProblem`.
     augment : bool
         Pad the images of a stochastic gradient with 4 black pixels on every side, crop 32×32 at
@@ -143,8 +154,8 @@ def cifar10_resnet20(
     ----------
     He, Zhang, Ren, Sun: Deep residual learning for image recognition, arXiv 1512.03385, section
     4.2. Deviations: no weight decay; every channel is normalised, where the paper subtracts a mean
-    image; BatchNorm keeps no running averages, it normalises with the batch at hand in training,
-    evaluation and test alike.
+    image; BatchNorm's running statistics are estimated anew at every evaluation, see
+    `TorchProblem`.
     """
     check_flag("cifar10_resnet20", "augment", augment)
     training, test = _cifar10(folder)
@@ -158,6 +169,9 @@ def cifar10_resnet20(
         batch=batch,
         augment=_crop_and_flip if augment else None,
         test=test,
+        evaluation_rows=evaluation_rows,
+        evaluation_batch=evaluation_batch,
+        gradient_norm=gradient_norm,
         device=device,
         x0=x0,
         seed=seed,
@@ -244,10 +258,9 @@ class _Block(nn.Module):
 
 
 def _convolution(n_in: int, n_out: int, stride: int) -> nn.Sequential:
-    """Return a 3×3 convolution and its BatchNorm; without running averages vmap can batch it."""
+    """Return a 3×3 convolution and its BatchNorm."""
     return nn.Sequential(
-        nn.Conv2d(n_in, n_out, 3, stride, padding=1, bias=False),
-        nn.BatchNorm2d(n_out, track_running_stats=False),
+        nn.Conv2d(n_in, n_out, 3, stride, padding=1, bias=False), nn.BatchNorm2d(n_out)
     )
 
 

@@ -4,60 +4,88 @@ from __future__ import annotations
 
 import copy
 import re
-import threading
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
+from dataclasses import replace
 from functools import cached_property
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from scipy import sparse
-from torch.func import functional_call, vmap
 from torch.utils.flop_counter import FlopCounterMode
 
-from asgrad.errors import AsgradError, KindError, check_integer, in_one_line, shown
-from asgrad.problems.base import Problem
+from asgrad.errors import (
+    AsgradError,
+    GradientError,
+    KindError,
+    check_flag,
+    check_integer,
+    in_one_line,
+    shown,
+)
+from asgrad.problems.base import Packed, Problem
 from asgrad.problems.data import Dataset
 from asgrad.problems.split import split as split_rows
 from asgrad.problems.start import start
+from asgrad.problems.torch_evaluation import Evaluation
+from asgrad.problems.torch_module import FlatModule, as_array, own_settings
+from asgrad.problems.torch_rows import Rows, generators_kept, generators_state, read_rows
+from asgrad.problems.torch_trial import (
+    bytes_of_a_row,
+    check_outputs,
+    check_that_loss_is_a_mean,
+    find_classes,
+    lanes_work,
+    what_training_changes,
+)
 from asgrad.streams import job_stream
 
 __all__ = ["TorchProblem"]
 
 _FEW_FLOPS = 4_000_000
 _AUTO = "auto"
-_PIECE = 500  # rows: at most so many go through the module at once in an evaluation
+_MEMORY = 1 << 26  # bytes that what is computed together may hold, unless a single batch needs more
+_MOST_ROWS = 500  # of a piece of an evaluation, unless asked for
+_TRIED_ROWS = 8
 
 
 class TorchProblem(Problem):
     """Any `nn.Module` with a loss and data: f_i(x) = loss(module(X_i), y_i) over worker i's rows.
 
     x is the flat vector of the module's parameters that require a gradient, in the order of
-    `module.parameters()`; a run starts at the module's own. Frozen parameters stay what they are.
-    Buffers are no part of x: every call begins with those the module
-    had when it was given, and changes to them are thrown away; so BatchNorm in training mode
-    normalises with the batch at hand, in gradients and in evaluation alike.
+    `module.parameters()`; a run starts at the module's own, and computes in their dtype. Frozen
+    parameters stay what they are. Parts of the module that were given in evaluation mode stay in
+    it, in stochastic gradients as in f.
 
-    f is evaluated in pieces: a shard of more than 500 rows is dealt out to as few pieces of nearly
-    equal size as it takes, rows k, k + p, k + 2p, ... to piece k of p, and f_i is the mean of the
-    pieces' losses, weighted by their rows. Where rows do not meet in the module this is the loss on
-    the whole shard; with BatchNorm it is the loss with each piece normalised by itself. Test rows
-    are dealt out likewise. A stochastic gradient is never cut up, whatever `batch` is.
+    Evaluation. f is that of at most `evaluation_rows` training rows, drawn once with `seed`, as
+    many of every worker as it has, up to the same number. A worker's are dealt out to pieces of
+    nearly equal size, of at most `evaluation_batch` rows: rows k, k + p, k + 2p, ... to piece k of
+    p; f_i is the mean of the pieces' losses, weighted by their rows. Where rows do not meet in the
+    module this is the loss on all of them; with BatchNorm it is the loss with each piece normalised
+    by itself, as a batch of a stochastic gradient is. Test rows are sampled and dealt out likewise.
+    A stochastic gradient is never cut up, whatever `batch` is.
+
+    Buffers are no part of x: gradients begin with those that the module was given with, and throw
+    changes away. An evaluation keeps them from piece to piece, workers in their order; running
+    statistics (BatchNorm's) become the mean of those of all pieces. Accuracy and test loss are
+    those of module.eval() with these buffers, and `module_at` returns just that module.
 
     A gradient's rows, and what `augment` draws, follow from (seed, worker, draw) alone. On the CPU
     each thread computes with one torch thread, so that a job's bits do not depend on who computes
-    it. Layers that draw from torch's global generator (Dropout) are not reproducible and refused.
-    A problem can be copied and pickled, if module, loss and `augment` can.
+    it, nor on what the caller has set. What draws from a global generator (Dropout that is switched
+    on) is not reproducible and refused. A problem can be copied and pickled, if module, loss and
+    `augment` can.
 
     Parameters
     ----------
     module : torch.nn.Module
-        Copied; its parameters must be of one floating type.
+        Copied; its parameters must all be float32 or all be float64. It takes one tensor and
+        returns one.
     loss : callable
-        loss(outputs, targets) → scalar, a mean over the rows.
+        loss(outputs, targets) → scalar, a mean over the rows. A weighted mean (class weights) is
+        taken as it is, batch by batch. What it does with parameters is not seen.
     data : (inputs, targets) or torch.utils.data.Dataset
-        Tensors or arrays with one row a sample, or a data set of such pairs.
+        Tensors or arrays with one row a sample, or a data set of such pairs, read once.
     n_workers : int >= 1
     split, alpha, seed
         How the rows are dealt out, see `asgrad.problems.split`.
@@ -66,8 +94,17 @@ class TorchProblem(Problem):
     augment : callable, optional
         augment(inputs, rng) → inputs, `rng` a NumPy generator; for stochastic gradients only.
     test : (inputs, targets) or torch.utils.data.Dataset, optional
-        Rows, with classes as targets, on which the accuracy is measured; by default the training
-        rows. Loss and gradient are those of the training rows in any case.
+        Rows on which accuracy and test loss are measured; without them the accuracy is that of the
+        training rows. Loss and gradient are those of the training rows in any case.
+    evaluation_rows : int >= 1, optional
+        Training rows, and test rows, of an evaluation; None: all.
+    evaluation_batch : int >= 1, optional
+        Rows that go through the module at once in an evaluation; by default as many as need no more
+        than about 64 MB, at most 500 and no fewer than a stochastic gradient takes. As many models
+        as fit there together are evaluated together.
+    gradient_norm : bool
+        Whether evaluations compute ∇f too, at two to three times the cost. Without it their ‖∇f‖ is
+        NaN, a run has diverged by its loss, and `train` takes no `target`.
     device : str
         "cpu", "cuda", ...; "auto": in every process the GPU if it has one, else the CPU, as for the
         workers of a cluster whose driver has none.
@@ -95,51 +132,47 @@ class TorchProblem(Problem):
         batch: int | None = None,
         augment: Callable[[torch.Tensor, np.random.Generator], torch.Tensor] | None = None,
         test: Any = None,
+        evaluation_rows: int | None = 10_000,
+        evaluation_batch: int | None = None,
+        gradient_norm: bool = False,
         device: str = "cpu",
         x0: Any = None,
         seed: int = 0,
     ):
-        if not isinstance(module, torch.nn.Module):
-            raise KindError(f"TorchProblem: module must be an nn.Module, got {shown(module)}.")
+        self._module = FlatModule(module, loss)
         self.n_workers = check_integer("TorchProblem", "n_workers", n_workers, minimum=1)
-        self.batch = 0
-        if batch is not None:
-            self.batch = check_integer("TorchProblem", "batch", batch, minimum=1)
-        try:
-            self._module = copy.deepcopy(module)
-        except Exception as error:
-            raise AsgradError(
-                f"TorchProblem: the module must be one that can be copied: {in_one_line(error)}"
-            ) from error
-        self._loss, self._augment = loss, augment
-        parameters = self._module.named_parameters()
-        named = [(name, parameter) for name, parameter in parameters if parameter.requires_grad]
-        if not named:
-            raise AsgradError("TorchProblem: the module has no parameters that require a gradient.")
-        for part in self._module.modules():
-            if isinstance(part, torch.nn.modules.dropout._DropoutNd) and part.p > 0:
-                raise AsgradError(
-                    "TorchProblem: Dropout draws from torch's global generator and cannot be "
-                    "replayed; set its p to 0, or augment the inputs instead."
-                )
-        self._names = [name for name, _ in named]
-        self._shapes = [parameter.shape for _, parameter in named]
-        self._sizes = [parameter.numel() for _, parameter in named]
-        self.dim = sum(self._sizes)
-        flat = torch.cat([parameter.detach().reshape(-1) for _, parameter in named])
-        self._x0 = flat.double().cpu().numpy()
-        if x0 is not None:
-            self._x0 = start("TorchProblem", x0, self.dim, seed)
-        inputs, targets = _tensors(data, "data")
-        self._test = None if test is None else self._checked_test(test, inputs)
+        counts = {
+            "batch": batch,
+            "evaluation_rows": evaluation_rows,
+            "evaluation_batch": evaluation_batch,
+        }
+        for name, count in counts.items():
+            if count is not None:
+                check_integer("TorchProblem", name, count, minimum=1)
+        self.batch = batch or 0
+        self.evaluates_gradient = check_flag("TorchProblem", "gradient_norm", gradient_norm)
+        if augment is not None and not callable(augment):
+            raise KindError(f"TorchProblem: augment must be a function, got {shown(augment)}.")
+        self._augment = augment
+        self.dim = self._module.dim
+        self.dtype = str(self._module.dtype).removeprefix("torch.")
+        self._computes_in = {self.dtype: ""}
+        given = start("TorchProblem", x0, self.dim, seed)
+        self._x0 = as_array(self._module.start) if given is None else given
+        inputs, targets = read_rows(data, "data")
         labels = targets.double().numpy() if targets.ndim == 1 else np.zeros(len(targets))
-        rows = Dataset(sparse.csr_matrix((len(labels), 1)), labels)
-        shards = split_rows(rows, self.n_workers, split, alpha=alpha, seed=seed)
+        dealt = Dataset(sparse.csr_matrix((len(labels), 1)), labels)
+        shards = split_rows(dealt, self.n_workers, split, alpha=alpha, seed=seed)
         order = torch.from_numpy(shards.order)
-        self._inputs, self._targets = inputs[order], targets[order]
-        self._bounds = shards.bounds
-        self._local = threading.local()
-        self._lanes_work = True
+        training = Rows(inputs[order], targets[order], shards.bounds, evaluation_rows, seed)
+        tested = None
+        if test is not None:
+            rows = read_rows(test, "test")
+            _check_alike(*rows, inputs, targets)
+            tested = Rows(*rows, np.array([0, len(rows[1])]), evaluation_rows, seed)
+        self._evaluation = Evaluation(
+            self._module, training, tested, evaluation_batch or _MOST_ROWS
+        )
         self._wanted = device
         try:
             self._bring_to(_device(device))
@@ -149,92 +182,128 @@ class TorchProblem(Problem):
                 f"TorchProblem: the module cannot be brought to device {shown(device)}; here it "
                 f"can be {here}: {in_one_line(error)}"
             ) from error
-        self._try_out()
+        with own_settings(self.device), generators_kept():
+            self._try_out(chooses_piece=evaluation_batch is None)
 
     def _bring_to(self, device: torch.device) -> None:
-        """Bring module and data to a device."""
+        """Bring module and rows to a device."""
         self.device = device
-        self._module.to(device)
-        frozen = [(name, parameter.detach()) for name, parameter in self._module.named_parameters()
-                  if not parameter.requires_grad]  # fmt: skip
-        self._buffers = [*self._module.named_buffers(), *frozen]
-        self._inputs, self._targets = self._inputs.to(device), self._targets.to(device)
-        if self._test is not None:
-            self._test = (self._test[0].to(device), self._test[1].to(device))
+        self._module.bring_to(device)
+        self._training = self._evaluation.training.brought_to(device)
+        test = self._evaluation.test
+        self._evaluation = replace(
+            self._evaluation,
+            module=self._module,
+            training=self._training,
+            test=test.brought_to(device) if test else None,
+        )
 
-    def _try_out(self) -> None:
-        """Compute a gradient twice; refuse what fails, and what torch's generator has a hand in."""
-        found = []
-        devices = [] if self.device.type == "cpu" else [self.device]
-        with torch.random.fork_rng(devices), ThreadPoolExecutor(1) as thread:  # of its own settings
-            for seed in (0, 1):
-                torch.manual_seed(seed)
-                try:
-                    found.append(thread.submit(self.gradient, self._x0, 0).result())
-                except Exception as error:
-                    raise AsgradError(
-                        "TorchProblem: the gradient of loss(module(inputs), targets) fails on rows "
-                        f"of the data: {in_one_line(error)}"
-                    ) from error
-        first, second = found
+    def _try_out(self, chooses_piece: bool) -> None:
+        """Find out on a few rows what the module and its loss are like; refuse what is unfit."""
+        module, evaluation = self._module, self._evaluation
+        flat = self._flat(self._module.start)
+        few = tuple(part[:_TRIED_ROWS] for part in self._training.shard(0))
+        try:
+            outputs = check_outputs(module, flat, *few)
+            self._check_repetition()
+            check_that_loss_is_a_mean(module, flat, *few)
+            evaluation.counts, evaluation.predicts = what_training_changes(module, flat, few[0])
+            self._row_bytes = bytes_of_a_row(module, flat, *few)
+            if chooses_piece:
+                least = max(self._n_drawn(worker) for worker in range(self.n_workers))
+                evaluation.piece = min(_MOST_ROWS, max(least, _MEMORY // self._row_bytes))
+            smallest = int(np.argmin([len(rows) for rows in self._training.evaluated]))
+            with torch.no_grad():
+                module.losses(flat, *next(self._training.pieces(smallest, evaluation.piece)))
+        except AsgradError:
+            raise
+        except Exception as error:
+            raise AsgradError(
+                "TorchProblem: the gradient of loss(module(inputs), targets) fails on rows of the "
+                f"data: {in_one_line(error)}"
+            ) from error
+        evaluation.classes = find_classes(outputs, few[1], self._training.targets, module.loss)
+        self._lanes_work = lanes_work(module, flat, *few)
+
+    def _check_repetition(self) -> None:
+        """Compute a gradient twice; refuse what draws from a global generator, or remembers."""
+        before = generators_state(self.device)
+        first, second = (self.gradient(as_array(self._module.start), 0) for _ in range(2))
+        same = generators_state(self.device) == before
         if self.device.type == "cpu":
-            same = np.array_equal(first, second, equal_nan=True)
+            same = same and np.array_equal(first, second, equal_nan=True)
         else:  # where sums are not taken in one order, bits may differ for no other reason
-            same = np.allclose(first, second, rtol=1e-2, atol=1e-4, equal_nan=True)
+            same = same and np.allclose(first, second, rtol=1e-2, atol=1e-4, equal_nan=True)
         if not same:
             raise AsgradError(
                 "TorchProblem: module, loss or augment gives something else when it is computed "
                 "again, and cannot be replayed: it draws from a global generator (torch's, as "
-                "dropout does, or NumPy's) or remembers. Set dropout's p to 0, and draw from "
-                "augment's rng."
+                "Dropout does, NumPy's or Python's) or remembers. Set the p of a Dropout to 0 or "
+                "put it into evaluation mode, and draw from augment's rng."
             )
 
     def parts(self) -> dict[str, Any]:
         """Return what the numbers follow from; of functions no more than their names is known."""
-        modules = [module.training for module in self._module.modules()]
-        frozen = [*self._buffers, *self._module.named_parameters()]
+        module, training, test = self._module, self._training, self._evaluation.test
+        frozen = [*module.buffers.values(), *module.module.parameters()]
         return {
             "batch": self.batch,
-            "loss": _function_name(self._loss),
+            "loss": _function_name(module.loss),
             "augment": _function_name(self._augment),
-            "module": np.frombuffer(_without_addresses(f"{self._module!r}").encode(), np.uint8),
-            "training": np.array(modules),
-            "parameters": [_bytes_of(tensor) for _, tensor in frozen],
-            "split": np.asarray(self._bounds),
-            "data": (_bytes_of(self._inputs), _bytes_of(self._targets)),
-            "test": None if self._test is None else tuple(map(_bytes_of, self._test)),
+            "module": np.frombuffer(_without_addresses(f"{module.module!r}").encode(), np.uint8),
+            "training": np.array([part.training for part in module.module.modules()]),
+            "parameters": [_bytes_of(tensor) for tensor in frozen],
+            "split": np.asarray(training.bounds),
+            "data": (_bytes_of(training.inputs), _bytes_of(training.targets)),
+            "test": None if test is None else (_bytes_of(test.inputs), _bytes_of(test.targets)),
         }
 
     @property
+    def measure(self) -> str:
+        """The loss, see `Problem`; evaluations need not compute the gradient norm."""
+        return "loss"
+
+    @property
     def x0(self) -> np.ndarray:
-        """The parameters that the module had, unless told otherwise."""
+        """Where a run starts: by default the parameters that the module had, in their dtype."""
         return self._x0.copy()
 
     @property
     def label(self) -> str:
         """The problem in a few words."""
-        kind = type(self._module).__name__
+        kind = type(self._module.module).__name__
         return f"{kind} with {self.dim} parameters, {self.n_workers} workers"
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return all but the threads' own modules, which are made again where they are needed.
-
-        With device "auto" all is on the CPU: it may be read where there is no other.
-        """
-        state = {name: value for name, value in self.__dict__.items() if name != "_local"}
+        """Return all that there is; with device "auto" on the CPU: there may be no other."""
         if self._wanted == _AUTO and self.device.type != "cpu":
             moved = object.__new__(type(self))
-            moved.__dict__.update(state, _module=copy.deepcopy(self._module))
+            moved.__dict__.update(self.__dict__, _module=copy.deepcopy(self._module))
             moved._bring_to(torch.device("cpu"))
-            state = moved.__dict__
-        return state
+            return moved.__dict__
+        return self.__dict__.copy()
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Take over what `__getstate__` returned."""
         self.__dict__.update(state)
-        self._local = threading.local()
         if self._wanted == _AUTO:
             self._bring_to(_device(_AUTO))
+
+    def pack(self, dtype: Any) -> Packed:
+        """Return no data; refuse a dtype in which the module cannot compute."""
+        name = np.dtype(dtype).name
+        if name not in self._computes_in:
+            try:
+                self.gradient(as_array(self._module.start).astype(name), 0)
+                self._computes_in[name] = ""
+            except Exception as error:
+                self._computes_in[name] = in_one_line(error)
+        if self._computes_in[name]:
+            raise AsgradError(
+                f"TorchProblem: the module must compute in {name} if a run is to, got "
+                f"{self._computes_in[name]}; leave dtype out, its own is {self.dtype}."
+            )
+        return super().pack(dtype)
 
     @cached_property
     def gains_by_threads(self) -> bool:
@@ -243,175 +312,133 @@ class TorchProblem(Problem):
         That holds the interpreter's lock, so that lanes are better kept together.
         """
         with FlopCounterMode(display=False) as counter:
-            self.gradient(self._x0, 0)
+            self.gradient(as_array(self._module.start), 0)
         return bool(counter.get_total_flops() > _FEW_FLOPS)
 
     def gradient(
         self, x: np.ndarray, worker: int, draw: int = 0, rng: np.random.Generator | None = None
     ) -> np.ndarray:
         """Return a stochastic gradient of f_worker at x, of shape (dim,) and the type of x."""
-        inputs, targets = self._sample(worker, rng or np.random.default_rng(0))
-        flat = self._flat(x).requires_grad_()
-        self._losses(flat, inputs, targets)[0].backward()
-        return self._array(flat.grad)
+        with own_settings(self.device):
+            inputs, targets = self._sample(worker, rng or np.random.default_rng(0))
+            flat = self._flat(x).requires_grad_()
+            self._module.losses(flat, inputs, targets)[0].backward()
+            return as_array(flat.grad)
 
     def loss(self, x: np.ndarray) -> float:
         """Return f(x)."""
-        with torch.no_grad():
-            return float(self._objective(self._flat(x))[0])
+        with own_settings(self.device):
+            return float(self._evaluation.objective(self._flat(x))[0])
 
     def full_gradient(self, x: np.ndarray) -> np.ndarray:
         """Return ∇f(x), of shape (dim,)."""
-        flat = self._flat(x).requires_grad_()
-        self._objective(flat)
-        return self._array(flat.grad)
+        with own_settings(self.device):
+            flat = self._flat(x).requires_grad_()
+            self._evaluation.objective(flat)
+            return as_array(flat.grad)
+
+    def test_loss(self, x: np.ndarray) -> float:
+        """Return the loss at x on the test rows; NaN where there are none."""
+        with own_settings(self.device):
+            return float(self._evaluation.measure(self._flat(x))[2])
 
     def accuracy(self, x: np.ndarray) -> float:
         """Return the share of right predictions, on the test rows if there are any.
 
         NaN unless targets are classes.
         """
-        flat = self._flat(x)
-        with torch.no_grad():
-            share = self._objective(flat)[1] if self._test is None else self._test_accuracy(flat)
-            return float(share)
+        with own_settings(self.device):
+            return float(self._evaluation.measure(self._flat(x))[1])
 
     def module_at(self, x: np.ndarray) -> torch.nn.Module:
-        """Return a copy of the module with the parameters x."""
+        """Return a copy of the module with the parameters x, in the modes that it was given in.
+
+        Buffers that training changes, such as BatchNorm's running statistics, are those of an
+        evaluation at x: after .eval() it predicts what the accuracy is the share of.
+        """
         if np.shape(x) != (self.dim,):
             raise AsgradError(
                 f"TorchProblem: a model must have shape ({self.dim},), got {np.shape(x)}."
             )
-        module = copy.deepcopy(self._module)
-        trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
-        torch.nn.utils.vector_to_parameters(self._flat(x).to(trained[0].dtype), trained)
-        return module
+        with own_settings(self.device):
+            flat = self._flat(x)
+            buffers = self._evaluation.objective(flat)[2] if self._evaluation.counts else None
+            return self._module.with_parameters(flat, buffers)
 
     def _gradient_of_lanes(
         self, values: Any, indices: Any, layout: Any, x: Any, worker: Any, draw: Any, key: Any,
         out: Any, scratch: Any, picks: Any,
     ) -> None:  # fmt: skip
-        """Compute the gradient in all lanes at once where the module can, else one by one."""
-        if x.shape[1] > 1 and self._lanes_work:
-            rng = np.random.default_rng(job_stream(key, worker, draw) & (2**63 - 1))
-            inputs, targets = self._sample(int(worker), rng)
-            flats = self._flat(np.ascontiguousarray(x.T)).requires_grad_()
-            try:
-                values, _ = self._losses(flats, inputs, targets)
-            except RuntimeError:  # an operation without a batching rule
-                self._lanes_work = False
-            else:
-                values.sum().backward()
-                out[:] = self._array(flats.grad).T
-                return
-        super()._gradient_of_lanes(
-            values, indices, layout, x, worker, draw, key, out, scratch, picks
-        )
+        """Compute the gradient in as many lanes at once as fit, if the module can."""
+        n_lanes, n_rows = x.shape[1], self._n_drawn(int(worker))
+        together = min(n_lanes, self._at_once(n_rows)) if self._lanes_work else 1
+        if together == 1:
+            super()._gradient_of_lanes(
+                values, indices, layout, x, worker, draw, key, out, scratch, picks
+            )
+            return
+        rng = np.random.default_rng(job_stream(key, worker, draw) & (2**63 - 1))
+        try:
+            with own_settings(self.device):
+                inputs, targets = self._sample(int(worker), rng)
+                for first in range(0, n_lanes, together):
+                    lanes = slice(first, first + together)
+                    flats = self._flat(np.ascontiguousarray(x[:, lanes].T)).requires_grad_()
+                    self._module.losses(flats, inputs, targets)[0].sum().backward()
+                    out[:, lanes] = as_array(flats.grad).T
+        except RuntimeError:  # an operation without a batching rule, or one by one it fits
+            self._lanes_work = False
+            self._gradient_of_lanes(
+                values, indices, layout, x, worker, draw, key, out, scratch, picks
+            )
+        except Exception as error:
+            raise GradientError.of("TorchProblem", int(worker), int(draw), error) from error
 
     def _evaluate_columns(
         self, values: Any, indices: Any, layout: Any, x: Any, metrics: Any, out: Any, scratch: Any,
         picks: Any,
     ) -> None:  # fmt: skip
-        """Evaluate one by one, small networks in all columns at once."""
+        """Evaluate one by one, models of small networks as many at once as fit."""
         n_columns = x.shape[1]
-        together = n_columns > 1 and self._lanes_work and not self.gains_by_threads
-        columns = [slice(None)] if together else [slice(i, i + 1) for i in range(n_columns)]
-        for column in columns:
-            block = np.ascontiguousarray(x[:, column].T)
-            flat = self._flat(block if together else block[0]).requires_grad_()
-            try:
-                metrics[0, column], share = self._objective(flat)
-            except RuntimeError:
-                if not together:
-                    raise
-                self._lanes_work = False  # an operation without a batching rule
-                self._evaluate_columns(values, indices, layout, x, metrics, out, scratch, picks)
-                return
-            out[:, column] = self._array(flat.grad).reshape(-1, self.dim).T
-            metrics[1, column] = np.square(out[:, column], dtype=np.float64).sum(axis=0)
-            if self._test is not None:
-                with torch.no_grad():
-                    share = self._test_accuracy(flat)
-            metrics[2, column] = share
+        can = self._lanes_work and not self._evaluation.counts and not self.gains_by_threads
+        together = min(n_columns, self._at_once(self._evaluation.piece)) if can else 1
+        try:
+            with own_settings(self.device):
+                for first in range(0, n_columns, together):
+                    columns = slice(first, first + together)
+                    self._evaluate_together(
+                        x[:, columns], metrics[:, columns], out[:, columns], together > 1
+                    )
+        except Exception as error:
+            if together == 1:
+                raise AsgradError(
+                    f"TorchProblem: an evaluation failed: {in_one_line(error)}"
+                ) from error
+            self._lanes_work = False  # an operation without a batching rule, or one by one it fits
+            self._evaluate_columns(values, indices, layout, x, metrics, out, scratch, picks)
 
-    def _losses(
-        self, flat: torch.Tensor, inputs: torch.Tensor, targets: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return loss and outputs on some rows, for parameters `flat` or for each row of it."""
-        if flat.ndim == 2:
-            each = vmap(self._losses, in_dims=(0, None, None))
-            return each(flat, inputs, targets)  # type: ignore[no-any-return]
-        outputs = self._outputs(flat, inputs)
-        return self._loss(outputs, targets), outputs
+    def _evaluate_together(self, x: Any, metrics: Any, out: Any, lanes: bool) -> None:
+        """Evaluate some columns at once, or a single one."""
+        block = np.ascontiguousarray(x.T)
+        flat = self._flat(block if lanes else block[0]).requires_grad_(self.evaluates_gradient)
+        metrics[0], metrics[2], metrics[3] = self._evaluation.measure(flat)
+        metrics[1] = np.nan
+        if self.evaluates_gradient:
+            out[:] = as_array(flat.grad).reshape(-1, self.dim).T
+            metrics[1] = np.square(out, dtype=np.float64).sum(axis=0)
 
-    def _outputs(self, flat: torch.Tensor, inputs: torch.Tensor) -> torch.Tensor:
-        """Return what the module says with the parameters `flat`."""
-        module = self._own_module()
-        pieces = torch.split(flat, self._sizes)
-        parameters = {
-            name: piece.view(shape)
-            for name, piece, shape in zip(self._names, pieces, self._shapes, strict=True)
-        }
-        buffers = {
-            name: buffer.to(flat.dtype, copy=True) if buffer.is_floating_point() else buffer.clone()
-            for name, buffer in self._buffers
-        }
-        if inputs.is_floating_point():
-            inputs = inputs.to(flat.dtype)
-        said: torch.Tensor = functional_call(module, {**parameters, **buffers}, (inputs,))
-        return said
+    def _at_once(self, n_rows: int) -> int:
+        """Return how many models may go through batches of so many rows together."""
+        return max(1, _MEMORY // (n_rows * self._row_bytes))
 
-    def _objective(self, flat: torch.Tensor) -> tuple[Any, Any]:
-        """Return f and the share of right predictions on the training rows, for each row of `flat`.
-
-        Where `flat` requires a gradient, ∇f is added to flat.grad piece by piece, so that no more
-        than one piece's activations are held.
-        """
-        value, n_right = 0.0, 0.0
-        n_shards = len(self._bounds) - 1
-        for worker in range(n_shards):
-            shard = self._shard(worker)
-            for inputs, targets in _pieces(*shard):
-                piece, outputs = self._losses(flat, inputs, targets)
-                weight = len(targets) / len(shard[1]) / n_shards
-                if flat.requires_grad:
-                    (piece * weight).sum().backward()
-                value = value + weight * piece.detach().double().cpu().numpy()
-                n_right = n_right + _n_right(outputs, targets)
-        return value, n_right / len(self._targets)
-
-    def _test_accuracy(self, flat: torch.Tensor) -> Any:
-        """Return the share of right predictions on the test rows, for each row of `flat`."""
-        assert self._test is not None
-        n_right = 0.0
-        for inputs, targets in _pieces(*self._test):
-            n_right = n_right + _n_right(self._losses(flat, inputs, targets)[1], targets)
-        return n_right / len(self._test[1])
-
-    def _checked_test(self, test: Any, inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the test rows; they must be like the training rows."""
-        found, targets = _tensors(test, "test")
-        if found.shape[1:] != inputs.shape[1:]:
-            raise AsgradError(
-                f"TorchProblem: test must have inputs of the data's shape {tuple(inputs.shape[1:])}"
-                f", got {tuple(found.shape[1:])}."
-            )
-        if targets.is_floating_point() or targets.ndim != 1:
-            raise AsgradError(
-                "TorchProblem: test must have classes as targets, one integer a row, got "
-                f"{targets.dtype} of shape {tuple(targets.shape)}; accuracy is all it is for."
-            )
-        return found, targets
-
-    def _shard(self, worker: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return a worker's rows: those of its number, or all, where all workers share them."""
-        shard = min(worker, len(self._bounds) - 2)
-        first, end = self._bounds[shard], self._bounds[shard + 1]
-        return self._inputs[first:end], self._targets[first:end]
+    def _n_drawn(self, worker: int) -> int:
+        """Return how many rows a stochastic gradient takes."""
+        size = len(self._training.shard(worker)[1])
+        return min(self.batch or size, size)
 
     def _sample(self, worker: int, rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the rows of one stochastic gradient."""
-        inputs, targets = self._shard(worker)
+        inputs, targets = self._training.shard(worker)
         if 0 < self.batch < len(targets):
             picked = rng.choice(len(targets), self.batch, replace=False)
             rows = torch.from_numpy(picked).to(self.device)
@@ -420,30 +447,12 @@ class TorchProblem(Problem):
             inputs = self._augment(inputs, rng)
         return inputs, targets
 
-    def _own_module(self) -> torch.nn.Module:
-        """Return this thread's copy of the module: functional_call changes it while it runs."""
-        if not hasattr(self._local, "module"):
-            torch.set_num_threads(1)
-            self._local.module = copy.deepcopy(self._module)
-        module: torch.nn.Module = self._local.module
-        return module
-
     def _flat(self, x: np.ndarray) -> torch.Tensor:
         """Return a copy of x as a tensor on the device."""
-        return torch.tensor(x, device=self.device)
-
-    def _array(self, tensor: torch.Tensor | None) -> np.ndarray:
-        """Return a gradient as an array; parameters that the loss ignores have gradient 0."""
-        assert tensor is not None
-        found: np.ndarray = tensor.detach().cpu().numpy()
-        return found
-
-
-def _device(wanted: Any) -> torch.device:
-    """Return the device of that name in this process."""
-    if wanted == _AUTO:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return torch.device(wanted)
+        numbers = np.asarray(x)
+        if numbers.dtype.kind != "f":
+            numbers = numbers.astype(self.dtype)
+        return torch.tensor(numbers, device=self.device)
 
 
 def _function_name(function: Any) -> str:
@@ -466,53 +475,31 @@ def _bytes_of(tensor: torch.Tensor) -> np.ndarray:
     return found
 
 
-def _pieces(
-    inputs: torch.Tensor, targets: torch.Tensor
-) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Yield the rows in pieces; strided, so that each is like the whole if rows are sorted."""
-    n_pieces = -(-len(targets) // _PIECE)
-    for k in range(n_pieces):
-        yield inputs[k::n_pieces], targets[k::n_pieces]
-
-
-def _n_right(outputs: torch.Tensor, targets: torch.Tensor) -> Any:
-    """Return how many predictions are right; NaN unless targets are classes, one score each.
-
-    `outputs` has shape (rows, classes), or (lanes, rows, classes).
-    """
-    if targets.is_floating_point() or targets.ndim != 1 or outputs.ndim not in (2, 3):
-        return float("nan")
-    if outputs.shape[-2] != len(targets):
-        return float("nan")
-    return (outputs.argmax(dim=-1) == targets).sum(dim=-1).double().cpu().numpy()
-
-
-def _tensors(data: Any, name: str) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return inputs and targets as tensors with one row a sample, finite and of equal length."""
-    is_array = isinstance(data, torch.Tensor | np.ndarray)
-    if isinstance(data, tuple) and len(data) == 2:
-        inputs, targets = (torch.as_tensor(part) for part in data)
-    elif hasattr(data, "__len__") and hasattr(data, "__getitem__") and not is_array:
-        if len(data) == 0:
-            raise AsgradError(f"TorchProblem: the data set given as {name} is empty.")
-        try:
-            found = [(item, target) for item, target in (data[i] for i in range(len(data)))]
-            inputs = torch.stack([torch.as_tensor(item) for item, _ in found])
-            targets = torch.as_tensor([np.asarray(target).tolist() for _, target in found])
-        except (TypeError, ValueError, RuntimeError, LookupError) as error:
+def _check_alike(
+    test_inputs: torch.Tensor,
+    test_targets: torch.Tensor,
+    inputs: torch.Tensor,
+    targets: torch.Tensor,
+) -> None:
+    """Refuse test rows that are not like the training rows."""
+    for what, test, training in (
+        ("inputs", test_inputs, inputs),
+        ("targets", test_targets, targets),
+    ):
+        if test.shape[1:] != training.shape[1:]:
             raise AsgradError(
-                f"TorchProblem: items 0, 1, ... of {name} must be pairs (input, target), inputs as "
-                f"arrays of one shape, targets as numbers: {type(error).__name__}: {error}"
-            ) from error
-    else:
-        raise KindError(
-            f"TorchProblem: {name} must be (inputs, targets) or a data set, got {shown(data)}."
-        )
-    if len(inputs) != len(targets) or len(inputs) == 0:
+                f"TorchProblem: test must have {what} of the data's shape "
+                f"{tuple(training.shape[1:])}, got {tuple(test.shape[1:])}."
+            )
+    if test_targets.is_floating_point() != targets.is_floating_point():
         raise AsgradError(
-            f"TorchProblem: {name} must have one target a row and at least one row, got "
-            f"{len(inputs)} inputs and {len(targets)} targets."
+            f"TorchProblem: test must have targets like the data's, of {targets.dtype}, got "
+            f"{test_targets.dtype}."
         )
-    if inputs.is_floating_point() and not torch.isfinite(inputs).all():
-        raise AsgradError(f"TorchProblem: the inputs of {name} must be finite.")
-    return inputs.cpu(), targets.cpu()
+
+
+def _device(wanted: Any) -> torch.device:
+    """Return the device of that name in this process."""
+    if wanted == _AUTO:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(wanted)
