@@ -73,6 +73,24 @@ def test_grid_is_whole_and_one_stepsize_a_method_is_chosen(found):
         assert set(cells[cells.chosen].stepsize) == {medians.idxmin()}
 
 
+def test_a_network_is_compared_by_its_loss(tmp_path, refused):
+    """Its evaluations leave ‖∇f‖ out: the best median loss is chosen, figures show the loss."""
+    networks = pytest.importorskip("asgrad.problems.networks")
+    problem, times = networks.digits_mlp(2), ag.times.Linear()
+    options = {"stepsizes": [0.02, 0.3], "steps": 30, "seeds": 2, "evaluations": 2}
+    found = ag.compare(problem, times, ["sync", "pure"], out=tmp_path / "run", **options)
+    for method in ("sync", "pure"):
+        cells = [cell for cell in found.cells if cell.method == method]
+        medians = {
+            stepsize: np.median([cell.loss for cell in cells if cell.stepsize == stepsize])
+            for stepsize in (0.02, 0.3)
+        }
+        assert {c.stepsize for c in cells if c.chosen} == {min(medians, key=medians.get)}
+    assert (tmp_path / "run" / "figures" / "convergence.png").stat().st_size > 10_000
+    text = refused(lambda: ag.compare(problem, times, ["pure"], best="gradient_norm", **options))
+    assert "build it with gradient_norm=True" in text
+
+
 def test_default_target_is_what_tuned_sync_reaches(found):
     """Time to target refers to 1.25 times the gradient norm that tuned synchronous SGD ends at."""
     chosen = [c.gradient_norm for c in found.cells if c.method == "sync" and c.chosen]

@@ -10,7 +10,7 @@ import pytest
 
 import asgrad as ag
 from asgrad.experiments import question
-from asgrad.experiments.config import ProblemConfig, TrainConfig, to_toml
+from asgrad.experiments.config import CompareConfig, ProblemConfig, TrainConfig, to_toml
 from asgrad.experiments.training import StoredTraining, engine_of, run_training, save_training
 
 _NO_TORCH = """
@@ -51,6 +51,8 @@ def test_without_torch_a_network_is_refused_in_one_line():
         ({"problem": "mlp", "dim": 7}, "dim: does not apply to problem 'mlp', got 7"),
         ({"problem": "cnn", "data": "breast-cancer"}, "must be 'digits' for problem 'cnn', got"),
         ({"problem": "mlp", "split": "lable"}, "Did you mean 'label'?"),
+        ({"evaluation_rows": 5}, "evaluation_rows: does not apply to problem 'auto', got 5"),
+        ({"problem": "tridiagonal", "evaluation_batch": 5}, "evaluation_batch: does not apply"),
         ({"problem": "resnet"}, "Did you mean 'resnet20'?"),
     ],
 )
@@ -75,6 +77,17 @@ def test_a_configuration_builds_the_networks(tmp_path, refused):
     assert built.label == "CNN with 6090 parameters, 2 workers"
     assert built.batch == 0
 
+    said = {"problem": "mlp", "workers": 2, "evaluation_rows": 0, "evaluation_batch": 7}
+    built = ProblemConfig.read(None, said).build_problem()
+    assert sum(len(rows) for rows in built._training.evaluated) == 1437
+    assert built._evaluation.piece == 7
+    assert not built.evaluates_gradient
+    for wanted in ({"gradient_norm": True}, {"target": 0.1}):  # a target is one on ‖∇f‖
+        config = TrainConfig.read(None, {"problem": "mlp", "workers": 2, **wanted})
+        assert config.build_problem().evaluates_gradient
+    said = {"problem": "mlp", "split": "shared", "best": "gradient_norm"}
+    assert CompareConfig.read(None, said).build_problems().evaluates_gradient
+
     resnet = {"problem": "resnet20", "workers": 2}
     assert "folder, got digits; give cifar-10" in refused(
         ProblemConfig.read(None, resnet).build_problem
@@ -88,13 +101,18 @@ def test_a_configuration_builds_the_networks(tmp_path, refused):
 def test_a_stored_run_of_a_network_is_verified_bit_for_bit(tmp_path):
     """config.toml names every field, those that do not apply too, and builds the same problem."""
     pytest.importorskip("torch")
-    said = {"problem": "mlp", "workers": 2, "steps": 30, "stepsize": 0.2, "dtype": "float32",
-            "out": str(tmp_path / "run")}  # fmt: skip
-    config = TrainConfig.read(None, said)
-    run = run_training(config, config.build_problem())
-    save_training(run, config)
-    stored = StoredTraining.load(tmp_path / "run")
-    assert stored.verify(stored.config.build_problem()) == [0, 30]
+    said = {"problem": "mlp", "workers": 2, "steps": 30, "stepsize": 0.2}
+    for name, options, dtype in (
+        ("own", {}, "float32"),
+        ("double", {"dtype": "float64", "evaluate_every": 0.0}, "float64"),
+    ):
+        config = TrainConfig.read(None, {**said, **options, "out": str(tmp_path / name)})
+        run = run_training(config, config.build_problem())
+        save_training(run, config)
+        stored = StoredTraining.load(tmp_path / name)
+        assert stored.model.dtype == dtype
+        assert stored.metrics["test_loss"].size == (0 if options else run.steps.size)
+        assert stored.verify(stored.config.build_problem()) == [0, 30]
 
 
 def test_a_network_needs_a_stepsize(refused, monkeypatch):

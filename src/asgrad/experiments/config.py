@@ -52,6 +52,15 @@ class ProblemConfig(BaseModel):
     dim: int = Field(1000, ge=2, description="dimension of the tridiagonal problem")
     noise: float = Field(0.01, ge=0, description="gradient noise of the tridiagonal problem")
     device: str = Field("cpu", description="of a network: cpu, cuda, or auto: a GPU where one is")
+    evaluation_rows: int = Field(
+        10_000, ge=0, description="of a network: rows of an evaluation at most; 0: all"
+    )
+    evaluation_batch: int = Field(
+        0, ge=0, description="of a network: rows at once in an evaluation; 0: what 64 MB hold"
+    )
+    gradient_norm: bool = Field(
+        False, description="of a network: evaluate ‖∇f‖ too, as other problems always do"
+    )
     workers: int = Field(10, ge=1, description="number of workers")
 
     @classmethod
@@ -119,13 +128,13 @@ class ProblemConfig(BaseModel):
         if self.problem not in _PROBLEMS:
             raise unknown_name("problem", self.problem, _PROBLEMS)
         if self.problem == "tridiagonal":
-            self._leave_out("device")
+            self._leave_out("device", "evaluation_rows", "evaluation_batch")
             return problems.Tridiagonal(self.dim, n_workers=self.workers, noise=self.noise)
         if self.split not in SPLITS:
             raise unknown_name("split", self.split, SPLITS)
         if self.problem in _NETWORKS:
             return self._network()
-        self._leave_out("device")
+        self._leave_out("device", "evaluation_rows", "evaluation_batch")
         data = problems.load(self.data)
         kind = self.problem
         if kind == "auto":
@@ -169,6 +178,9 @@ class ProblemConfig(BaseModel):
             "split": self.split,
             "alpha": self.alpha if self.split == "dirichlet" else None,
             "batch": self.batch or None,
+            "evaluation_rows": self.evaluation_rows or None,
+            "evaluation_batch": self.evaluation_batch or None,
+            "gradient_norm": self.gradient_norm,
             "device": self.device,
         }
         if self.problem == "resnet20":
@@ -241,6 +253,8 @@ class CompareConfig(ProblemConfig):
     @classmethod
     def _complete(cls, values: dict[str, Any]) -> None:
         """Without a limit, compare at 600 seconds, or typical jobs where times are measured."""
+        if values.get("best") == "gradient_norm":
+            values["gradient_norm"] = True
         if values.get("steps") is None and values.get("until_time") is None:
             values["until_time"] = 600.0
             if str(values.get("times", "")).partition(":")[0] == times_room.FromRun.name:
@@ -258,7 +272,9 @@ class TrainConfig(ProblemConfig):
     until_time: float | None = Field(None, gt=0, description="stop after this many seconds")
     target: float | None = Field(None, gt=0, description="stop at this gradient norm")
     seed: int = Field(0, ge=0, description="fixes rows, noise and the method's choices")
-    dtype: Literal["float64", "float32"] = Field("float64", description="float64 or float32")
+    dtype: Literal["auto", "float64", "float32"] = Field(
+        "auto", description="float64, float32, or auto: a network's own, else float64"
+    )
     engine: Literal["threads", "ray"] = Field("threads", description="threads or ray")
     address: str | None = Field(None, description="of a Ray cluster; by default Ray starts here")
     cpus: float | list[float] = Field(1.0, description="CPUs of a Ray actor, or a list of them")
@@ -275,14 +291,18 @@ class TrainConfig(ProblemConfig):
     first_deadline: float = Field(3600.0, gt=0, description="seconds for each of the first jobs")
     restarts: int = Field(3, ge=0, description="how often a worker may fail")
     max_refused: int = Field(10, ge=0, description="gradients with NaN or infinity before the end")
-    evaluate_every: float = Field(0.5, gt=0, description="seconds between evaluations")
+    evaluate_every: float = Field(
+        0.5, ge=0, description="seconds between evaluations; 0: never, not even at the end"
+    )
     checkpoint_seconds: float = Field(10.0, gt=0, description="seconds between checkpoints")
     checkpoint_steps: int | None = Field(None, ge=1, description="steps between checkpoints")
     out: str = Field("runs/train", description="folder of the run")
 
     @classmethod
     def _complete(cls, values: dict[str, Any]) -> None:
-        """Without a limit, train for ten seconds."""
+        """Without a limit, train for ten seconds; a target is one on ‖∇f‖."""
+        if values.get("target") is not None:
+            values["gradient_norm"] = True
         if all(values.get(name) is None for name in ("steps", "until_time", "target")):
             values["until_time"] = 10.0
 

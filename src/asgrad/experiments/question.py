@@ -306,9 +306,11 @@ def _panel(name: str, problem: Problem, rule: Rule, target: Any, given: np.ndarr
     first = replay(trace, problem, 1.0, evaluations=[0])
     start = {measure: float(getattr(first, measure)[0, 0]) for measure in MEASURES}
     if math.isnan(start[rule.measure]):
+        why = f"its {rule.judged.words} is not defined."
+        if rule.measure == "gradient_norm" and not problem.evaluates_gradient:
+            why = "its evaluations leave it out; build it with gradient_norm=True."
         raise AsgradError(
-            f"compare: best must be a measure that the problem has, got {rule.best!r}: its "
-            f"{rule.judged.words} is not defined."
+            f"compare: best must be a measure that the problem has, got {rule.best!r}: {why}"
         )
     return Panel(
         name=name,

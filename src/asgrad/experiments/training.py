@@ -81,7 +81,7 @@ class StoredTraining:
     facts : dict
         What run.json holds: status, stepsize, failures, n_refused, ...
     metrics : dict of str to numpy.ndarray
-        The evaluations: step, time, loss, gradient_norm, accuracy.
+        The evaluations: step, time, loss, gradient_norm, accuracy, test_loss.
     """
 
     folder: Path
@@ -136,7 +136,7 @@ class StoredTraining:
             self.stepsize if stepsizes is None else stepsizes,
             method_stepsize=method_stepsize or contender.stepsize,
             optimizer=optimizer,
-            dtype=self.config.dtype,
+            dtype=dtype_of(self.config),
             **options,
         )
 
@@ -179,7 +179,7 @@ class StoredTraining:
             steps,
             method_stepsize=contender.stepsize,
             optimizer=optimizer,
-            dtype=self.config.dtype,
+            dtype=dtype_of(self.config),
         )
         for step, model in zip(steps, again, strict=True):
             if {digest(model)} != known[step]:
@@ -208,6 +208,11 @@ def _file_digest(path: Path) -> str:
 def parts_of(config: TrainConfig) -> tuple[Contender, Optimizer]:
     """Return the method with its stepsize rule, and the optimizer."""
     return Contender.of(config.method), build("optimizer", optimizer_room, config.optimizer)
+
+
+def dtype_of(config: TrainConfig) -> str | None:
+    """Return the dtype that is asked for; None: the problem's own."""
+    return None if config.dtype == "auto" else config.dtype
 
 
 def run_training(
@@ -246,8 +251,8 @@ def run_training(
             seed=config.seed,
             method_stepsize=contender.stepsize,
             optimizer=optimizer,
-            dtype=config.dtype,
-            evaluate_every=config.evaluate_every,
+            dtype=dtype_of(config),
+            evaluate_every=config.evaluate_every or None,
             max_refused=config.max_refused,
             checkpoints=checkpoints,
             resume=resume and bool(list_checkpoints(checkpoints.folder)),
@@ -271,9 +276,9 @@ def profile(config: TrainConfig, problem: Problem, seconds: float, **callbacks: 
         1e-9,  # the model hardly moves
         engine=engine_of(config),
         until_time=seconds,
-        dtype=config.dtype,
+        dtype=dtype_of(config),
         seed=config.seed,
-        evaluate_every=seconds,
+        evaluate_every=None,
         **callbacks,
     )
     silent = [worker for worker, took in enumerate(measured_times(run.trace)) if took.size == 0]
@@ -329,6 +334,7 @@ def save_training(training: Training, config: TrainConfig) -> Path:
                     "loss": training.loss,
                     "gradient_norm": training.gradient_norm,
                     "accuracy": training.accuracy,
+                    "test_loss": training.test_loss,
                 },
             )
             write_arrays(folder / MODEL, {"model": training.model})
