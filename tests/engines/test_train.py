@@ -133,6 +133,29 @@ def test_a_run_may_go_without_evaluations():
     np.testing.assert_array_equal(again.models[:, 0], run.model)
 
 
+def test_a_gradient_norm_that_is_no_number_ends_a_run():
+    """Also where f still is one; a replay says the same."""
+
+    class Broken(ag.Problem):
+        """f = 0, with a full gradient that is no number away from the start."""
+
+        n_workers, dim = 2, 2
+
+        def gradient(self, x, worker, draw=0, rng=None):
+            return np.ones(2)
+
+        def loss(self, x):
+            return 0.0
+
+        def full_gradient(self, x):
+            return x / 0 if x.any() else x
+
+    with np.errstate(all="ignore"):
+        run = ag.train(Broken(), ag.methods.Sync(), 0.1, steps=5)
+        assert run.status == Ending.DIVERGED
+        assert ag.replay(run.trace, Broken(), 0.1).status == ["diverged"]
+
+
 def test_a_job_that_is_called_off_is_not_slept_through():
     """m-Sync calls the slow worker's job off and it starts the next at once, for the new model."""
     engine = ag.Threads(sleep=ag.times.Fixed(scale=[0.01, 0.01, 2.0]))

@@ -43,7 +43,7 @@ class Evaluator:
         tell: Callable[[int, float, float, float], None] | None,
         never: bool = False,
     ):
-        self.done, self._never = done, never
+        self.done, self._n_before, self._never = done, len(done), never
         self.busy = False
         self.error: BaseException | None = None
         """What ended the thread: raised by the problem or by `tell`."""
@@ -73,6 +73,8 @@ class Evaluator:
         if not self.done:
             return False
         first, last = _size(self.done[0]), _size(self.done[-1])
+        if self._problem.evaluates_gradient and len(self.done) > self._n_before:
+            last = self.done[-1][3]  # a NaN too is a computed one
         return not last <= BLOW_UP * max(1.0, first)
 
     def reached(self, target: float | None) -> bool:
