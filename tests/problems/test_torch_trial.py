@@ -87,6 +87,7 @@ def mixed() -> nn.Module:
         (net(), nn.CrossEntropyLoss(reduction="sum"), CLASSES, "must be a mean over the rows"),
         (net(1), lambda o, t: (o - t).square().sum() / 32, REGRESSION, "for the same rows twice"),
         (net(), contrastive, CLASSES, "must be a mean over the rows"),
+        (net(1), nn.MSELoss(), (INPUTS, VALUES[:, 0]), r"shape \(8, 1\) for this loss, got \(8,\)"),
         (*with_regulariser(net()), CLASSES, "through the module's outputs alone"),
         (net(), lambda o, t: CROSS(o.detach(), t), CLASSES, "without a gradient; is it detached?"),
         (net(), lambda o, t: CROSS(o, t).item(), CLASSES, "without dimensions, .* got float"),

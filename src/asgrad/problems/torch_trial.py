@@ -51,7 +51,15 @@ def check_outputs(
             f"TorchProblem: module must return a tensor, got {type(outputs).__name__}; wrap it in "
             "a module that returns the tensor which loss takes."
         )
-    value = loss(outputs.detach(), targets)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        value = loss(outputs.detach(), targets)
+    if any("Using a target size" in str(warning.message) for warning in said):
+        raise AsgradError(
+            f"TorchProblem: targets must have the outputs' shape {tuple(outputs.shape)} for this "
+            f"loss, got {tuple(targets.shape)}; it would pair every row with every other one. Give "
+            "targets of that shape, or let the module return outputs of the targets'."
+        )
     if not isinstance(value, torch.Tensor):
         got = type(value).__name__
     elif value.ndim > 0:
