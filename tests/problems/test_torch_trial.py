@@ -178,6 +178,25 @@ def test_what_is_well_defined_is_taken(module, loss, data):
     np.testing.assert_array_equal(again.models[:, 0], run.model)
 
 
+def test_rows_are_dealt_out_by_targets_of_any_shape_with_one_number_a_row(refused):
+    """One column is as good as none; of several numbers a row none is a label."""
+    loss, signs = nn.BCEWithLogitsLoss(), (LABELS % 2).double()
+    for targets, module in (
+        (signs[:, None], net(1)),
+        (signs, nn.Sequential(net(1), nn.Flatten(0))),
+    ):
+        problem = TorchProblem(module, loss, (INPUTS, targets), n_workers=2, split="label")
+        first, second = (problem._training.shard(i)[1].flatten().tolist() for i in (0, 1))
+        assert first + second == sorted(signs.tolist())
+    several = (INPUTS, torch.stack([signs, signs], dim=1))
+    for split in ("label", "dirichlet"):
+        text = refused(
+            lambda split=split: TorchProblem(net(2), loss, several, n_workers=2, split=split)
+        )
+        assert "got targets of shape (24, 2)" in text
+    TorchProblem(net(2), loss, several, n_workers=2, split="shuffled")
+
+
 def test_a_read_only_array_is_taken_without_a_word():
     """torch warns of those; here warnings are errors."""
     inputs, targets = INPUTS.numpy().copy(), VALUES.numpy().copy()

@@ -14,7 +14,7 @@ from asgrad.engines.workers import worker_buffers
 from asgrad.errors import AsgradError
 from asgrad.problems.base import CompiledProblem, Problem
 
-__all__ = ["Evaluation", "Evaluator", "check_beginning"]
+__all__ = ["Evaluation", "Evaluator", "check_beginning", "check_target"]
 
 Evaluation = tuple[int, float, float, float, float, float]
 """Step, time, f, ‖∇f‖, accuracy, loss on test rows."""
@@ -105,6 +105,23 @@ def _size(evaluation: Evaluation) -> float:
     """Return ‖∇f‖, or |f| where it was not computed: a NaN beside a finite f."""
     _, _, loss, norm, _, _ = evaluation
     return abs(loss) if math.isnan(norm) and math.isfinite(loss) else norm
+
+
+def check_target(problem: Problem, target: float | None, evaluate_every: float | None) -> None:
+    """Refuse a bound on ‖∇f‖ that no evaluation would ever see."""
+    if target is None:
+        return
+    if evaluate_every is None:
+        raise AsgradError(
+            f"train: a target is seen by evaluations, got target {target:g} and evaluate_every "
+            "None; give the seconds between them."
+        )
+    if not problem.evaluates_gradient:
+        raise AsgradError(
+            f"train: target is a bound on ‖∇f‖, which evaluations of {type(problem).__name__} "
+            f"leave out, got {target:g}; build the problem with gradient_norm=True (in CONFIG.toml "
+            "gradient_norm = true), or leave the target out."
+        )
 
 
 def check_beginning(problem: Problem, dtype: str, x0: np.ndarray, done: list[Evaluation]) -> None:

@@ -49,7 +49,6 @@ __all__ = [
     "Interrupted",
     "Result",
     "Status",
-    "check_target",
     "checked_dtype",
     "checked_start",
     "checked_threads",
@@ -489,16 +488,6 @@ def resolved_parts(
         for name, (given, default, kind, remedy) in said.items()
     )
     return tuple(parts)  # type: ignore[return-value]
-
-
-def check_target(owner: str, problem: Problem, target: float) -> None:
-    """Refuse a bound on ‖∇f‖ for a problem whose evaluations leave it out."""
-    if not problem.evaluates_gradient:
-        raise AsgradError(
-            f"{owner}: target is a bound on ‖∇f‖, which evaluations of {type(problem).__name__} "
-            f"leave out, got {target:g}; build the problem with gradient_norm=True (in CONFIG.toml "
-            "gradient_norm = true), or leave the target out."
-        )
 
 
 def checked_dtype(problem: Problem, dtype: str | None) -> str:

@@ -10,9 +10,9 @@ import numpy as np
 
 from asgrad.engines.arithmetic import ARITHMETIC, Arithmetic
 from asgrad.engines.checkpoint import Checkpoints, Keeper, list_checkpoints, load_newest
-from asgrad.engines.evaluation import Evaluation, Evaluator, check_beginning
+from asgrad.engines.evaluation import Evaluation, Evaluator, check_beginning, check_target
 from asgrad.engines.live import Bounds, Ending, Facts, Live, Stopwatch, ctrl_c_ends
-from asgrad.engines.replay import check_target, checked_dtype, checked_start, resolved_parts
+from asgrad.engines.replay import checked_dtype, checked_start, resolved_parts
 from asgrad.engines.server import Job, Server
 from asgrad.engines.simulate import versions
 from asgrad.engines.threads import Threads
@@ -169,13 +169,7 @@ def train(
     for name, function in callbacks.items():
         check_callable("train", name, function)
     bounds = Bounds.checked(steps, jobs, until_time, target, evaluate_every, max_refused)
-    if target is not None:
-        check_target("train", problem, target)
-        if evaluate_every is None:
-            raise AsgradError(
-                f"train: a target is seen by evaluations, got target {target:g} and evaluate_every "
-                "None; give the seconds between them."
-            )
+    check_target(problem, target, evaluate_every)
     check_positive("train", "stepsize", stepsize)
     dtype = checked_dtype(problem, dtype)
     start = checked_start("train", problem, x0)

@@ -100,8 +100,8 @@ class TorchProblem(Problem):
         Training rows, and test rows, of an evaluation; None: all.
     evaluation_batch : int >= 1, optional
         Rows that go through the module at once in an evaluation; by default as many as need no more
-        than about 64 MB, at most 500 and no fewer than a stochastic gradient takes. As many models
-        as fit there together are evaluated together.
+        than about 64 MB, or as a stochastic gradient takes if those are more, and at most 500. As
+        many models as fit into that memory are evaluated together.
     gradient_norm : bool
         Whether evaluations compute ∇f too, at two to three times the cost. Without it their ‖∇f‖ is
         NaN, a run has diverged by its loss, and `train` takes no `target`.
@@ -160,7 +160,7 @@ class TorchProblem(Problem):
         given = start("TorchProblem", x0, self.dim, seed)
         self._x0 = as_array(self._module.start) if given is None else given
         inputs, targets = read_rows(data, "data")
-        labels = targets.double().numpy() if targets.ndim == 1 else np.zeros(len(targets))
+        labels = _labels(targets, split)
         dealt = Dataset(sparse.csr_matrix((len(labels), 1)), labels)
         shards = split_rows(dealt, self.n_workers, split, alpha=alpha, seed=seed)
         order = torch.from_numpy(shards.order)
@@ -453,6 +453,22 @@ class TorchProblem(Problem):
         if numbers.dtype.kind != "f":
             numbers = numbers.astype(self.dtype)
         return torch.tensor(numbers, device=self.device)
+
+
+def _labels(targets: torch.Tensor, split: str) -> np.ndarray:
+    """Return one label a row, by which rows are dealt out; refuse a split that needs what is not.
+
+    Splits that need none get zeros where a row has several numbers.
+    """
+    if targets.numel() == len(targets):
+        found: np.ndarray = targets.reshape(-1).double().numpy()
+        return found
+    if split in ("label", "dirichlet"):
+        raise AsgradError(
+            f"TorchProblem: split {split!r} deals rows out by their one target, got targets of "
+            f"shape {tuple(targets.shape)}; take another split."
+        )
+    return np.zeros(len(targets))
 
 
 def _function_name(function: Any) -> str:
