@@ -500,6 +500,13 @@ def test_what_fails_in_the_middle_of_a_run_names_worker_and_draw(
     assert all(failure.endswith(f": {said}") for failure in run.failures)
 
 
+def test_a_problem_may_say_its_dtype_as_torch_does():
+    """A plain problem that computes with torch."""
+    problem = ag.problems.Tridiagonal(4, n_workers=2)
+    problem.dtype = torch.float32
+    assert ag.replay(trace_of(3), problem, 0.1).models.dtype == np.float32
+
+
 def test_an_evaluation_that_fails_says_so(refused):
     """The test rows are not tried out."""
     labels = TEST[1].copy()

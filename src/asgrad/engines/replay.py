@@ -495,8 +495,8 @@ def checked_dtype(problem: Problem, dtype: str | None) -> str:
     if dtype is None:
         try:
             dtype = np.dtype(problem.dtype).name
-        except TypeError:
-            dtype = problem.dtype
+        except TypeError:  # torch's types are none of NumPy's
+            dtype = str(problem.dtype).removeprefix("torch.")
     return check_choice("dtype", dtype, ("float64", "float32"))
 
 
