@@ -11,6 +11,7 @@ import secrets
 import shutil
 import signal
 import threading
+import warnings
 import zlib
 from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -22,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from asgrad.errors import AsgradError, in_one_line
+from asgrad.errors import AsgradError, AsgradWarning, in_one_line
 
 try:
     import fcntl
@@ -187,6 +188,10 @@ def new_folder(
             with locked(target.parent):
                 new.path = _put(new.folder, target, kind, old)
             _flush(target.parent)
+        if new.path != Path(path):
+            text = f"{path} has been taken in the meantime; the {kind.what} is in {new.path}."
+            with suppress(AsgradWarning):  # where warnings are errors
+                warnings.warn(text, AsgradWarning, stacklevel=3)
     except OSError as error:
         raise cannot_write(f"{kind.what} {target}", error) from error
     finally:
@@ -394,7 +399,12 @@ def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> int:
     need_safetensors()
     from safetensors.numpy import save_file
 
-    save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, path)
+    try:
+        save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, path)
+    except OSError:
+        raise
+    except Exception as error:  # safetensors raises its own kinds
+        raise AsgradError(f"cannot write {path}: {in_one_line(error)}.") from error
     _flush(path)
     return _checksum(path)
 

@@ -146,7 +146,10 @@ def test_a_checkpoint_that_cannot_be_written_is_reported_and_later_ones_are(tmp_
 
     monkeypatch.setattr(checkpoint, "write_arrays", full_at_first)
     kept = ag.Checkpoints(tmp_path / "kept", steps=5)
-    run = train(ag.methods.Pure(), ag.Threads(), steps=400, checkpoints=kept)
+    run = train(
+        ag.methods.Pure(), ag.Threads(), steps=400, checkpoints=kept,
+        on_step=lambda step, now: time.sleep(0.0005),
+    )  # fmt: skip
     assert len([failure for failure in run.failures if "no space left" in failure]) == 2
     newest = max(path.name for path in (tmp_path / "kept").glob("step-*"))
     assert newest == "step-000000000400"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from typing import Annotated, Any
 
 import typer
@@ -12,12 +13,13 @@ from asgrad.cli.methods import methods
 from asgrad.cli.replay import replay
 from asgrad.cli.simulate import simulate
 from asgrad.cli.train import profile, train
-from asgrad.errors import AsgradError
+from asgrad.errors import AsgradError, AsgradWarning
 
 __all__ = ["app", "main"]
 
 # Newer releases of typer carry their own copy of click: this is the usage error of either.
 _UsageError: Any = typer.BadParameter.__bases__[0]
+_show_any = warnings.showwarning
 
 app = typer.Typer(
     help="Plan, run and replay stochastic gradient descent on workers of unequal speed.",
@@ -29,10 +31,14 @@ app = typer.Typer(
 
 def main() -> None:
     """Run the command line; an error is one plain line and exit code 2."""
+    warnings.showwarning = _show_warning
     try:
         sys.exit(app(standalone_mode=False))
     except AsgradError as error:
         print(f"asgrad: {error}", file=sys.stderr)
+        sys.exit(2)
+    except RecursionError:
+        print("asgrad: what was given, or a file of it, is nested too deeply.", file=sys.stderr)
         sys.exit(2)
     except OSError as error:
         print(f"asgrad: {error.strerror or error}: {error.filename}.", file=sys.stderr)
@@ -43,6 +49,14 @@ def main() -> None:
     except (KeyboardInterrupt, typer.Abort):
         print("asgrad: interrupted.", file=sys.stderr)
         sys.exit(130)
+
+
+def _show_warning(message: Any, category: type[Warning], *where: Any, **options: Any) -> None:
+    """Show what asgrad warns of as one plain line, all else as usual."""
+    if issubclass(category, AsgradWarning):
+        print(f"asgrad: {message}", file=sys.stderr)
+    else:
+        _show_any(message, category, *where, **options)
 
 
 def _in_words(error: Any) -> str:

@@ -31,6 +31,8 @@ from asgrad.transforms import Transform
 
 __all__ = ["Training", "train"]
 
+_WAY_ON = "asgrad: the run is kept in {}; go on with resume=True, as a command with --resume."
+
 
 @dataclass(frozen=True, eq=False)
 class Training:
@@ -133,7 +135,8 @@ def train(
     on_arrival : callable, optional
         Called with every job that arrives, likewise.
     on_evaluation : callable, optional
-        Called with step, time, f and ‖∇f‖, from the evaluating thread.
+        Called with step, time, f and ‖∇f‖, from the evaluating thread. What a callback raises ends
+        the run, and is raised here once the run is saved.
 
     Returns
     -------
@@ -208,16 +211,21 @@ def train(
     if checkpoints is not None:
         keeper = Keeper(checkpoints, settings, server.n_steps, facts.elapsed, digests)
     try:
-        with ctrl_c_ends(run):
-            status = run.play(evaluator, keeper)
-    finally:
-        end_time = clock()
         try:
-            engine.close()
+            with ctrl_c_ends(run):
+                status = run.play(evaluator, keeper)
         finally:
-            run.end(end_time)
-    if evaluator.error is not None:
-        raise evaluator.error
+            end_time = clock()
+            try:
+                engine.close()
+            finally:
+                run.end(end_time)
+        if evaluator.error is not None:
+            raise evaluator.error
+    except Exception as error:
+        if keeper is not None:
+            error.add_note(_WAY_ON.format(keeper.folder))
+        raise
     if evaluator.blown_up():
         status = Ending.DIVERGED
     header = Header(

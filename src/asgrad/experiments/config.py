@@ -71,6 +71,8 @@ class ProblemConfig(BaseModel):
                 values = tomllib.loads(path.read_text(encoding="utf-8"))
             except OSError as error:
                 raise AsgradError(f"cannot read {path}: {error.strerror}.") from error
+            except RecursionError:
+                raise AsgradError(f"{path} is not valid TOML: it is nested too deeply.") from None
             except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
                 raise AsgradError(f"{path} is not valid TOML: {error}.") from error
         known = {**cls.model_fields}
