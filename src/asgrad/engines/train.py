@@ -205,7 +205,7 @@ def train(
     run = Live(server, engine, bounds, facts, clock)
     run.on_step, run.on_arrival = on_step, on_arrival
     key = stream_key(seed, Purpose.GRADIENT)
-    engine.open(RunContext(problem, key, dtype, seed, clock, run.handle, run.ended))
+    engine.open(RunContext(problem, key, dtype, seed, clock, run.deliver, run.ended))
     evaluator = Evaluator(problem, dtype, done, on_evaluation)
     keeper = None
     if checkpoints is not None:
