@@ -64,7 +64,7 @@ from asgrad.trace import Trace
 __all__ = ["StoredTraining", "profile", "run_training", "save_training"]
 
 
-_OF_RAY = ("address", "cpus", "gpus", "resources", "strategy", "patience")
+_OF_RAY = ("address", "cpus", "gpus", "resources", "strategy", "patience", "start_deadline")
 _WRITTEN = (f"{TRACE}/header.json", METRICS)  # which no replay proves
 
 
