@@ -172,6 +172,18 @@ def test_a_continuation_that_is_refused_leaves_nothing(tmp_path):
     assert run_training(longer, problem, resume=True).trace.n_steps == 40
 
 
+def test_a_run_that_another_process_has_ended_meanwhile_is_not_replaced(tmp_path):
+    """Both had asked whether the name is free; the second waits for its data, say."""
+    config, problem = small(tmp_path)
+    check_training(config.out)
+    save_training(run_training(config, problem), config)
+    before = StoredTraining.load(config.out).trace
+    with pytest.raises(ag.AsgradError, match="holds a run already"):
+        run_training(config, problem)
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+    assert StoredTraining.load(config.out).trace.equals(before)
+
+
 def test_two_processes_do_not_train_in_one_folder(tmp_path):
     fcntl = pytest.importorskip("fcntl")
     config, problem = small(tmp_path)
@@ -365,7 +377,7 @@ def test_data_that_have_moved_are_named(tmp_path, refused):
         (tmp_path / f"{name}.svm").write_text("\n".join(lines))
     config, _ = small(tmp_path)
     config = TrainConfig.read(None, {**config.model_dump(exclude={"dim", "noise"}),
-                                     "data": str(tmp_path / "old.svm")})  # fmt: skip
+                                     "data": str(tmp_path / "old.svm"), "batch": 8})  # fmt: skip
     save_training(run_training(config, config.build_problem()), config)
     (tmp_path / "old.svm").rename(tmp_path / "new.svm")
     assert "no file" in refused(resume_training(config.out, {}).build_problem)

@@ -244,6 +244,8 @@ def unfinished_run(config: TrainConfig, resume: bool) -> Iterator[Path]:
     with alone_in(folder):
         try:
             try:
+                if not resume:  # again: another process may have ended one of that name
+                    check_training(config.out)
                 write_config(folder, config)
                 if resume:
                     _copy_finished(Path(config.out), folder)
