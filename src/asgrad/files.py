@@ -37,6 +37,7 @@ __all__ = [
     "check_target",
     "copy_folder",
     "free_name",
+    "hold",
     "locked",
     "move_out",
     "need_safetensors",
@@ -140,15 +141,25 @@ def _is_reserved(folder: Path) -> bool:
             folder.mkdir(parents=True)
     elif folder.is_symlink() or not folder.is_dir():
         return False
-    handle = os.open(folder, os.O_RDONLY)
-    held = _lock(handle, wait=False)
-    if not (held or (held is None and is_new)) or any(folder.iterdir()):
-        os.close(handle)
+    if not hold(folder, is_new) or any(folder.iterdir()):
         return False
-    _mine.add(_identity_of(os.fstat(handle)))  # the lock goes with the process, however that ends
     if is_new:
         atexit.register(_remove_empty, folder)
     return True
+
+
+def hold(folder: Path, is_new: bool) -> bool:
+    """Hold a folder's lock as long as this process lives, however that ends; say whether it does.
+
+    One that was made just now is taken to be held where there are no locks.
+    """
+    handle = os.open(folder, os.O_RDONLY)
+    held = _lock(handle, wait=False)
+    if held or (held is None and is_new):
+        _mine.add(_identity_of(os.fstat(handle)))
+        return True
+    os.close(handle)
+    return False
 
 
 @contextmanager

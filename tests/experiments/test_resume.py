@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 import asgrad as ag
+from asgrad import files
 from asgrad.engines import CheckpointWarning
 from asgrad.engines.checkpoint import list_checkpoints, load_checkpoint
 from asgrad.errors import AsgradWarning
@@ -494,21 +495,28 @@ def test_links_out_of_a_run_are_refused(of, name, finished, tmp_path, refused):
     assert sorted((path, path.lstat().st_mtime_ns) for path in outside.rglob("*")) == before
 
 
-def test_a_folder_that_is_removed_under_a_run_is_made_again(tmp_path):
+def test_a_folder_that_is_removed_under_a_run_is_made_again(tmp_path, monkeypatch):
     """With a warning at once; the run can be resumed, and its result is whole."""
     config, problem = small(tmp_path, steps=60, checkpoint_steps=5, evaluate_every=0.001)
-    beside, said = tmp_path / "run-unfinished", []
+    beside, held = tmp_path / "run-unfinished", []
 
     def remove(step, now):
         time.sleep(0.002)
         if step == 20:
             shutil.rmtree(beside, ignore_errors=True)
+        if step == 55 and files.fcntl is not None:
+            monkeypatch.setattr(files, "_mine", set())  # as another process sees it
+            with files.locked(beside, wait=False) as is_held:
+                held.append(is_held)
+            monkeypatch.undo()
 
     with pytest.warns(AsgradWarning) as caught:
         done = run_training(config, problem, on_step=remove)
     said = [str(warning.message) for warning in caught]
     assert any("was removed while the run goes on; it is made again" in text for text in said)
     assert resume_training(config.out, {}).steps == 60
+    if files.fcntl is not None:
+        assert held == [False]  # nobody else could train in it
     save_training(done, config)
     assert StoredTraining.load(config.out).verify(problem)[-1] == 60
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 import warnings
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
@@ -13,7 +15,7 @@ from asgrad.cli.methods import methods
 from asgrad.cli.replay import replay
 from asgrad.cli.simulate import simulate
 from asgrad.cli.train import profile, train
-from asgrad.errors import AsgradError, AsgradWarning
+from asgrad.errors import AsgradError
 
 __all__ = ["app", "main"]
 
@@ -46,15 +48,32 @@ def main() -> None:
     except _UsageError as error:
         print(f"asgrad: {_in_words(error)}", file=sys.stderr)
         sys.exit(error.exit_code)
-    except (KeyboardInterrupt, typer.Abort):
+    except (KeyboardInterrupt, _Interrupted, typer.Abort):
         print("asgrad: interrupted.", file=sys.stderr)
         sys.exit(130)
 
 
+class _Interrupted(Exception):
+    """Ctrl-C within a command: typer itself would end without a word."""
+
+
+def _interruptible(command: Callable[..., None]) -> Callable[..., None]:
+    """Return a command that ends with `_Interrupted` at Ctrl-C."""
+
+    @functools.wraps(command)
+    def run(*arguments: Any, **options: Any) -> None:
+        try:
+            command(*arguments, **options)
+        except KeyboardInterrupt as interrupt:
+            raise _Interrupted from interrupt
+
+    return run
+
+
 def _show_warning(message: Any, category: type[Warning], *where: Any, **options: Any) -> None:
-    """Show what asgrad warns of as one plain line, all else as usual."""
-    if issubclass(category, AsgradWarning):
-        print(f"asgrad: {message}", file=sys.stderr)
+    """Show what a person is warned of as one plain line, all else as usual."""
+    if issubclass(category, UserWarning):
+        print(f"asgrad: {' '.join(str(message).split())}", file=sys.stderr)
     else:
         _show_any(message, category, *where, **options)
 
@@ -86,4 +105,4 @@ def start(
 
 
 for command in (compare, simulate, train, profile, replay, show, methods):
-    app.command()(command)
+    app.command()(_interruptible(command))

@@ -26,6 +26,7 @@ from asgrad.files import (
     cannot_write,
     check_target,
     copy_folder,
+    hold,
     locked,
     move_out,
     need_safetensors,
@@ -278,6 +279,7 @@ def kept_there(
             text = f"{folder} was removed while the run goes on; it is made again."
             with suppress(OSError, AsgradWarning):  # the next checkpoint warns if it cannot be
                 folder.mkdir(parents=True, exist_ok=True)
+                hold(folder, is_new=True)  # the lock went with the old one
                 write_config(folder, config)
                 warnings.warn(text, AsgradWarning, stacklevel=1)
         if on_evaluation:
