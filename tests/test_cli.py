@@ -437,3 +437,56 @@ def test_a_run_on_ray_is_verified(tmp_path):
     assert done.returncode == 0, done.stderr
     assert "times measured:ray" in done.stdout
     assert asgrad("replay", str(folder), "--verify").returncode == 0
+
+
+def test_ctrl_c_before_anything_is_done_is_one_line(capsys, monkeypatch):
+    """In whichever moment of a command it comes."""
+
+    def interrupted(*of):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("asgrad.experiments.TrainConfig.read", interrupted)
+    monkeypatch.setattr(sys, "argv", ["asgrad", "train"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 130
+    assert capsys.readouterr().err == "asgrad: interrupted.\n"
+
+
+LONG = "n" * 5000
+NESTED = "[" * 100_000
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["train", "--resume", LONG],
+        ["train", "--out", LONG],
+        ["train", "--out", "n" * 250],
+        ["train", "--data", LONG],
+        ["train", "nested.toml"],
+        ["train", "--resume", "nested"],
+        ["profile", "--out", LONG],
+        ["profile", LONG],
+        ["profile", "nested.toml"],
+        ["show", LONG],
+        ["show", "nested"],
+        ["replay", LONG],
+        ["replay", LONG, "--verify"],
+        ["replay", "nested", "--verify"],
+        ["replay", "nested", "--config", "nested.toml"],
+        ["compare", LONG],
+        ["compare", "nested.toml"],
+        ["compare", "--times", f"from-run:{LONG}"],
+    ],
+    ids=lambda arguments: " ".join(text[:12] for text in arguments),
+)
+def test_long_names_and_deep_nesting_are_one_line(arguments, refused_here, tmp_path):
+    """Through every door."""
+    (tmp_path / "nested.toml").write_text(f"a = {NESTED}")
+    (tmp_path / "nested" / "trace").mkdir(parents=True)
+    (tmp_path / "nested" / "model.safetensors").write_bytes(b"")
+    (tmp_path / "nested" / "run.json").write_text(NESTED)
+    before = sorted(tmp_path.rglob("*"))
+    assert len(refused_here(*arguments)) < 20_000
+    assert sorted(tmp_path.rglob("*")) == before

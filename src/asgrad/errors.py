@@ -13,6 +13,7 @@ from typing import Any
 
 __all__ = [
     "AsgradError",
+    "AsgradWarning",
     "GradientError",
     "KindError",
     "TraceError",
@@ -35,6 +36,10 @@ __all__ = [
 
 class AsgradError(ValueError):
     """Input or a file that asgrad refuses; its text is one plain line for a person."""
+
+
+class AsgradWarning(UserWarning):
+    """What went wrong beside a run that goes on all the same; one plain line."""
 
 
 class KindError(AsgradError, TypeError):

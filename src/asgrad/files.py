@@ -11,6 +11,7 @@ import secrets
 import shutil
 import signal
 import threading
+import warnings
 import zlib
 from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -22,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from asgrad.errors import AsgradError, in_one_line
+from asgrad.errors import AsgradError, AsgradWarning, in_one_line
 
 try:
     import fcntl
@@ -36,6 +37,7 @@ __all__ = [
     "check_target",
     "copy_folder",
     "free_name",
+    "hold",
     "locked",
     "move_out",
     "need_safetensors",
@@ -139,15 +141,25 @@ def _is_reserved(folder: Path) -> bool:
             folder.mkdir(parents=True)
     elif folder.is_symlink() or not folder.is_dir():
         return False
-    handle = os.open(folder, os.O_RDONLY)
-    held = _lock(handle, wait=False)
-    if not (held or (held is None and is_new)) or any(folder.iterdir()):
-        os.close(handle)
+    if not hold(folder, is_new) or any(folder.iterdir()):
         return False
-    _mine.add(_identity_of(os.fstat(handle)))  # the lock goes with the process, however that ends
     if is_new:
         atexit.register(_remove_empty, folder)
     return True
+
+
+def hold(folder: Path, is_new: bool) -> bool:
+    """Hold a folder's lock as long as this process lives, however that ends; say whether it does.
+
+    One that was made just now is taken to be held where there are no locks.
+    """
+    handle = os.open(folder, os.O_RDONLY)
+    held = _lock(handle, wait=False)
+    if held or (held is None and is_new):
+        _mine.add(_identity_of(os.fstat(handle)))
+        return True
+    os.close(handle)
+    return False
 
 
 @contextmanager
@@ -187,6 +199,10 @@ def new_folder(
             with locked(target.parent):
                 new.path = _put(new.folder, target, kind, old)
             _flush(target.parent)
+        if new.path != Path(path):
+            text = f"{path} has been taken in the meantime; the {kind.what} is in {new.path}."
+            with suppress(AsgradWarning):  # where warnings are errors
+                warnings.warn(text, AsgradWarning, stacklevel=3)
     except OSError as error:
         raise cannot_write(f"{kind.what} {target}", error) from error
     finally:
@@ -394,7 +410,12 @@ def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> int:
     need_safetensors()
     from safetensors.numpy import save_file
 
-    save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, path)
+    try:
+        save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, path)
+    except OSError:
+        raise
+    except Exception as error:  # safetensors raises its own kinds
+        raise AsgradError(f"cannot write {path}: {in_one_line(error)}.") from error
     _flush(path)
     return _checksum(path)
 

@@ -148,6 +148,31 @@ def test_a_method_that_raised_is_mended_and_the_run_goes_on(tmp_path):
     np.testing.assert_array_equal(again.models[:, 0], run.model)
 
 
+@pytest.mark.parametrize("name", ["on_step", "on_arrival", "on_evaluation"])
+def test_what_a_callback_raises_ends_the_run_as_kept(name, tmp_path):
+    """It reaches who called, with the way on; the run goes on from where it was."""
+    n_calls = 0
+
+    def breaks(*of):
+        nonlocal n_calls
+        n_calls += 1
+        if n_calls == 3:
+            raise ZeroDivisionError("a mistake")
+
+    kept = ag.Checkpoints(tmp_path, seconds=1000.0)  # none but the first and the last
+    options = {"evaluate_every": 0.001, "checkpoints": kept}
+    with pytest.raises(ZeroDivisionError, match="a mistake") as raised:
+        ag.train(quadratic(), ag.methods.Pure(), 0.05, steps=10**6, **{name: breaks}, **options)
+    (note,) = raised.value.__notes__
+    assert note.startswith(f"asgrad: the run is kept in {tmp_path}; go on with resume=True")
+    at = int(list_checkpoints(tmp_path)[-1].name.removeprefix("step-"))
+    assert at >= 1
+    run = ag.train(quadratic(), ag.methods.Pure(), 0.05, steps=at + 20, resume=True, **options)
+    assert run.trace.n_steps == at + 20
+    again = ag.replay(run.trace, quadratic(), 0.05)
+    np.testing.assert_array_equal(again.models[:, 0], run.model)
+
+
 def test_oldest_checkpoints_go(tmp_path):
     """`keep` of them stay, the last of them at the end of the run."""
     rule = ag.Checkpoints(tmp_path, steps=5, keep=3)
@@ -289,6 +314,17 @@ def test_what_a_killed_process_left_half_written_is_ignored(tmp_path):
     )  # fmt: skip
     assert run.trace.n_steps == 40
     assert not half.exists()
+
+
+def test_a_rewritten_checkpoint_is_whole_whenever_it_is_cut_off(tmp_path):
+    """Between the two renames the old one is the newest that is whole: it comes back."""
+    kept = ag.Checkpoints(tmp_path)
+    first = ag.train(quadratic(), ag.methods.Pure(), 0.05, steps=20, checkpoints=kept)
+    newest = list_checkpoints(tmp_path)[-1]
+    newest.rename(tmp_path / f".{newest.name}.0123abcd.old")
+    assert list_checkpoints(tmp_path)[-1] == newest
+    run = ag.train(quadratic(), ag.methods.Pure(), 0.05, steps=30, checkpoints=kept, resume=True)
+    assert run.trace.step_times[:20].tolist() == first.trace.step_times.tolist()
 
 
 def test_until_is_the_run_up_to_a_step():

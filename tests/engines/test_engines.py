@@ -419,6 +419,72 @@ def test_a_cluster_without_room_is_said(fake):
     assert not fake.is_initialized()  # what was started is stopped
 
 
+class HangsAtStart(Faulty):
+    """Worker 1 hangs in the gradient with which it starts, so many times."""
+
+    n_hangs, go_on = 0, threading.Event()
+
+    def gradient(self, x, worker, draw=0, rng=None):
+        """As ever from then on."""
+        if worker == 1 and draw == 0 and HangsAtStart.n_hangs > 0:
+            HangsAtStart.n_hangs -= 1
+            HangsAtStart.go_on.wait(20.0)
+        return super().gradient(x, worker, draw, rng)
+
+
+@pytest.fixture
+def hanging(fake):
+    """It, and the fake Ray; in the end those that hang are let go."""
+    HangsAtStart.go_on.clear()
+    yield fake
+    HangsAtStart.n_hangs = 0
+    HangsAtStart.go_on.set()
+
+
+@pytest.mark.parametrize("patience", [20.0, 0.05])
+def test_an_actor_that_hangs_while_it_starts_is_replaced(patience, hanging):
+    """Before the run begins, and while all wait for it."""
+    HangsAtStart.n_hangs = 2
+    engine = ag.Ray(patience=patience, start_deadline=0.2)
+    run, _ = train(HangsAtStart(), ag.methods.Sync(), engine, steps=20, until_time=60.0)
+    assert run.status == Ending.STEPS
+    assert len(hanging.actors) == 3 + 2
+
+
+def test_an_actor_that_always_hangs_while_it_starts_is_given_up(hanging):
+    """A method that needs its worker ends; where all do, it is said."""
+    HangsAtStart.n_hangs = 10**9
+    options = {"start_deadline": 0.1, "restarts": 1}
+    engine = ag.Ray(patience=0.05, **options)
+    run, _ = train(HangsAtStart(), ag.methods.Sync(), engine, steps=20, until_time=60.0)
+    assert run.status == Ending.TOO_FEW_WORKERS
+    assert len(hanging.actors) == 4
+    one = HangsAtStart()
+    one.n_workers = 2
+    one.gradient = lambda x, worker, *of: HangsAtStart.gradient(one, x, 1, 0)
+    with pytest.raises(ag.AsgradError, match=r"no worker could start: not ready within 0\.1 s"):
+        ag.train(one, ag.methods.Pure(), 0.1, engine=ag.Ray(patience=20.0, **options), steps=5)
+    with pytest.raises(ag.AsgradError, match=r"within 0\.05 s: 2 have started, none has ended its"):
+        ag.train(one, ag.methods.Pure(), 0.1, engine=ag.Ray(patience=0.05), steps=5)
+
+
+def test_a_deadline_of_starting_does_not_count_while_there_is_no_room(fake):
+    """An actor that Ray has not placed yet may wait for hours."""
+    fake.room = 2
+    engine = ag.Ray(patience=0.05, start_deadline=0.01, restarts=0)
+
+    def later(job):
+        if job.arrival_time > 0.6:  # a look every half second
+            fake.room = 3
+
+    run, _ = train(
+        Faulty(), ag.methods.Pure(), engine, steps=100_000, until_time=1.2, on_arrival=later
+    )
+    assert len(fake.actors) == 3
+    jobs = run.trace.jobs
+    assert set(jobs.worker[jobs.fate == Fate.APPLIED].tolist()) == {0, 1, 2}
+
+
 def test_the_actor_of_a_worker_that_is_gone_for_good_is_killed(fake):
     """Its CPU, or GPU, is free for others while the run goes on."""
     running = []
@@ -587,6 +653,22 @@ def test_an_address_where_nobody_listens_is_refused_at_once(fake):
         with pytest.raises(ag.AsgradError, match=f"no cluster at {address}: .*ray start --head"):
             train(Faulty(), ag.methods.Pure(), ag.Ray(address=address), steps=5)
     assert not fake.is_initialized()
+
+
+def test_a_cluster_that_lets_nobody_in_is_said(fake, monkeypatch, refused):
+    """Whatever Ray raises; a token may be what is missing."""
+
+    class AuthenticationError(Exception):
+        """Of Ray's own kind."""
+
+    def init(**options):
+        raise AuthenticationError("no token found.\nRead the documentation.")
+
+    monkeypatch.setattr(fake, "init", init)
+    engine = ag.Ray(address="auto")
+    text = refused(lambda: ag.train(Faulty(), ag.methods.Pure(), 0.1, engine=engine, steps=5))
+    assert "Ray: no cluster at auto: AuthenticationError: no token found. If it asks" in text
+    assert "RAY_AUTH_MODE=token" in text
 
 
 def test_a_problem_that_cannot_be_sent_is_refused(fake, monkeypatch):

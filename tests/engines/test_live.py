@@ -146,7 +146,10 @@ def test_a_checkpoint_that_cannot_be_written_is_reported_and_later_ones_are(tmp_
 
     monkeypatch.setattr(checkpoint, "write_arrays", full_at_first)
     kept = ag.Checkpoints(tmp_path / "kept", steps=5)
-    run = train(ag.methods.Pure(), ag.Threads(), steps=400, checkpoints=kept)
+    run = train(
+        ag.methods.Pure(), ag.Threads(), steps=400, checkpoints=kept,
+        on_step=lambda step, now: time.sleep(0.0005),
+    )  # fmt: skip
     assert len([failure for failure in run.failures if "no space left" in failure]) == 2
     newest = max(path.name for path in (tmp_path / "kept").glob("step-*"))
     assert newest == "step-000000000400"
@@ -379,3 +382,51 @@ def test_a_thread_that_ends_its_late_job_in_time_is_not_replaced(threads, monkey
     assert engine._workers[0] is worker
     engine.submit(job, np.ones((2, 1)))
     until(lambda: [arrival.job for arrival in delivered] == [late, job])
+
+
+class Queued(live.Live):
+    """A run of three workers: whenever something is dealt with, something new is brought."""
+
+    def __init__(self, brought):
+        super().__init__(SimpleNamespace(n_workers=3), None, None, None, None)
+        self.brought, self.dealt = list(brought), []
+
+    def _deal_with(self, events):
+        self.dealt += events
+        if self.brought:
+            assert not self.deliver([self.brought.pop(0)])  # somebody deals with it
+
+
+def test_what_is_brought_is_dealt_with_in_order_and_in_turns():
+    """Who brings something deals with as much as there are workers, then has its own work."""
+    run = Queued("bcdefg")
+    assert run.deliver(["a"])
+    assert run.dealt == list("abc")
+    assert run.deliver(())
+    assert run.dealt == list("abcdef")
+    assert not run.deliver(())
+    assert run.dealt == list("abcdefg")
+    assert not run.deliver(())
+
+
+def test_no_thread_overtakes_others(monkeypatch):
+    """All that have asked while one was dealt with come before its next job."""
+    asked, taken, all_asked = [], [], threading.Event()
+    deliver = live.Live.deliver
+
+    def noted(run, events):
+        asked.extend(event.job.worker for event in events)
+        if len(set(asked)) == 8:
+            all_asked.set()
+        return deliver(run, events)
+
+    def on_arrival(job):
+        taken.append(job.worker)
+        if len(taken) == 1:
+            assert all_asked.wait(20.0)
+
+    monkeypatch.setattr(live.Live, "deliver", noted)
+    problem = ag.problems.Quadratic(np.ones(2), n_workers=8)
+    ag.train(problem, ag.methods.Pure(), 0.1, steps=40, on_arrival=on_arrival)
+    second = [*taken, taken[0]].index(taken[0], 1)
+    assert len(set(taken[:second])) >= 7  # the last to ask may be about to

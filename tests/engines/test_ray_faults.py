@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import random
 import signal
+import sys
 import threading
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -114,6 +116,49 @@ def check(run: ag.Training, killer: Killer, problem: ag.Problem) -> None:
     assert run.trace.n_steps > max(killer.steps)
     again = ag.replay(run.trace, problem, 0.05, evaluations=1)
     np.testing.assert_array_equal(again.models[:, 0], run.model)
+
+
+def descendants(pid: int) -> set[int]:
+    """A process's children and theirs."""
+    parents = {}
+    for entry in os.listdir("/proc"):
+        if entry.isdecimal():
+            with suppress(OSError), open(f"/proc/{entry}/stat") as file:
+                parents[int(entry)] = int(file.read().rsplit(")", 1)[1].split()[1])
+    found = {pid}
+    while more := {child for child, parent in parents.items() if parent in found} - found:
+        found |= more
+    return found
+
+
+def listening(pids: set[int]) -> list[str]:
+    """The addresses on which processes listen, in hexadecimal digits."""
+    sockets = set()
+    for pid in pids:
+        with suppress(OSError):
+            for entry in os.scandir(f"/proc/{pid}/fd"):
+                with suppress(OSError):
+                    sockets.add(os.readlink(entry.path))
+    found = []
+    for table in ("tcp", "tcp6"):
+        with open(f"/proc/net/{table}") as file:
+            rows = [line.split() for line in file.readlines()[1:]]
+        found += [row[1].partition(":")[0] for row in rows
+                  if row[3] == "0A" and f"socket:[{row[9]}]" in sockets]  # fmt: skip
+    return found
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="read from /proc")
+def test_a_ray_of_ones_own_listens_on_loopback_only():
+    """Whoever can reach a Ray can run code in it."""
+    found = []
+    ag.train(
+        small(), ag.methods.Pure(), 0.05, engine=ag.Ray(), steps=20,
+        on_step=lambda step, now: found.append(listening(descendants(os.getpid()))),
+    )  # fmt: skip
+    loopback = {"0100007F", "0000000000000000FFFF00000100007F", "00000000000000000000000001000000"}
+    assert len(found[-1]) >= 5  # of the head, the node, and four workers
+    assert set(found[-1]) <= loopback
 
 
 def test_a_killed_process_and_a_killed_node(cluster):

@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import time
+import warnings
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import asgrad as ag
+from asgrad import files
 from asgrad.engines import CheckpointWarning
 from asgrad.engines.checkpoint import list_checkpoints, load_checkpoint
+from asgrad.errors import AsgradWarning
 from asgrad.experiments import TrainConfig, training, training_folder
 from asgrad.experiments.training import StoredTraining, run_training, save_training
-from asgrad.experiments.training_folder import check_training, resume_training
+from asgrad.experiments.training_folder import (
+    check_training,
+    read_facts,
+    resume_training,
+    write_facts,
+)
+from asgrad.report import tensorboard
 
 pytest.importorskip("safetensors")
 
@@ -85,15 +94,11 @@ def test_what_no_replay_proves_is_verified_too(tmp_path):
         with pytest.raises(ag.AsgradError, match=f"{file.name} is not what the run wrote"):
             StoredTraining.load(run).verify(problem)
         file.write_bytes(whole)
-    facts = json.loads((run / "run.json").read_text())
+    facts = read_facts(run)
     facts["digests"]["0"] = facts["digests"]["20"]
-    (run / "run.json").write_text(json.dumps(facts))
+    write_facts(run, facts)
     with pytest.raises(ag.AsgradError, match="the model at step 0 differs"):
         StoredTraining.load(run).verify(problem)
-    del facts["digests"]
-    (run / "run.json").write_text(json.dumps(facts))
-    with pytest.raises(ag.AsgradError, match=r"damaged: run\.json"):
-        StoredTraining.load(run)
 
 
 @pytest.mark.parametrize("which", [0, 1])
@@ -166,6 +171,18 @@ def test_a_continuation_that_is_refused_leaves_nothing(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
     longer = resume_training(config.out, {"steps": 40})
     assert run_training(longer, problem, resume=True).trace.n_steps == 40
+
+
+def test_a_run_that_another_process_has_ended_meanwhile_is_not_replaced(tmp_path):
+    """Both had asked whether the name is free; the second waits for its data, say."""
+    config, problem = small(tmp_path)
+    check_training(config.out)
+    save_training(run_training(config, problem), config)
+    before = StoredTraining.load(config.out).trace
+    with pytest.raises(ag.AsgradError, match="holds a run already"):
+        run_training(config, problem)
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+    assert StoredTraining.load(config.out).trace.equals(before)
 
 
 def test_two_processes_do_not_train_in_one_folder(tmp_path):
@@ -361,7 +378,7 @@ def test_data_that_have_moved_are_named(tmp_path, refused):
         (tmp_path / f"{name}.svm").write_text("\n".join(lines))
     config, _ = small(tmp_path)
     config = TrainConfig.read(None, {**config.model_dump(exclude={"dim", "noise"}),
-                                     "data": str(tmp_path / "old.svm")})  # fmt: skip
+                                     "data": str(tmp_path / "old.svm"), "batch": 8})  # fmt: skip
     save_training(run_training(config, config.build_problem()), config)
     (tmp_path / "old.svm").rename(tmp_path / "new.svm")
     assert "no file" in refused(resume_training(config.out, {}).build_problem)
@@ -392,3 +409,189 @@ def test_a_run_writes_down_the_stepsize_that_followed_from_its_data(tmp_path):
     assert config.stepsize is None
     run_training(config, problem)
     assert resume_training(config.out, {}).stepsize == 0.25 / problem.smoothness
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A finished run, to be copied, and its problem."""
+    folder = tmp_path_factory.mktemp("finished")
+    config, problem = small(folder)
+    save_training(run_training(config, problem), config)
+    return folder / "run", problem
+
+
+def flips(file, n_bits):
+    """Flip one bit of a file after the other, spread over it; each is turned back."""
+    whole = file.read_bytes()
+    for number in range(n_bits):
+        place = (number * 7919) % (8 * len(whole))
+        content = bytearray(whole)
+        content[place // 8] ^= 1 << place % 8
+        file.write_bytes(content)
+        yield
+    file.write_bytes(whole)
+
+
+def test_a_bit_of_run_json_hides_no_run(finished, tmp_path, refused):
+    """It is refused in one line that names the way on; the run goes on from its checkpoints."""
+    source, problem = finished
+    run = Path(shutil.copytree(source, tmp_path / "run"))
+    for _ in flips(run / "run.json", 150):
+        text = refused(lambda: StoredTraining.load(run))
+        assert "is damaged: run.json" in text
+        assert text.endswith(f"asgrad train --resume {run}.")
+    (run / "run.json").write_bytes(b"\xff" * 99)
+    assert go_on(run, 40, problem).trace.n_steps == 40
+
+
+def test_a_configuration_that_was_cut_or_changed_is_noticed(finished, tmp_path, refused):
+    """At every line's end too; a part of it would be another run, without a word."""
+    run = Path(shutil.copytree(finished[0], tmp_path / "run"))
+    whole = (run / "config.toml").read_bytes()
+    lines = whole.splitlines(keepends=True)
+    parts = [b"".join(lines[:count]) for count in range(len(lines))]
+    for part in [*parts, whole[:-3], whole.replace(b"batch = 32", b"batch = 0")]:
+        (run / "config.toml").write_bytes(part)
+        for read in (StoredTraining.load, lambda path: resume_training(path, {})):
+            assert "config.toml is not what was written" in refused(lambda read=read: read(run))
+    (run / "config.toml").write_bytes(whole)
+    assert TrainConfig.read(run / "config.toml", {}) == StoredTraining.load(run).config
+
+
+def test_what_came_to_stand_there_meanwhile_stays_and_the_run_beside_it(tmp_path):
+    """Somebody's folder took the name while the run went on."""
+    config, problem = small(tmp_path)
+    done = run_training(config, problem)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "thesis.txt").write_text("mine")
+    with pytest.warns(AsgradWarning, match="has been taken in the meantime; .* is in .*run-2"):
+        assert save_training(done, config) == tmp_path / "run-2"
+    assert len(StoredTraining.load(tmp_path / "run-2").verify(problem)) >= 2
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["thesis.txt"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["run", "run-2"]
+
+
+@pytest.mark.parametrize("name", ["", "checkpoints", "tensorboard", "config.toml"])
+@pytest.mark.parametrize("of", ["run", "run-unfinished"])
+def test_links_out_of_a_run_are_refused(of, name, finished, tmp_path, refused):
+    """What they point to is neither moved nor removed nor written."""
+    source, problem = finished
+    run, outside = tmp_path / "run", tmp_path / "outside"
+    shutil.copytree(source, run)
+    shutil.copytree(source / name, outside) if (source / name).is_dir() else outside.write_text("")
+    before = sorted((path, path.lstat().st_mtime_ns) for path in outside.rglob("*"))
+    link = tmp_path / of / name
+    link.parent.mkdir(exist_ok=True)
+    if of == "run":
+        shutil.rmtree(link, ignore_errors=True)
+        link.unlink(missing_ok=True)
+    link.symlink_to(outside)
+
+    def longer():
+        config = TrainConfig.read(source / "config.toml", {"out": str(run), "steps": 40})
+        run_training(config, problem, resume=True)
+
+    assert "is a link" in refused(longer)
+    assert sorted((path, path.lstat().st_mtime_ns) for path in outside.rglob("*")) == before
+
+
+def test_a_folder_that_is_removed_under_a_run_is_made_again(tmp_path, monkeypatch):
+    """With a warning at once; the run can be resumed, and its result is whole."""
+    config, problem = small(tmp_path, steps=60, checkpoint_steps=5, evaluate_every=0.001)
+    beside, held = tmp_path / "run-unfinished", []
+
+    def remove(step, now):
+        time.sleep(0.002)
+        if step == 20:
+            shutil.rmtree(beside, ignore_errors=True)
+        if step == 55 and files.fcntl is not None:
+            monkeypatch.setattr(files, "_mine", set())  # as another process sees it
+            with files.locked(beside, wait=False) as is_held:
+                held.append(is_held)
+            monkeypatch.undo()
+
+    with pytest.warns(AsgradWarning) as caught:
+        done = run_training(config, problem, on_step=remove)
+    said = [str(warning.message) for warning in caught]
+    assert any("was removed while the run goes on; it is made again" in text for text in said)
+    assert resume_training(config.out, {}).steps == 60
+    if files.fcntl is not None:
+        assert held == [False]  # nobody else could train in it
+    save_training(done, config)
+    assert StoredTraining.load(config.out).verify(problem)[-1] == 60
+
+
+def test_a_result_that_cannot_be_written_is_saved_elsewhere(tmp_path, monkeypatch):
+    """The disk is full at its end; the run stays resumable where it was."""
+    config, problem = small(tmp_path / "full")
+    done = run_training(config, problem)
+    monkeypatch.setattr(training, "gettempdir", lambda: str(tmp_path / "room"))
+    (tmp_path / "room").mkdir()
+    written = training.write_table
+
+    def full(path, columns):
+        if "full" in path.parts:
+            raise OSError(28, "No space left on device", str(path))
+        written(path, columns)
+
+    monkeypatch.setattr(training, "write_table", full)
+    with pytest.warns(AsgradWarning, match=r"No space left .* The run is in .*; move it"):
+        path = save_training(done, config)
+    assert path == tmp_path / "room" / "asgrad-saved" / "run"
+    assert len(StoredTraining.load(path).verify(problem)) >= 2
+    assert [p.name for p in (tmp_path / "full").iterdir()] == ["run-unfinished"]
+    monkeypatch.setattr(training, "write_table", written)
+    assert go_on(config.out, 40, problem).trace.n_steps == 40
+
+
+class FailingDisk:
+    """Calls of the system that fail from the k-th on, below one folder."""
+
+    CALLS = ("open", "mkdir", "fsync", "rename", "replace", "link", "unlink", "rmdir")
+
+    def __init__(self, monkeypatch, folder, number, first):
+        self.folder, self.number, self.left = str(folder), number, first
+        for name in self.CALLS:
+            monkeypatch.setattr(os, name, self.failing(getattr(os, name)))
+
+    def failing(self, real):
+        """A call that may fail."""
+
+        def call(target, *arguments, **options):
+            path = os.readlink(f"/proc/self/fd/{target}") if isinstance(target, int) else target
+            if self.folder in str(path):
+                self.left -= 1
+                if self.left < 0:
+                    raise OSError(self.number, os.strerror(self.number), str(path))
+            return real(target, *arguments, **options)
+
+        return call
+
+
+@pytest.mark.parametrize("number", [28, 30], ids=["full", "read-only"])
+def test_a_disk_that_fails_at_any_moment_costs_no_result(number, tmp_path, monkeypatch):
+    """From the k-th call on: the run is refused before any work, or saved with a word."""
+    monkeypatch.setattr(training, "gettempdir", lambda: str(tmp_path / "room"))
+    monkeypatch.setattr(tensorboard, "find_spec", lambda name: None)
+    ends = []
+    for first in range(0, 1000, 5 + 6 * (number == 30)):
+        disk = tmp_path / f"disk{first}"
+        config, problem = small(disk, steps=5)
+        done, path = None, None
+        with monkeypatch.context() as patch, warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            FailingDisk(patch, disk, number, first)
+            with suppress(ag.AsgradError):
+                done = run_training(config, problem)
+            if done is not None:
+                path = save_training(done, config)
+        if path is None:
+            ends.append("refused")
+            continue
+        ends.append("there" if disk in path.parents else "elsewhere")
+        assert said or ends[-1] == "there"
+        assert StoredTraining.load(path).verify(problem)[-1] == 5
+        if ends[-1] == "there" and not said:  # it came to its end before that moment
+            break
+    assert set(ends) == {"refused", "elsewhere", "there"}
+    assert ends.index("elsewhere") == ends.count("refused")  # nothing is refused after its work

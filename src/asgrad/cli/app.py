@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import sys
+import warnings
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
@@ -18,6 +21,7 @@ __all__ = ["app", "main"]
 
 # Newer releases of typer carry their own copy of click: this is the usage error of either.
 _UsageError: Any = typer.BadParameter.__bases__[0]
+_show_any = warnings.showwarning
 
 app = typer.Typer(
     help="Plan, run and replay stochastic gradient descent on workers of unequal speed.",
@@ -29,10 +33,14 @@ app = typer.Typer(
 
 def main() -> None:
     """Run the command line; an error is one plain line and exit code 2."""
+    warnings.showwarning = _show_warning
     try:
         sys.exit(app(standalone_mode=False))
     except AsgradError as error:
         print(f"asgrad: {error}", file=sys.stderr)
+        sys.exit(2)
+    except RecursionError:
+        print("asgrad: what was given, or a file of it, is nested too deeply.", file=sys.stderr)
         sys.exit(2)
     except OSError as error:
         print(f"asgrad: {error.strerror or error}: {error.filename}.", file=sys.stderr)
@@ -40,9 +48,34 @@ def main() -> None:
     except _UsageError as error:
         print(f"asgrad: {_in_words(error)}", file=sys.stderr)
         sys.exit(error.exit_code)
-    except (KeyboardInterrupt, typer.Abort):
+    except (KeyboardInterrupt, _Interrupted, typer.Abort):
         print("asgrad: interrupted.", file=sys.stderr)
         sys.exit(130)
+
+
+class _Interrupted(Exception):
+    """Ctrl-C within a command: typer itself would end without a word."""
+
+
+def _interruptible(command: Callable[..., None]) -> Callable[..., None]:
+    """Return a command that ends with `_Interrupted` at Ctrl-C."""
+
+    @functools.wraps(command)
+    def run(*arguments: Any, **options: Any) -> None:
+        try:
+            command(*arguments, **options)
+        except KeyboardInterrupt as interrupt:
+            raise _Interrupted from interrupt
+
+    return run
+
+
+def _show_warning(message: Any, category: type[Warning], *where: Any, **options: Any) -> None:
+    """Show what a person is warned of as one plain line, all else as usual."""
+    if issubclass(category, UserWarning):
+        print(f"asgrad: {' '.join(str(message).split())}", file=sys.stderr)
+    else:
+        _show_any(message, category, *where, **options)
 
 
 def _in_words(error: Any) -> str:
@@ -72,4 +105,4 @@ def start(
 
 
 for command in (compare, simulate, train, profile, replay, show, methods):
-    app.command()(command)
+    app.command()(_interruptible(command))

@@ -111,10 +111,6 @@ def train(
     folder = save_training(done, settings)
     _say_failures(done)
     print_training(label(built), StoredTraining.load(folder))
-    if folder != Path(settings.out):
-        print(
-            f"asgrad: {settings.out} was taken meanwhile; the run is in {folder}", file=sys.stderr
-        )
     quoted = shlex.quote(str(folder))
     print(f"Run: {folder}   Check it: asgrad replay {quoted} --verify")
     remedy, code = _AFTER.get(done.status, ("", 0))

@@ -19,7 +19,14 @@ from typing import Any
 
 import numpy as np
 
-from asgrad.errors import AsgradError, KindError, check_integer, check_positive, shown
+from asgrad.errors import (
+    AsgradError,
+    AsgradWarning,
+    KindError,
+    check_integer,
+    check_positive,
+    shown,
+)
 from asgrad.files import (
     Kind,
     need_safetensors,
@@ -36,6 +43,7 @@ __all__ = [
     "Checkpoints",
     "CheckpointWarning",
     "Keeper",
+    "checksum",
     "digest",
     "list_checkpoints",
     "load_newest",
@@ -53,7 +61,7 @@ def _is_checkpoint(path: Path) -> bool:
 _CHECKPOINT = Kind("checkpoint", _is_checkpoint, (_STATE, _FACTS))
 
 
-class CheckpointWarning(UserWarning):
+class CheckpointWarning(AsgradWarning):
     """A checkpoint could not be written, or is damaged."""
 
 
@@ -114,11 +122,11 @@ class Keeper:
     ):
         need_safetensors()
         self._rule, self._settings = rule, settings
-        self._folder = Path(rule.folder)
+        self.folder = Path(rule.folder)
         self._step, self._time, self._digests = step, now, digests
         self._waiting: queue.Queue[Any] = queue.Queue()
         self.failures: list[str] = []
-        remove_left(self._folder)
+        remove_left(self.folder)
         self._thread = threading.Thread(target=self._work, daemon=True, name="asgrad-checkpoints")
         self._thread.start()
 
@@ -140,13 +148,18 @@ class Keeper:
 
     def _work(self) -> None:
         """Write one after the other."""
+        is_warned = False
         while (item := self._waiting.get()) is not None:
             try:
                 self._write(*item)
-            except Exception as error:  # safetensors has its own for a full disk
+                is_warned = False
+            except Exception as error:  # whatever it is, the run goes on
                 self.failures.append(f"checkpoint at step {item[0]}: {error}")
+                text = f"{self.failures[-1]} The run goes on, and tries again."
                 with suppress(CheckpointWarning):  # where warnings are errors
-                    warnings.warn(self.failures[-1], CheckpointWarning, stacklevel=1)
+                    if not is_warned:  # once until one succeeds
+                        warnings.warn(text, CheckpointWarning, stacklevel=1)
+                is_warned = True
             finally:
                 self._waiting.task_done()
 
@@ -154,7 +167,7 @@ class Keeper:
         """Write a checkpoint and remove the oldest."""
         self._digests[str(step)] = digest(state["models"][-1])
         with new_folder(
-            self._folder / f"{_PREFIX}{step:012d}", _CHECKPOINT, overwrite=True
+            self.folder / f"{_PREFIX}{step:012d}", _CHECKPOINT, overwrite=True
         ) as folder:
             head = {
                 "kind": _KIND,
@@ -164,9 +177,9 @@ class Keeper:
                 "settings": self._settings,
                 "facts": {**facts, "digests": self._digests},
             }
-            head["head_checksum"] = _checksum(head)
+            head["head_checksum"] = checksum(head)
             write_text(folder / _FACTS, json.dumps(head, indent=1))
-        for old in list_checkpoints(self._folder)[: -self._rule.keep]:
+        for old in list_checkpoints(self.folder)[: -self._rule.keep]:
             shutil.rmtree(old, ignore_errors=True)
 
 
@@ -235,9 +248,9 @@ def load_head(path: Path) -> dict[str, Any]:
     """Return the head of a checkpoint, likewise."""
     try:
         head: Any = json.loads((path / _FACTS).read_text(encoding="utf-8"))
-        if not isinstance(head, dict) or head.pop("head_checksum", None) != _checksum(head):
+        if not isinstance(head, dict) or head.pop("head_checksum", None) != checksum(head):
             raise ValueError(f"{_FACTS} is not what was written")
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise AsgradError(f"checkpoint {path} is damaged: {error}.") from error
     if head.get("kind") != _KIND or head.get("version") != _VERSION:
         raise AsgradError(
@@ -247,6 +260,6 @@ def load_head(path: Path) -> dict[str, Any]:
     return head  # type: ignore[no-any-return]
 
 
-def _checksum(head: dict[str, Any]) -> int:
-    """Return the CRC-32 of what stands in a head."""
-    return zlib.crc32(json.dumps(head, sort_keys=True).encode())
+def checksum(facts: dict[str, Any]) -> int:
+    """Return the CRC-32 of what JSON holds."""
+    return zlib.crc32(json.dumps(facts, sort_keys=True).encode())

@@ -107,14 +107,18 @@ class Bounds:
 
 
 class Live:
-    """A live run. Whatever happens is dealt with under one lock, in whichever thread brings it.
+    """A live run. Whatever happens is dealt with in one order, that in which it was brought.
+
+    Who brings it puts it into a queue, and deals with what stands there unless another thread does.
+    So nobody waits for a lock, where who asks first need not be the first to get it; and few
+    threads need be woken.
 
     Parameters
     ----------
     server : Server
         New, or as a checkpoint has it.
     engine : Engine
-        Opened with this run's `handle` to deliver to.
+        Opened with this run's `deliver`.
     bounds : Bounds
     facts : Facts
         What was before.
@@ -131,6 +135,9 @@ class Live:
         self.ended = threading.Event()
         self.interrupted = False
         self._lock = threading.Lock()
+        self._queue: deque[Sequence[Arrival | Joined]] = deque()
+        self._turn = server.n_workers
+        """After so many batches a thread goes back to its own work."""
         self._status: Ending | None = None
         self._error: BaseException | None = None
         self._present = [True] * server.n_workers
@@ -162,48 +169,72 @@ class Live:
             else:
                 self._give_out(self.server.start(0.0))
             self._save(now)
-        self.handle([])
+        more = self.handle([])
         while self._status is None:
-            left = self.bounds.until_time - self.clock()
+            left = 0.0 if more else self.bounds.until_time - self.clock()
             pause = min(left, self.bounds.evaluate_every, 0.5)
-            self.handle(self.engine.wait(max(pause, 0.0)))
+            more = self.handle(self.engine.wait(max(pause, 0.0)))
         if self._error is not None:
             raise self._error
         return self._status
 
-    def handle(self, events: Sequence[Arrival | Joined]) -> None:
-        """Deal with what happened, in order, and with what is due."""
-        with self._lock:
-            if self._status is not None:
-                return
+    def deliver(self, events: Sequence[Arrival | Joined]) -> bool:
+        """Bring what happened, from any thread, or nothing; deal with what waits, for a while.
+
+        Returns whether something still waits that nobody deals with: whoever has nothing better to
+        do is to call it again.
+        """
+        if events:
+            self._queue.append(events)
+        # Looked at again after the lock is given back: who brought something while it was held has
+        # gone on.
+        for _ in range(self._turn):
+            if not (self._queue and self._lock.acquire(blocking=False)):
+                return False
             try:
-                now = self.clock()
-                waiting, several = deque(events), len(events) > 1
-                while waiting and not (several and self._reached(now)):
-                    event = waiting.popleft()
-                    if isinstance(event, Joined):
-                        self._present[event.worker] = True
-                        self._join(event.worker, now)
-                    else:
-                        self._take(event, now, more=several)
-                        now = math.nextafter(now, math.inf)  # the trace says who came first
-                    if several and not waiting:  # what has come in the meantime
-                        waiting += self.engine.wait(0.0)
-                        now = self.clock()
-                if self.server.waiting:
-                    self._give_out(self.server.assign_waiting(now))
-                if now >= self._next_evaluation and not self.evaluator.busy:
-                    self.evaluator.ask(self.server.n_steps, now, self.server.x)
-                    self._next_evaluation = now + self.bounds.evaluate_every
-                if self.keeper and self.keeper.due(self.server.n_steps, now):
-                    self._save(now)
-                if self.evaluator.error is not None:
-                    raise self.evaluator.error
-                self._status = self._reached(now) or self._deserted()
-            except BaseException as error:  # raised again where the run was started
-                self._error, self._status = error, Ending.INTERRUPTED
-            if self._status is not None:
-                self.ended.set()
+                if self._queue:
+                    self._deal_with(self._queue.popleft())
+            finally:
+                self._lock.release()
+        return bool(self._queue)
+
+    def handle(self, events: Sequence[Arrival | Joined]) -> bool:
+        """Deal with what happened, if anything, and with what is due; return as `deliver` does."""
+        self._queue.append(events)
+        return self.deliver(())
+
+    def _deal_with(self, events: Sequence[Arrival | Joined]) -> None:
+        """Deal with what happened, in order, and with what is due."""
+        if self._status is not None:
+            return
+        try:
+            now = self.clock()
+            waiting, several = deque(events), len(events) > 1
+            while waiting and not (several and self._reached(now)):
+                event = waiting.popleft()
+                if isinstance(event, Joined):
+                    self._present[event.worker] = True
+                    self._join(event.worker, now)
+                else:
+                    self._take(event, now, more=several)
+                    now = math.nextafter(now, math.inf)  # the trace says who came first
+                if several and not waiting:  # what has come in the meantime
+                    waiting += self.engine.wait(0.0)
+                    now = self.clock()
+            if self.server.waiting:
+                self._give_out(self.server.assign_waiting(now))
+            if now >= self._next_evaluation and not self.evaluator.busy:
+                self.evaluator.ask(self.server.n_steps, now, self.server.x)
+                self._next_evaluation = now + self.bounds.evaluate_every
+            if self.keeper and self.keeper.due(self.server.n_steps, now):
+                self._save(now)
+            if self.evaluator.error is not None:
+                raise self.evaluator.error
+            self._status = self._reached(now) or self._deserted()
+        except BaseException as error:  # raised again where the run was started
+            self._error, self._status = error, Ending.INTERRUPTED
+        if self._status is not None:
+            self.ended.set()
 
     def end(self, now: float) -> None:
         """Evaluate and save the last model."""

@@ -8,7 +8,8 @@ import queue
 import socket
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Any
@@ -89,6 +90,10 @@ class Ray:
         Each worker's factor, to stage unequal machines.
     deadline, least_deadline, first_deadline, restarts
         As for `Threads`; a worker that hangs is killed and started anew.
+    start_deadline : float > 0
+        Seconds that an actor may take from the start of its process to the end of its first
+        gradient, data and compilation included; past them it is killed and started anew. While the
+        cluster has no room for it, it waits as long as it takes.
     patience : float > 0
         Seconds to wait for workers at the start; those that come later join then. A run in which
         nobody works any more waits as long for one that has left.
@@ -106,6 +111,7 @@ class Ray:
     first_deadline: float = 3600.0
     restarts: int = 3
     patience: float = 60.0
+    start_deadline: float = 300.0
 
     _workers: list[_Worker] = field(default_factory=list, init=False, repr=False)
 
@@ -119,6 +125,7 @@ class Ray:
             self.restarts,
         )
         check_positive("Ray", "patience", self.patience)
+        check_positive("Ray", "start_deadline", self.start_deadline)
         check_choice("strategy", self.strategy, ("DEFAULT", "SPREAD"))
 
     def open(self, context: RunContext) -> None:
@@ -143,6 +150,7 @@ class Ray:
         self._events: queue.SimpleQueue[tuple[Callable, tuple]] = queue.SimpleQueue()
         self._arrivals: list[Arrival | Joined] = []
         self._latest: tuple[int, Any] = (-1, None)
+        self._problem: Any = None
         self._next_look = 0.0
         self._inline, self._dim, self._dtype = INLINE, problem.dim, context.dtype
         self._owns_ray = self._connect(sum(o["num_cpus"] for o in options))
@@ -166,10 +174,11 @@ class Ray:
                 f"{in_one_line(error.__cause__ or error)}. Make it of data that can be pickled, "
                 "or use ag.Threads."
             ) from error
+        self._problem = shared
         self._workers = [
             _Worker(
                 actor_class.options(**options[i]),
-                (shared, context.key, context.dtype, i, slowdown[i], self._inline),
+                (context.key, context.dtype, i, slowdown[i], self._inline),
                 Record(self._limits),
             )
             for i in range(n)
@@ -252,7 +261,7 @@ class Ray:
         for worker in self._workers:
             if worker.actor is not None:
                 self._ray.kill(worker.actor)
-        self._workers, self._latest = [], (-1, None)
+        self._workers, self._latest, self._problem = [], (-1, None), None
         if self._owns_ray:
             self._ray.shutdown()
         self._events, self._arrivals = queue.SimpleQueue(), []  # they may hold gradients
@@ -266,9 +275,12 @@ class Ray:
             _knock(self.address)
             try:
                 self._ray.init(address=self.address, **quiet)
-            except (ConnectionError, ValueError, RuntimeError) as error:
-                reason = str(error).splitlines()[0]
-                raise AsgradError(f"Ray: no cluster at {self.address}: {reason}") from error
+            except Exception as error:  # some are of Ray's own kinds
+                reason = in_one_line(error).rstrip(".")
+                raise AsgradError(
+                    f"Ray: no cluster at {self.address}: {reason}. If it asks for a token, set "
+                    "RAY_AUTH_MODE=token here too; the token is the one in ~/.ray/auth_token."
+                ) from error
             return True
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
@@ -280,24 +292,24 @@ class Ray:
             "free_objects_batch_size": 1,  # at once: fresh memory costs more than a copy
             "event_stats": False,  # of every small message, for Ray's own developers
         }
-        self._ray.init(
-            address="local",  # not a cluster that runs here already
-            num_cpus=room,
-            include_dashboard=False,
-            _system_config=limits,
-            **quiet,
-        )
+        with _loopback_only():
+            self._ray.init(
+                address="local",  # not a cluster that runs here already
+                num_cpus=room,
+                include_dashboard=False,
+                _system_config=limits,
+                **quiet,
+            )
         return True
 
     def _start(self, index: int) -> None:
         """Start a worker's actor; it reports when it is ready."""
         worker = self._workers[index]
-        worker.status = _Status.STARTING
-        places = self._new_places()
-        worker.actor = worker.actor_class.remote(*worker.arguments, places and places.address)
+        worker.status, worker.begun_at = _Status.STARTING, math.inf
+        worker.actor = worker.actor_class.remote(*worker.arguments)
         # Events of every call, for Ray's dashboard, would cost more than a small gradient.
         worker.compute = worker.actor.compute.options(enable_task_events=False)
-        self._follow(worker.actor.ready.remote(), self._is_ready, index, worker.actor, places)
+        self._follow(worker.actor.begun.remote(), self._has_begun, index, worker.actor)
 
     def _new_places(self) -> OwnPlaces | None:
         """Return memory for an actor's gradients, in case that it is on this machine."""
@@ -312,12 +324,20 @@ class Ray:
         """Wait for the workers of the first jobs; later ones will join."""
         end = time.monotonic() + self.patience
         while self.may_join() and (left := end - time.monotonic()) > 0:
-            self._act(left)
+            self._act(min(left, _BETWEEN_LOOKS))
+            self._kill_late()
         self._arrivals.clear()  # all are present at the start
         if not any(worker.status == _Status.READY for worker in self._workers):
             failure = next((worker.failure for worker in self._workers if worker.failure), "")
             if failure:
                 raise AsgradError(f"Ray: no worker could start: {failure}")
+            n_begun = sum(worker.begun_at < math.inf for worker in self._workers)
+            if n_begun:
+                raise AsgradError(
+                    f"Ray: no worker was ready within {self.patience:g} s: {n_begun} have started, "
+                    "none has ended its first gradient, data and compilation included. Give more "
+                    "patience if that takes long."
+                )
             raise AsgradError(
                 f"Ray: no worker was ready within {self.patience:g} s: each asks for "
                 f"{options[0]['num_cpus']:g} CPUs, {options[0]['num_gpus']:g} GPUs and "
@@ -330,6 +350,20 @@ class Ray:
         events = self._events  # of this run; the engine may be used for another
         ref.future().add_done_callback(lambda future: events.put((act, (*arguments, future))))
 
+    def _has_begun(self, index: int, actor: Any, future: Any) -> None:
+        """Give an actor whose process runs the problem; its deadline counts from here."""
+        worker = self._workers[index]
+        if actor is not worker.actor or worker.status != _Status.STARTING:
+            return
+        error = future.exception()
+        if error is not None:
+            self._restart(index, in_one_line(error))
+            return
+        worker.pid, worker.begun_at = future.result(), time.monotonic()
+        places = self._new_places()
+        ref = actor.ready.remote(self._problem, places and places.address)
+        self._follow(ref, self._is_ready, index, actor, places)
+
     def _is_ready(self, index: int, actor: Any, places: OwnPlaces | None, future: Any) -> None:
         """Note that an actor has started, or could not."""
         worker = self._workers[index]
@@ -338,17 +372,17 @@ class Ray:
         error = future.exception()
         if error is None:
             worker.status = _Status.READY
-            worker.pid, is_attached = future.result()
-            worker.places = places if is_attached else None
+            worker.places = places if future.result() else None
             self._arrivals.append(Joined(index))
         else:
-            worker.failure = in_one_line(error)
-            self._restart(index)
+            self._restart(index, in_one_line(error))
 
-    def _restart(self, index: int) -> None:
+    def _restart(self, index: int, why: str) -> None:
         """Kill a worker's actor and start another, unless it has failed too often."""
+        worker = self._workers[index]
+        worker.failure = why
         self._kill(index, _Status.GONE)
-        if not self._workers[index].record.fail():
+        if not worker.record.fail():
             self._start(index)
 
     def _kill(self, index: int, status: _Status) -> None:
@@ -397,8 +431,9 @@ class Ray:
                 self._abandon(job.worker, why)
                 self._kill(job.worker, _Status.GONE)
         else:
-            self._abandon(job.worker, in_one_line(error))
-            self._restart(job.worker)
+            why = in_one_line(error)
+            self._abandon(job.worker, why)
+            self._restart(job.worker, why)
         self._send_next(worker)
 
     def _abandon(self, index: int, why: str) -> None:
@@ -411,12 +446,16 @@ class Ray:
         self._arrivals += [failed(job, why, gone=True) for job in jobs]
 
     def _kill_late(self) -> None:
-        """Give up workers whose job is past its deadline."""
+        """Give up workers whose job, or start, is past its deadline."""
         for index, worker in enumerate(self._workers):
             job, limit = worker.running, worker.record.deadline
             if job is not None and self._now() - job.start_time > limit:
-                self._abandon(index, f"no answer within {limit:.3g} s")
-                self._restart(index)
+                why = f"no answer within {limit:.3g} s"
+                self._abandon(index, why)
+                self._restart(index, why)
+            starting = worker.status == _Status.STARTING
+            if starting and time.monotonic() - worker.begun_at > self.start_deadline:
+                self._restart(index, f"not ready within {self.start_deadline:.3g} s")
 
     def _left(self, index: int) -> None:
         """Carry out `leave`."""
@@ -445,6 +484,8 @@ class _Worker:
     compute: Any = None
     pid: int = 0
     status: _Status = _Status.STARTING
+    begun_at: float = math.inf
+    """When the process of an actor that starts was seen to run."""
     left_at: float = -math.inf
     places: OwnPlaces | None = None
     running: Job | None = None
@@ -468,6 +509,25 @@ def _of(value: Any, name: str, worker: int, n: int) -> Any:
             f"{shown(value)}."
         )
     return {key: check_positive("Ray", key, amount, zero=True) for key, amount in value.items()}
+
+
+@contextmanager
+def _loopback_only() -> Iterator[None]:
+    """Let a Ray that starts listen on the loopback interface only, where nobody else can reach it.
+
+    Ray does so by itself on systems on which it makes no clusters; it has no option for others.
+    """
+    try:
+        from ray._private import ray_constants
+    except ImportError:  # another version of Ray: what it listens on is its own choice
+        yield
+        return
+    before = getattr(ray_constants, "ENABLE_RAY_CLUSTER", None)
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before
 
 
 def _knock(address: str) -> None:

@@ -24,42 +24,37 @@ INLINE = 100_000  # bytes; smaller arrays are not worth an object, or a place in
 class Actor:
     """One worker, in a process of its own."""
 
-    def __init__(
-        self,
-        problem: Problem,
-        key: int,
-        dtype: str,
-        index: int,
-        slowdown: float,
-        inline: int,
-        places: Address | None,
-    ):
-        _keep_freed_memory()
-        self._problem, self._key = problem, key
+    def __init__(self, key: int, dtype: str, index: int, slowdown: float, inline: int):
+        self._key, self._dtype = key, np.dtype(dtype)
         self._index, self._slowdown, self._inline = index, slowdown, inline
-        self._compute = problem.kernels()[0]
-        self._packed = problem.pack(np.dtype(dtype))
-        self._buffers = worker_buffers(problem, dtype)
-        self._places = attach(places, problem.dim, dtype)
-        self._shape, self._dtype = (problem.dim, 1), np.dtype(dtype)
-        self._x = np.empty(self._shape, dtype)
-        self._x_bytes = self._x.data.cast("B")
+
+    def begun(self) -> int:
+        """Return the process. From here on, what takes long is the problem's doing."""
+        return os.getpid()
 
     @cached_property
     def _gradient(self) -> np.ndarray:
         """One for all jobs: what a call returns is copied before the next one begins."""
         return np.empty(self._shape, self._dtype)
 
-    def ready(self) -> tuple[int, bool]:
-        """Compute one gradient, so that kernels are compiled or loaded.
+    def ready(self, problem: Problem, places: Address | None) -> bool:
+        """Take the problem and compute one gradient, so that kernels are compiled or loaded.
 
-        Returns the process, and whether gradients can be written into the server's memory.
+        Returns whether gradients can be written into the server's memory.
         """
-        x = np.array(self._problem.x0, self._dtype)
+        _keep_freed_memory()
+        self._compute = problem.kernels()[0]
+        self._packed = problem.pack(self._dtype)
+        self._buffers = worker_buffers(problem, self._dtype.name)
+        self._places = attach(places, problem.dim, self._dtype.name)
+        self._shape = (problem.dim, 1)
+        self._x = np.empty(self._shape, self._dtype)
+        self._x_bytes = self._x.data.cast("B")
+        x = np.array(problem.x0, self._dtype)
         self.compute(HEAD.pack(0, -1), x.reshape(-1, 1))
         if self._places:
             del self._gradient  # hardly needed any more
-        return os.getpid(), self._places is not None
+        return self._places is not None
 
     def compute(self, job: bytes, x: np.ndarray | None = None) -> np.ndarray | bytes | str | None:
         """Return the gradient of a job, of shape (dim, 1), or why it is refused.

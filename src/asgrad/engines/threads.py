@@ -201,6 +201,7 @@ class _Worker:
             item = self.inbox.get()
             if item is None or self._stopped:
                 return
+            context.deliver(())  # who has dealt with it has had a turn
             job, x = item
             if job.fate != Fate.IN_FLIGHT:
                 continue  # called off while it waited
@@ -225,10 +226,12 @@ class _Worker:
                 if self._stopped:
                     return
             if failure:
-                context.deliver([failed(job, failure, gone=self.fail())])
+                arrival = failed(job, failure, gone=self.fail())
             else:
-                found = gradient if is_finite(gradient) else NOT_FINITE
-                context.deliver([arrival_of(job, found)])
+                arrival = arrival_of(job, gradient if is_finite(gradient) else NOT_FINITE)
+            something_waits = context.deliver([arrival])
+            while something_waits and self.inbox.empty():
+                something_waits = context.deliver(())
 
     def _sleep(self, job: Job, end: float) -> None:
         """Sleep until `end` on the run's clock, as long as the job is wanted."""

@@ -31,6 +31,8 @@ from asgrad.transforms import Transform
 
 __all__ = ["Training", "train"]
 
+_WAY_ON = "asgrad: the run is kept in {}; go on with resume=True, as a command with --resume."
+
 
 @dataclass(frozen=True, eq=False)
 class Training:
@@ -135,7 +137,8 @@ def train(
     on_arrival : callable, optional
         Called with every job that arrives, likewise.
     on_evaluation : callable, optional
-        Called with step, time, f and ‖∇f‖, from the evaluating thread.
+        Called with step, time, f and ‖∇f‖, from the evaluating thread. What a callback raises ends
+        the run, and is raised here once the run is saved.
 
     Returns
     -------
@@ -165,9 +168,9 @@ def train(
     method_stepsize, transform, optimizer = resolved_parts(
         "train", method_stepsize, transform, optimizer
     )
-    callbacks = {"on_step": on_step, "on_arrival": on_arrival, "on_evaluation": on_evaluation}
-    for name, function in callbacks.items():
-        check_callable("train", name, function)
+    check_callable("train", "on_step", on_step)
+    check_callable("train", "on_arrival", on_arrival)
+    check_callable("train", "on_evaluation", on_evaluation)
     bounds = Bounds.checked(steps, jobs, until_time, target, evaluate_every, max_refused)
     check_target(problem, target, evaluate_every)
     check_positive("train", "stepsize", stepsize)
@@ -190,39 +193,19 @@ def train(
         "x0": hashed([start]),
         "problem": fingerprint(problem) if checkpoints is not None else {},
     }
-    facts, done, digests = Facts(0.0, 0, 0, [], []), list[Evaluation](), dict[str, str]()
+    facts, done, digests = _before(server, checkpoints, settings, resume)
     if resume:
-        facts, done, digests = _resume(server, checkpoints, settings)
         check_beginning(problem, dtype, start, done)
-    elif checkpoints and list_checkpoints(checkpoints.folder):
-        raise AsgradError(
-            f"train: {checkpoints.folder} holds the checkpoints of another run; resume it, or "
-            "choose another folder."
-        )
-    if checkpoints is not None:
-        need_safetensors()
     engine, clock = engine or Threads(), Stopwatch(facts.elapsed)
     run = Live(server, engine, bounds, facts, clock)
     run.on_step, run.on_arrival = on_step, on_arrival
     key = stream_key(seed, Purpose.GRADIENT)
-    engine.open(RunContext(problem, key, dtype, seed, clock, run.handle, run.ended))
+    engine.open(RunContext(problem, key, dtype, seed, clock, run.deliver, run.ended))
     evaluator = Evaluator(problem, dtype, done, on_evaluation, never=evaluate_every is None)
     keeper = None
     if checkpoints is not None:
         keeper = Keeper(checkpoints, settings, server.n_steps, facts.elapsed, digests)
-    try:
-        with ctrl_c_ends(run):
-            status = run.play(evaluator, keeper)
-    finally:
-        end_time = clock()
-        try:
-            engine.close()
-        finally:
-            run.end(end_time)
-    if evaluator.error is not None:
-        raise evaluator.error
-    if evaluator.blown_up():
-        status = Ending.DIVERGED
+    status, end_time = _played(run, evaluator, keeper)
     header = Header(
         method=decisions.label,
         times=f"measured:{type(engine).__name__.lower()}",
@@ -232,29 +215,64 @@ def train(
         stopped_by=str(status),
         versions=versions(),
     )
-    columns: Any = zip(*evaluator.done, strict=True) if evaluator.done else [()] * 6
-    evaluated, times, loss, norm, accuracy, test_loss = (np.array(column) for column in columns)
+    names = ("steps", "times", "loss", "gradient_norm", "accuracy", "test_loss")
+    evaluations: Any = zip(*evaluator.done, strict=True) if evaluator.done else [()] * len(names)
+    found: dict[str, Any] = {
+        name: np.array(column) for name, column in zip(names, evaluations, strict=True)
+    }
+    found["steps"] = found["steps"].astype(np.int64)
     return Training(
         trace=Trace(*server.tables(), header),
         model=server.x[:, 0].copy(),
         status=status,
         stepsize=stepsize,
-        steps=evaluated.astype(np.int64),
-        times=times,
-        loss=loss,
-        gradient_norm=norm,
-        accuracy=accuracy,
-        test_loss=test_loss,
         failures=facts.failures,
         n_refused=facts.n_refused,
         settings=settings,
+        **found,
     )
 
 
-def _resume(
-    server: Server, checkpoints: Checkpoints | None, settings: dict[str, Any]
+def _played(run: Live, evaluator: Evaluator, keeper: Keeper | None) -> tuple[Ending, float]:
+    """Run to the end, save the run, and stop its workers; return why and when it ended.
+
+    Raises
+    ------
+    BaseException
+        As `Live.play`, once all that is done; with a note on how to go on.
+    """
+    try:
+        try:
+            with ctrl_c_ends(run):
+                status = run.play(evaluator, keeper)
+        finally:
+            end_time = run.clock()
+            try:
+                run.engine.close()
+            finally:
+                run.end(end_time)
+        if evaluator.error is not None:
+            raise evaluator.error
+    except Exception as error:
+        if keeper is not None:
+            error.add_note(_WAY_ON.format(keeper.folder))
+        raise
+    return (Ending.DIVERGED if evaluator.blown_up() else status), end_time
+
+
+def _before(
+    server: Server, checkpoints: Checkpoints | None, settings: dict[str, Any], resume: bool
 ) -> tuple[Facts, list[Evaluation], dict[str, str]]:
-    """Bring a new server to where the newest checkpoint was written; return what stands in it."""
+    """Return what was before this part of the run; bring a new server to where that ended."""
+    if checkpoints is not None:
+        need_safetensors()
+    if not resume:
+        if checkpoints is not None and list_checkpoints(checkpoints.folder):
+            raise AsgradError(
+                f"train: {checkpoints.folder} holds the checkpoints of another run; resume it, or "
+                "choose another folder."
+            )
+        return Facts(0.0, 0, 0, [], []), [], {}
     if checkpoints is None:
         raise AsgradError("train: to resume, say from which checkpoints: Checkpoints(folder).")
     state, facts = load_newest(checkpoints.folder, settings)

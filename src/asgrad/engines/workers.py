@@ -84,8 +84,10 @@ class RunContext:
     seed: int
     now: Callable[[], float]
     """The run's clock, in seconds."""
-    deliver: Callable[[Sequence[Arrival | Joined]], None]
-    """Tell the run what happened, from any thread; it may submit jobs before it returns."""
+    deliver: Callable[[Sequence[Arrival | Joined]], bool]
+    """Tell the run what happened, from any thread, which may deal with what others told as well:
+    it may submit jobs before it returns. True: something waits, call it again when there is
+    nothing else to do; nothing need be told then."""
     ended: threading.Event
     """Set when the run has ended."""
 

@@ -80,6 +80,8 @@ class ProblemConfig(BaseModel):
                 values = tomllib.loads(path.read_text(encoding="utf-8"))
             except OSError as error:
                 raise AsgradError(f"cannot read {path}: {error.strerror}.") from error
+            except RecursionError:
+                raise AsgradError(f"{path} is not valid TOML: it is nested too deeply.") from None
             except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
                 raise AsgradError(f"{path} is not valid TOML: {error}.") from error
         known = {**cls.model_fields}
@@ -284,6 +286,9 @@ class TrainConfig(ProblemConfig):
     )
     strategy: str = Field("DEFAULT", description="how Ray places actors: DEFAULT or SPREAD")
     patience: float = Field(60.0, gt=0, description="seconds to wait for workers of Ray")
+    start_deadline: float = Field(
+        300.0, gt=0, description="seconds for a Ray actor to load data and compute a gradient"
+    )
     sleep: str | None = Field(None, description="times that a thread sleeps in a job, e.g. poisson")
     slowdown: list[float] | None = Field(None, description="a factor >= 1 for every worker")
     deadline: float = Field(50.0, gt=0, description="a job's limit, in median job times")

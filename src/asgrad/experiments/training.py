@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import json
+import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import gettempdir
 from typing import Any
 
 import numpy as np
@@ -19,13 +20,11 @@ from asgrad.engines.checkpoint import digest, list_checkpoints, load_checkpoint,
 from asgrad.engines.replay import replayed_models
 from asgrad.engines.server import Job
 from asgrad.engines.workers import Engine
-from asgrad.errors import AsgradError
-from asgrad.experiments.config import TrainConfig, to_toml
+from asgrad.errors import AsgradError, AsgradWarning
+from asgrad.experiments.config import TrainConfig
 from asgrad.experiments.question import Contender
 from asgrad.experiments.training_folder import (
     CHECKPOINTS,
-    CONFIG,
-    FACTS,
     KIND,
     LOGS,
     METRICS,
@@ -35,10 +34,14 @@ from asgrad.experiments.training_folder import (
     alone_in,
     clear_away,
     is_training,
+    kept_there,
+    read_facts,
     refuse_unfinished,
     stored_config,
     unfinished,
     unfinished_run,
+    write_config,
+    write_facts,
 )
 from asgrad.files import (
     copy_folder,
@@ -47,7 +50,6 @@ from asgrad.files import (
     read_table,
     write_arrays,
     write_table,
-    write_text,
 )
 from asgrad.methods import Pure
 from asgrad.optimizers import Optimizer
@@ -62,7 +64,7 @@ from asgrad.trace import Trace
 __all__ = ["StoredTraining", "profile", "run_training", "save_training"]
 
 
-_OF_RAY = ("address", "cpus", "gpus", "resources", "strategy", "patience")
+_OF_RAY = ("address", "cpus", "gpus", "resources", "strategy", "patience", "start_deadline")
 _WRITTEN = (f"{TRACE}/header.json", METRICS)  # which no replay proves
 
 
@@ -105,19 +107,13 @@ class StoredTraining:
         if not is_training(folder):
             refuse_unfinished(folder)
             raise AsgradError(f"no training run of asgrad at {folder}.")
+        facts = read_facts(folder)
         model = read_arrays(folder / MODEL).get("model")
-        try:
-            facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
-            stepsize = float(facts["stepsize"])
-            if not {"status", "n_refused", "problem", "digests", "written"} <= facts.keys():
-                raise ValueError("it is not whole")
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise AsgradError(f"run {folder} is damaged: {FACTS}: {error}.") from error
         if model is None or model.ndim != 1:
             raise AsgradError(f"run {folder} is damaged: {MODEL} holds no model.")
         metrics = read_table(folder / METRICS)
         config, trace = stored_config(folder, {}), Trace.load(folder / TRACE)
-        return cls(folder, config, trace, model, stepsize, facts, metrics)
+        return cls(folder, config, trace, model, facts["stepsize"], facts, metrics)
 
     def replay(
         self,
@@ -235,7 +231,7 @@ def run_training(
     engine = engine_of(config)
     with (
         unfinished_run(config, resume) as folder,
-        logged(folder / LOGS, on_evaluation) as log_evaluation,
+        logged(folder / LOGS, kept_there(folder, config, on_evaluation)) as log_evaluation,
     ):
         checkpoints = Checkpoints(
             folder / CHECKPOINTS, seconds=config.checkpoint_seconds, steps=config.checkpoint_steps
@@ -319,38 +315,60 @@ def _leave_to(engine: str, config: TrainConfig, *keys: str) -> None:
 
 
 def save_training(training: Training, config: TrainConfig) -> Path:
-    """Write the finished run; it takes the place of its unfinished folder. Return where it is."""
+    """Write the finished run; it takes the place of its unfinished folder. Return where it is.
+
+    Where it cannot be written, on a full disk for instance, it is saved among the temporary files
+    of the system, and its unfinished folder stays.
+
+    Raises
+    ------
+    AsgradError
+        If neither can be written.
+    """
     beside = unfinished(config.out)
     with alone_in(beside):
-        with new_folder(config.out, TRAINING, overwrite=True, elsewhere=True) as folder:
-            config = config.model_copy(update={"stepsize": training.stepsize})
-            write_text(folder / CONFIG, to_toml(config.model_dump()))
-            training.trace.save(folder / TRACE)
-            write_table(
-                folder / METRICS,
-                {
-                    "step": training.steps,
-                    "time": training.times,
-                    "loss": training.loss,
-                    "gradient_norm": training.gradient_norm,
-                    "accuracy": training.accuracy,
-                    "test_loss": training.test_loss,
-                },
-            )
-            write_arrays(folder / MODEL, {"model": training.model})
-            for name in (CHECKPOINTS, LOGS):
-                if (beside / name).is_dir():
-                    copy_folder(beside / name, folder / name)
-            facts = {
-                "kind": KIND,
-                "status": str(training.status),
-                "stepsize": training.stepsize,
-                "failures": training.failures,
-                "n_refused": training.n_refused,
-                "problem": training.settings["problem"],
-                "digests": _digests(beside / CHECKPOINTS),
-                "written": {name: _file_digest(folder / name) for name in _WRITTEN},
-            }
-            write_text(folder / FACTS, json.dumps(facts, indent=1))
-        clear_away(beside, folder.path)
+        try:
+            path = _written(training, config, Path(config.out), beside)
+        except AsgradError as error:
+            name = Path(config.out).name
+            path = _written(training, config, Path(gettempdir(), "asgrad-saved", name), beside)
+            text = f"{error} The run is in {path}; move it to where there is room."
+            with suppress(AsgradWarning):  # where warnings are errors
+                warnings.warn(text, AsgradWarning, stacklevel=2)
+        else:
+            clear_away(beside, path)
+    return path
+
+
+def _written(training: Training, config: TrainConfig, path: Path, beside: Path) -> Path:
+    """Write a finished run to `path`, or beside it; return where it is."""
+    with new_folder(path, TRAINING, overwrite=True, elsewhere=True) as folder:
+        write_config(folder.folder, config.model_copy(update={"stepsize": training.stepsize}))
+        training.trace.save(folder / TRACE)
+        write_table(
+            folder / METRICS,
+            {
+                "step": training.steps,
+                "time": training.times,
+                "loss": training.loss,
+                "gradient_norm": training.gradient_norm,
+                "accuracy": training.accuracy,
+                "test_loss": training.test_loss,
+            },
+        )
+        write_arrays(folder / MODEL, {"model": training.model})
+        for name in (CHECKPOINTS, LOGS):
+            if (beside / name).is_dir():
+                copy_folder(beside / name, folder / name)
+        facts = {
+            "kind": KIND,
+            "status": str(training.status),
+            "stepsize": training.stepsize,
+            "failures": training.failures,
+            "n_refused": training.n_refused,
+            "problem": training.settings["problem"],
+            "digests": _digests(beside / CHECKPOINTS),
+            "written": {name: _file_digest(folder / name) for name in _WRITTEN},
+        }
+        write_facts(folder.folder, facts)
     return folder.path

@@ -9,20 +9,24 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
-from collections.abc import Iterator
+import warnings
+import zlib
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from asgrad.engines.checkpoint import list_checkpoints
-from asgrad.errors import AsgradError
+from asgrad.engines.checkpoint import checksum, list_checkpoints
+from asgrad.errors import AsgradError, AsgradWarning, in_one_line
 from asgrad.experiments.config import TrainConfig, to_toml
 from asgrad.files import (
     Kind,
     cannot_write,
     check_target,
     copy_folder,
+    hold,
     locked,
     move_out,
     need_safetensors,
@@ -43,25 +47,34 @@ __all__ = [
     "check_training",
     "clear_away",
     "is_training",
+    "kept_there",
+    "quoted",
+    "read_facts",
     "refuse_unfinished",
     "resume_training",
     "stored_config",
     "unfinished",
     "unfinished_run",
+    "write_config",
+    "write_facts",
 ]
 
 CONFIG, FACTS, MODEL, METRICS = "config.toml", "run.json", "model.safetensors", "metrics.parquet"
 TRACE, CHECKPOINTS, LOGS = "trace", "checkpoints", "tensorboard"
-KIND, _UNFINISHED = "asgrad training", "-unfinished"
+KIND, _UNFINISHED, _WHOLE = "asgrad training", "-unfinished", "# whole: CRC-32 "
 
 
 def is_training(folder: Path) -> bool:
-    """Say whether a folder holds a live run."""
+    """Say whether a folder holds a live run, be it damaged."""
     try:
-        facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
-        return isinstance(facts, dict) and facts.get("kind") == KIND
-    except (OSError, ValueError):
+        facts = json.loads((folder / FACTS).read_bytes())
+    except OSError:
         return False
+    except (ValueError, RecursionError):
+        facts = None
+    if isinstance(facts, dict) and facts.get("kind") == KIND:
+        return True
+    return (folder / MODEL).is_file() and (folder / TRACE).is_dir()  # one bit must not hide it
 
 
 TRAINING = Kind(
@@ -79,11 +92,18 @@ def unfinished(path: str | Path) -> Path:
     return target.parent / f"{target.name}{_UNFINISHED}"
 
 
+def quoted(path: str | Path) -> str:
+    """Return a path as a shell takes it."""
+    return shlex.quote(str(path))
+
+
 def refuse_unfinished(path: Path) -> None:
     """Raise if `path` is the name or the folder of a run that was not finished."""
     run = path.parent / path.name.removesuffix(_UNFINISHED)
     if _is_begun(unfinished(run)):
-        raise AsgradError(f"{run} was not finished; go on with it: asgrad train --resume {run}.")
+        raise AsgradError(
+            f"{run} was not finished; go on with it: asgrad train --resume {quoted(run)}."
+        )
 
 
 def _is_begun(folder: Path) -> bool:
@@ -102,10 +122,50 @@ def _refuse_links(*folders: Path) -> None:
                 )
 
 
+def write_facts(folder: Path, facts: dict[str, Any]) -> None:
+    """Write run.json, with a checksum."""
+    write_text(folder / FACTS, json.dumps({**facts, "checksum": checksum(facts)}, indent=1))
+
+
+def read_facts(folder: Path) -> dict[str, Any]:
+    """Read run.json.
+
+    Raises
+    ------
+    AsgradError
+        If it is damaged.
+    """
+    try:
+        facts: Any = json.loads((folder / FACTS).read_bytes())
+        if not isinstance(facts, dict) or facts.pop("checksum", None) != checksum(facts):
+            raise ValueError("it is not what was written")
+    except (OSError, ValueError, RecursionError) as error:
+        way = ""
+        if list_checkpoints(folder / CHECKPOINTS):
+            way = f" Its checkpoints are there: asgrad train --resume {quoted(folder)}."
+        text = f"run {folder} is damaged: {FACTS}: {in_one_line(error)}.{way}"
+        raise AsgradError(text) from error
+    return facts  # type: ignore[no-any-return]
+
+
+def write_config(folder: Path, config: TrainConfig) -> None:
+    """Write the configuration; its last line tells one that is whole from one that was cut."""
+    text = to_toml(config.model_dump())
+    write_text(folder / CONFIG, f"{text}{_WHOLE}{zlib.crc32(text.encode()):08x}\n")
+
+
 def stored_config(folder: Path, said: dict[str, Any]) -> TrainConfig:
-    """Read the configuration that stands in a run's folder."""
-    if not (folder / CONFIG).is_file():
+    """Read the configuration that stands in a run's folder, as it was written."""
+    path = folder / CONFIG
+    if not path.is_file():
         raise AsgradError(f"run {folder} is damaged: it has no {CONFIG}.")
+    text, mark, found = path.read_bytes().rpartition(_WHOLE.encode())
+    if not mark or found.strip() != f"{zlib.crc32(text):08x}".encode():
+        raise AsgradError(
+            f"run {folder} is damaged: {CONFIG} is not what was written: it was cut or changed. A "
+            "run keeps its settings; with others train anew: asgrad train "
+            f"{quoted(path)} --out NAME."
+        )
     return TrainConfig.read(folder / CONFIG, said)
 
 
@@ -126,13 +186,13 @@ def check_training(path: str | Path) -> None:
         )
     if list_checkpoints(folder / CHECKPOINTS):
         raise AsgradError(
-            f"{folder} holds a run that was not finished: go on with --resume {path}, remove it, "
-            "or choose another name with --out."
+            f"{folder} holds a run that was not finished: go on with --resume {quoted(path)}, "
+            "remove it, or choose another name with --out."
         )
     if is_training(target):
         raise AsgradError(
-            f"{target} holds a run already: go on with --resume {path}, remove it, or choose "
-            "another name with --out."
+            f"{target} holds a run already: go on with --resume {quoted(path)}, remove it, or "
+            "choose another name with --out."
         )
 
 
@@ -185,7 +245,9 @@ def unfinished_run(config: TrainConfig, resume: bool) -> Iterator[Path]:
     with alone_in(folder):
         try:
             try:
-                write_text(folder / CONFIG, to_toml(config.model_dump()))
+                if not resume:  # again: another process may have ended one of that name
+                    check_training(config.out)
+                write_config(folder, config)
                 if resume:
                     _copy_finished(Path(config.out), folder)
             except OSError as error:
@@ -194,14 +256,36 @@ def unfinished_run(config: TrainConfig, resume: bool) -> Iterator[Path]:
             yield folder
         except AsgradError:
             if is_new and list_checkpoints(folder / CHECKPOINTS) == before:
-                (folder / CONFIG).unlink(missing_ok=True)
                 for name in (CHECKPOINTS, LOGS):
                     for path in (folder / name, _being_copied(folder, name)):
                         shutil.rmtree(path, ignore_errors=True)
                 with suppress(OSError):  # somebody else has put something there
+                    (folder / CONFIG).unlink(missing_ok=True)
                     for path in made:
                         path.rmdir()
             raise
+
+
+def kept_there(
+    folder: Path, config: TrainConfig, on_evaluation: Callable[..., None] | None
+) -> Callable[..., None]:
+    """Return an `on_evaluation` that sees to it that the run's folder stays one to go on from.
+
+    If somebody removes it under the run, it is made again: checkpoints alone would not do.
+    """
+
+    def look(*evaluation: Any) -> None:
+        if not (folder / CONFIG).exists():
+            text = f"{folder} was removed while the run goes on; it is made again."
+            with suppress(OSError, AsgradWarning):  # the next checkpoint warns if it cannot be
+                folder.mkdir(parents=True, exist_ok=True)
+                hold(folder, is_new=True)  # the lock went with the old one
+                write_config(folder, config)
+                warnings.warn(text, AsgradWarning, stacklevel=1)
+        if on_evaluation:
+            on_evaluation(*evaluation)
+
+    return look
 
 
 def _copy_finished(target: Path, folder: Path) -> None:
@@ -236,6 +320,8 @@ def alone_in(folder: Path) -> Iterator[None]:
 
 def clear_away(folder: Path, target: Path) -> None:
     """Remove the unfinished folder of a run that is written; what others put there goes to it."""
+    if not folder.exists():
+        return
     try:
         move_out(folder, target, TRAINING.parts)
         gone = folder.with_name(f".{folder.name}.old")  # at once, or it would look like a run

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+import os
+import socket
+import time
+import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
-from asgrad.errors import AsgradError
+from asgrad.errors import AsgradError, AsgradWarning, in_one_line
 
 __all__ = ["logged"]
 
@@ -33,22 +36,57 @@ def logged(folder: str | Path, on_evaluation: OnEvaluation = None) -> Iterator[O
     if find_spec("tensorboard") is None:
         yield on_evaluation
         return
-    from tensorboard.summary import Writer
-
-    writer: Any = Writer(str(folder))
-    before = [0, 0.0]
+    file, before = _File(Path(folder)), [0, 0.0]
 
     def log(step: int, now: float, loss: float, norm: float) -> None:
-        writer.add_scalar("loss", loss, step)
+        numbers = {"loss": loss}
         if not math.isnan(norm):
-            writer.add_scalar("gradient norm", norm, step)
+            numbers["gradient norm"] = norm
         if now > before[1]:
-            writer.add_scalar("steps a second", (step - before[0]) / (now - before[1]), step)
+            numbers["steps a second"] = (step - before[0]) / (now - before[1])
         before[:] = step, now
+        file.write(step, numbers)
         if on_evaluation:
             on_evaluation(step, now, loss, norm)
 
-    try:
-        yield log
-    finally:
-        writer.close()
+    yield log
+
+
+class _File:
+    """A file of events. If it cannot be written, that is said once and costs the logs only.
+
+    TensorBoard's own writer has a thread, in which errors are printed with their traceback.
+    """
+
+    def __init__(self, folder: Path):
+        name = f"events.out.tfevents.{time.time():.6f}.{socket.gethostname()}.{os.getpid()}"
+        self._path = folder / name
+        self._fails = False
+
+    def write(self, step: int, numbers: dict[str, float]) -> None:
+        """Add numbers by name."""
+        if self._fails:
+            return
+        try:
+            self._append(step, numbers)
+        except Exception as error:  # of TensorBoard, of what it imports, of the disk
+            self._fails = True
+            text = f"logs for TensorBoard are given up, the run goes on: {in_one_line(error)}."
+            with suppress(AsgradWarning):  # where warnings are errors
+                warnings.warn(text, AsgradWarning, stacklevel=1)
+
+    def _append(self, step: int, numbers: dict[str, float]) -> None:
+        """Add an event to the file; folder and file are made where they are not there."""
+        from tensorboard.compat.proto.event_pb2 import Event
+        from tensorboard.compat.proto.summary_pb2 import Summary
+        from tensorboard.summary.writer.record_writer import RecordWriter
+
+        values = [Summary.Value(tag=name, simple_value=n) for name, n in numbers.items()]
+        event = Event(wall_time=time.time(), step=step, summary=Summary(value=values))
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        with open(self._path, "ab") as file:
+            writer = RecordWriter(file)
+            if file.tell() == 0:
+                head = Event(wall_time=time.time(), file_version="brain.Event:2")
+                writer.write(head.SerializeToString())
+            writer.write(event.SerializeToString())
