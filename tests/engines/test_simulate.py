@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 import asgrad as ag
+from asgrad.engines import cost
+from asgrad.engines.simulate import expected_cost
 from asgrad.registry import catalogue
 from asgrad.times import Clock
 
@@ -70,6 +72,7 @@ def test_a_long_run_grows_its_tables_without_a_seam(monkeypatch):
     whole = ag.simulate(ag.methods.Ringleader(), ag.times.Normal(), n_workers=7, steps=3000)
     monkeypatch.setattr(module, "_RESERVED", 1)
     monkeypatch.setattr(module, "_ARRIVALS_A_CALL", 17)
+    monkeypatch.setattr(module, "_PILOT", 5)
     pieces = ag.simulate(ag.methods.Ringleader(), ag.times.Normal(), n_workers=7, steps=3000)
     assert whole.equals(pieces)
 
@@ -228,6 +231,80 @@ def test_many_workers_with_equal_times_take_turns():
     np.testing.assert_array_equal(trace.jobs.assign_time, k // n)
     np.testing.assert_array_equal(trace.contributions.job, k[: 3 * n])
     np.testing.assert_array_equal(trace.delays, np.minimum(k[: 3 * n], n - 1))
+
+
+def test_a_run_that_is_too_large_is_refused_before_it_is_played(refused, monkeypatch):
+    """What it takes is said; insisting plays it. The limit in time is a million times too late."""
+    text = refused(lambda: ag.simulate("pure", "fixed", n_workers=10, until_time=1e15))
+    assert text.startswith("simulate: about 1e+16 jobs in about ")
+    assert "of memory" in text
+    assert "--insist" in text
+    long = refused(lambda: ag.simulate("pure", "fixed", n_workers=10, steps=10**15, record=False))
+    assert "the run would take about 1e+15 jobs in about" in long
+    monkeypatch.setattr(cost, "available_memory", lambda: 1e6)
+    monkeypatch.setattr("asgrad.errors.available_memory", lambda: 1e6)
+    small = {"n_workers": 2, "jobs": 120_000}  # some 12 MB
+    assert "12.6 MB of memory, 1 MB are available" in refused(
+        lambda: ag.simulate("pure", "fixed", **small)
+    )
+    assert ag.simulate("pure", "fixed", **small, insist=True).n_steps == 120_000
+    assert ag.simulate("pure", "fixed", **small, record=False).n_steps == 120_000
+
+
+def test_workers_that_memory_cannot_hold_are_refused(refused):
+    text = refused(lambda: ag.simulate("pure", "fixed", n_workers=10**12, steps=1))
+    assert text.startswith("simulate: 1000000000000 workers would take 460 TB of memory")
+
+
+@pytest.mark.parametrize(
+    ("method", "limits", "jobs"),
+    [
+        ("pure", {"steps": 10**9}, 1e9),
+        ("sync", {"steps": 10**8}, 1e9),
+        ("pure", {"jobs": 10**8}, 1e8),
+        ("pure", {"until_time": 1e8}, 1e9),
+        ("ringleader", {"until_time": 1e8, "steps": 10**12}, 1e9),
+        ("pure", {"steps": 100}, 100),
+    ],
+)
+def test_the_cost_of_a_run_is_guessed_from_its_beginning(method, limits, jobs):
+    """Ten equal workers of one second: ten jobs a second, and a step for one job or for ten."""
+    guess = expected_cost(method, "fixed", n_workers=10, **limits)
+    assert guess.jobs == pytest.approx(jobs, rel=1e-3)
+    rows = {"sync": 105 - 8 + 0.8, "ringleader": None}.get(method, 105)
+    if rows:
+        assert guess.n_bytes == pytest.approx(4600 + rows * jobs, rel=1e-3)
+    assert 0 < guess.seconds < 1e-4 * jobs
+    plain = expected_cost(method, "fixed", n_workers=10, record=False, **limits)
+    assert plain.n_bytes == 4600
+
+
+def test_progress_is_told_in_shares_that_make_a_whole(monkeypatch):
+    """Whichever limit ends the run."""
+    module = sys.modules["asgrad.engines.simulate"]
+    monkeypatch.setattr(module, "_ARRIVALS_A_CALL", 100)
+    monkeypatch.setattr(module, "_PILOT", 100)
+    for limits in ({"steps": 1000}, {"until_time": 100.0}, {"jobs": 1000, "until_time": 1e9}):
+        told: list[float] = []
+        ag.simulate("pure", "fixed", n_workers=10, progress=told.append, **limits)
+        assert len(told) >= 9
+        assert min(told) >= 0
+        assert sum(told) == pytest.approx(1.0)
+
+
+def test_a_long_run_answers_ctrl_c(monkeypatch):
+    """Between two calls of the loop, each some tenths of a second."""
+    module = sys.modules["asgrad.engines.simulate"]
+    monkeypatch.setattr(module, "_PILOT", 100)
+    calls: list[float] = []
+
+    def interrupt(share):
+        calls.append(share)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        ag.simulate("pure", "fixed", n_workers=10, until_time=1e12, progress=interrupt, insist=True)
+    assert len(calls) == 1
 
 
 def test_a_limit_is_needed():

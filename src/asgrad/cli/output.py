@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+
+from asgrad.progress import progress_bar as progress
 
 __all__ = [
     "label",
@@ -116,20 +118,6 @@ def print_summary(trace: Any) -> None:
     idle = summary.idle_times.sum() / max(summary.end_time * trace.n_workers, 1e-300)
     print(f"idle {idle:.1%} of all workers' time; largest share of the work "
           f"{summary.work_shares.max():.1%}, smallest {summary.work_shares.min():.1%}")  # fmt: skip
-
-
-@contextmanager
-def progress(what: str) -> Iterator[Callable[[float], None] | None]:
-    """Show a progress bar on a terminal; stay quiet elsewhere."""
-    if not sys.stderr.isatty():
-        yield None
-        return
-    from rich.console import Console
-    from rich.progress import Progress
-
-    with Progress(console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(what, total=1.0)
-        yield lambda share: bar.advance(task, share)
 
 
 @contextmanager

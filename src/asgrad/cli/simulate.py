@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from asgrad.cli.options import Out, Steps, TimesText, UntilTime, Workers
-from asgrad.cli.output import print_summary
+from asgrad.cli.options import Out, Overwrite, Steps, TimesText, UntilTime, Workers
+from asgrad.cli.output import print_summary, progress
 
 __all__ = ["simulate"]
 
@@ -21,24 +21,32 @@ def simulate(
     jobs: Annotated[int | None, typer.Option(help="Stop after this many arrivals.")] = None,
     seed: Annotated[int, typer.Option(help="Seed.")] = 0,
     out: Out = None,
+    overwrite: Overwrite = False,
+    insist: Annotated[
+        bool, typer.Option("--insist", help="Play a run that is guessed to be too large.")
+    ] = False,
 ) -> None:
     """Play a method in virtual time; write its trace with --out, print what can be read off it."""
-    from asgrad import methods as method_room
-    from asgrad import times as times_room
     from asgrad.engines import simulate as run
-    from asgrad.registry import build
+    from asgrad.files import check_target
+    from asgrad.trace.parquet import TRACE, write
 
     if steps is None and until_time is None and jobs is None:
         steps = 1000
-    trace = run(
-        build("method", method_room, method),
-        build("worker times", times_room, times or "linear"),
-        n_workers=10 if workers is None else workers,
-        steps=steps,
-        until_time=until_time,
-        jobs=jobs,
-        seed=seed,
-    )
+    if out is not None:  # before the work, not after it
+        check_target(out, TRACE, overwrite=overwrite)
+    with progress("simulating") as tell:
+        trace = run(
+            method,
+            times or "linear",
+            n_workers=10 if workers is None else workers,
+            steps=steps,
+            until_time=until_time,
+            jobs=jobs,
+            seed=seed,
+            progress=tell,
+            insist=insist,
+        )
     print_summary(trace)
-    if out:
-        print(f"Trace: {trace.save(out)}")
+    if out is not None:
+        print(f"Trace: {write(trace, out, overwrite=overwrite, elsewhere=True)}")

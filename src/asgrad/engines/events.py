@@ -69,7 +69,7 @@ _SIGNATURE = types.int64(
     types.int64,
     types.float64[::1],  # the clock
     types.boolean,  # record
-    types.int64,  # limits: steps, jobs, time, arrivals in this call
+    types.int64,  # limits: steps, jobs, time, arrivals before a pause
     types.int64,
     types.float64,
     types.int64,
@@ -100,11 +100,10 @@ def run(
     max_steps,
     max_jobs,
     until_time,
-    max_arrivals,
+    pause_at,
 ):
     """Play events until a limit, a lack of room or a pause; everything is left ready to go on."""
     now, remainder = clock[NOW], clock[REMAINDER]
-    pause_at = counts[0]["arrived"] + max_arrivals
     while True:
         if counts[0]["pending"] == 0:
             if counts[0]["steps"] >= max_steps:

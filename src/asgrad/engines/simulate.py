@@ -3,25 +3,42 @@
 from __future__ import annotations
 
 import math
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
 from functools import cache
 from typing import Any, Literal, overload
 
 import numpy as np
 
 from asgrad.engines import books, events
-from asgrad.errors import AsgradError, check_integer, check_positive
+from asgrad.engines.cost import BYTES_A_WORKER, Cost, Limits, Point, check_cost, expected
+from asgrad.errors import (
+    AsgradError,
+    check_callable,
+    check_integer,
+    check_memory,
+    check_positive,
+)
 from asgrad.kernels import is_compiled
 from asgrad.methods.base import Method, Opening
 from asgrad.methods.decisions import ASSIGN
+from asgrad.progress import progress_bar
 from asgrad.registry import resolve
 from asgrad.times.base import Clock, Times
 from asgrad.trace import Contributions, Fate, Header, Jobs, Summary, Trace
 from asgrad.trace.tables import empty_table
 
-__all__ = ["simulate", "versions"]
+__all__ = ["Cost", "expected_cost", "simulate", "versions"]
 
 _RESERVED = 1 << 25  # the most jobs that memory is reserved for before they come up
-_ARRIVALS_A_CALL = 2_000_000  # well under a second, so that Ctrl-C is answered
+_ARRIVALS_A_CALL = 500_000  # some tenths of a second, so that Ctrl-C is answered
+_PILOT = 50_000  # arrivals from which the cost of a run is guessed
+_SLOWER = 25  # how many times fewer arrivals where the loop runs as plain Python
+
+Progress = Callable[[float], None] | bool | None
+"""Called with the share of the work done since the last call; True: a bar where somebody watches.
+"""
 
 
 @overload
@@ -35,6 +52,8 @@ def simulate(
     until_time: float | None = ...,
     seed: int = ...,
     record: Literal[True] = ...,
+    progress: Progress = ...,
+    insist: bool = ...,
 ) -> Trace: ...
 
 
@@ -49,6 +68,8 @@ def simulate(
     until_time: float | None = ...,
     seed: int = ...,
     record: Literal[False],
+    progress: Progress = ...,
+    insist: bool = ...,
 ) -> Summary: ...
 
 
@@ -62,6 +83,8 @@ def simulate(
     until_time: float | None = None,
     seed: int = 0,
     record: bool = True,
+    progress: Progress = None,
+    insist: bool = False,
 ) -> Trace | Summary:
     """Play `method` on workers that take `times`, in virtual time; no gradient is computed.
 
@@ -88,6 +111,12 @@ def simulate(
         Fixes the worker times and the method's random choices.
     record : bool
         False: keep no trace, return its `Summary` alone; memory then does not grow with the run.
+    progress : callable or bool, optional
+        Called with the share of the run that was played since the last call; True shows a bar, on a
+        terminal or in a notebook.
+    insist : bool
+        Play a run that seems to need more memory than there is, or more than ten minutes. Both are
+        guessed from its first jobs, and otherwise such a run is refused.
 
     Returns
     -------
@@ -97,7 +126,7 @@ def simulate(
     ------
     AsgradError
         If no limit is given, a parameter does not fit the workers, a job's time is negative, NaN or
-        infinite, or the method leaves all workers without work.
+        infinite, the method leaves all workers without work, or the run is too large.
 
     Examples
     --------
@@ -106,22 +135,69 @@ def simulate(
     >>> trace.delays.tolist()
     [0, 1, 2, 3, 3, 3, 3, 3]
     """
-    decisions: Method = resolve("simulate", "method", method, Method, "ag.methods.Pure()")
-    pace: Times = resolve("simulate", "times", times, Times, "ag.times.Linear()")
+    run, limits = _prepared(method, times, n_workers, steps, jobs, until_time, seed, record)
+    if progress is not True and progress is not False:
+        check_callable("simulate", "progress", progress)
+    bar = progress_bar("simulating") if progress is True else nullcontext(progress or None)
+    with bar as tell:
+        stopped_by = run.play(limits, tell, insist)
+    return run.trace(stopped_by) if record else run.summary()
+
+
+def expected_cost(
+    method: Method | str,
+    times: Times | str,
+    *,
+    n_workers: int,
+    steps: int | None = None,
+    jobs: int | None = None,
+    until_time: float | None = None,
+    seed: int = 0,
+    record: bool = True,
+) -> Cost:
+    """Return what `simulate` with these arguments would take, guessed from its first jobs.
+
+    It plays some ten thousand jobs, which takes some hundredths of a second.
+
+    Returns
+    -------
+    Cost
+        jobs, n_bytes and seconds. Of a method or worker times whose pace changes it can be wrong.
+    """
+    run, limits = _prepared(method, times, n_workers, steps, jobs, until_time, seed, record)
+    points = run.begin(limits)
+    if len(points) == 2:
+        return expected(points[0], points[1], limits, run.n_workers, record)
+    ended = run.point()  # before the guess was due
+    return expected(Point(0, 0, 0.0, 0, run.started), ended, Limits(0, 0, 0), run.n_workers, record)
+
+
+def _prepared(
+    method: Method | str,
+    times: Times | str,
+    n_workers: int,
+    steps: int | None,
+    jobs: int | None,
+    until_time: float | None,
+    seed: int,
+    record: bool,
+) -> tuple[_Run, Limits]:
+    """Return a run that has not begun, and where it ends."""
+    decisions = resolve("simulate", "method", method, Method, "ag.methods.Pure()")
+    pace = resolve("simulate", "times", times, Times, "ag.times.Linear()")
     n_workers = check_integer("simulate", "n_workers", n_workers, minimum=1)
+    check_memory("simulate", f"{n_workers} workers", BYTES_A_WORKER * n_workers)
     if steps is None and jobs is None and until_time is None:
         raise AsgradError("simulate: give a limit: steps, jobs or until_time.")
-    max_steps = _limit("steps", steps)
-    max_jobs = _limit("jobs", jobs)
     end = math.inf
     if until_time is not None:
         end = check_positive("simulate", "until_time", until_time, zero=True)
+    limits = Limits(_limit("steps", steps), _limit("jobs", jobs), end)
     run = _Run(decisions, pace, n_workers, seed, record)
-    expected = min(max_steps, max_jobs)
-    if record and expected < events.UNLIMITED:
-        run.reserve(min(expected, _RESERVED))
-    stopped_by = run.play(max_steps, max_jobs, end)
-    return run.trace(stopped_by) if record else run.summary()
+    most = min(limits.steps, limits.jobs)
+    if record and most < events.UNLIMITED:
+        run.reserve(min(most, _RESERVED))
+    return run, limits
 
 
 class _Run:
@@ -154,6 +230,10 @@ class _Run:
         self.out[1 : first.size + 1, 0] = ASSIGN
         self.out[1 : first.size + 1, 1] = first
         self.counts["pending"] = 1
+        self.is_compiled = is_compiled(self.opening.rule) and is_compiled(self.watch.seconds)
+        self.stopped_by = ""
+        self.started = 0.0
+        self.insist = False
 
     def reserve(self, n_jobs: int) -> None:
         """Make room in the trace in advance; memory that is never written costs nothing."""
@@ -165,11 +245,50 @@ class _Run:
         """Return one of the event loop's counters."""
         return int(self.counts[name][0])
 
-    def play(self, max_steps: int, max_jobs: int, until_time: float) -> str:
+    def play(self, limits: Limits, tell: Callable[[float], None] | None, insist: bool) -> str:
         """Run the event loop to a limit; return which one it was."""
-        compiled = is_compiled(self.opening.rule) and is_compiled(self.watch.seconds)
-        loop = events.run if compiled else events.run.py_func
-        while True:
+        points = self.begin(limits)
+        self.insist = insist
+        if len(points) == 2 and not insist:
+            cost = expected(points[0], points[1], limits, self.n_workers, self.record)
+            check_cost(cost, points[-1])
+        told = 0.0
+        while not self.stopped_by:
+            if tell:
+                share = max(self.point().share(limits), told)
+                tell(share - told)
+                told = share
+            self.go_on(limits, _ARRIVALS_A_CALL // (1 if self.is_compiled else _SLOWER))
+        if tell:
+            tell(1.0 - told)
+        return self.stopped_by
+
+    def begin(self, limits: Limits) -> list[Point]:
+        """Play the first jobs; return two points from which the cost is guessed, if it gets there.
+
+        What a beginning costs once, and where no worker has delivered, is left out of the guess.
+        """
+        self.started = time.perf_counter()
+        half = max(_PILOT // (1 if self.is_compiled else _SLOWER), 2 * self.n_workers) // 2 + 1
+        points = []
+        for _ in range(2):
+            self.go_on(limits, half)
+            if self.stopped_by:
+                break
+            points.append(self.point())
+        return points
+
+    def point(self) -> Point:
+        """Return how far the run has come."""
+        arrived, steps, rows = (self.count(name) for name in ("arrived", "steps", "rows"))
+        return Point(arrived, steps, float(self.clock[events.NOW]), rows, time.perf_counter())
+
+    def go_on(self, limits: Limits, max_arrivals: int) -> None:
+        """Run the event loop for some arrivals, or to a limit."""
+        loop = events.run if self.is_compiled else events.run.py_func
+        pause_at = self.count("arrived") + max_arrivals
+        status = events.GROW
+        while status == events.GROW:
             status = loop(
                 self.opening.rule,
                 self.watch.seconds,
@@ -190,16 +309,15 @@ class _Run:
                 self.watch.key,
                 self.clock,
                 self.record,
-                max_steps,
-                max_jobs,
-                until_time,
-                _ARRIVALS_A_CALL,
+                *limits,
+                pause_at,
             )
             if status == events.GROW:
                 self.grow()
-            elif status != events.PAUSE:
-                self.refuse(status)
-                return {events.STEPS: "steps", events.JOBS: "jobs", events.TIME: "time"}[status]
+        if status != events.PAUSE:
+            self.refuse(status)
+            names = {events.STEPS: "steps", events.JOBS: "jobs", events.TIME: "time"}
+            self.stopped_by = names[status]
 
     def refuse(self, status: int) -> None:
         """Raise if the loop ended for a reason that is an error."""
@@ -241,6 +359,8 @@ class _Run:
         if self.record:
             n_jobs = self.count("assigned") + coming
             n_rows = max(self.count("needed_rows"), self.count("rows") + self.count("kept"))
+            if self.count("rows") > _RESERVED and not self.insist:
+                check_memory("simulate", "a trace of as many jobs again", 105 * n_rows)
             self.jobs = Jobs(*(_larger(column, n_jobs) for column in self.jobs))
             self.rows = Contributions(*(_larger(column, n_rows) for column in self.rows))
             self.step_times = _larger(self.step_times, self.count("steps") + coming)
