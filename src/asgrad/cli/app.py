@@ -1,4 +1,4 @@
-"""The commands put together; errors become one line."""
+"""The commands put together, and usage errors in one line."""
 
 from __future__ import annotations
 
@@ -12,9 +12,8 @@ from asgrad.cli.methods import methods
 from asgrad.cli.replay import replay
 from asgrad.cli.simulate import simulate
 from asgrad.cli.train import profile, train
-from asgrad.errors import AsgradError
 
-__all__ = ["app", "main"]
+__all__ = ["app", "run"]
 
 # Newer releases of typer carry their own copy of click: this is the usage error of either.
 _UsageError: Any = typer.BadParameter.__bases__[0]
@@ -27,33 +26,40 @@ app = typer.Typer(
 )
 
 
-def main() -> None:
-    """Run the command line; an error is one plain line and exit code 2."""
+def run() -> int:
+    """Run the command that the process was started with; return its exit code.
+
+    Errors pass through, but for those of usage; so does Ctrl-C, of which typer would say nothing.
+    """
+    command = typer.main.get_command(app)
     try:
-        sys.exit(app(standalone_mode=False))
-    except AsgradError as error:
-        print(f"asgrad: {error}", file=sys.stderr)
-        sys.exit(2)
-    except OSError as error:
-        print(f"asgrad: {error.strerror or error}: {error.filename}.", file=sys.stderr)
-        sys.exit(2)
+        with command.make_context("asgrad", sys.argv[1:]) as context:
+            command.invoke(context)
+    except typer.Exit as end:
+        return int(end.exit_code)
     except _UsageError as error:
         print(f"asgrad: {_in_words(error)}", file=sys.stderr)
-        sys.exit(error.exit_code)
-    except (KeyboardInterrupt, typer.Abort):
-        print("asgrad: interrupted.", file=sys.stderr)
-        sys.exit(130)
+        return int(error.exit_code)
+    return 0
 
 
 def _in_words(error: Any) -> str:
     """Return a usage error as one line: what, the rule, and the value."""
-    values = getattr(error.__cause__, "errors", None)  # of pydantic, which typer asks
-    if values is None or error.param is None:
-        return " ".join(error.format_message().split())
-    first = values()[0]
-    name = error.param.opts[0]
-    rule = first["msg"].partition(",")[0].replace("Input should", "must")
-    return f"{name} {rule}, got {first['input']!r}. It means: {error.param.help}"
+    values = getattr(error.__cause__, "errors", None)  # of pydantic, which newer typer asks
+    parameter = getattr(error, "param", None)
+    text = " ".join(error.format_message().split())
+    if parameter is None:
+        return text
+    if values is not None:
+        first = values()[0]
+        rule = first["msg"].partition(",")[0].replace("Input should", "must")
+        value = repr(first["input"])
+    else:
+        value, _, kind = error.message.rstrip(".").partition(" is not ")
+        rule = f"must be {kind}"
+        if not kind:
+            return text
+    return f"{parameter.opts[0]} {rule}, got {value}. It means: {parameter.help}"
 
 
 @app.callback(invoke_without_command=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Annotated
 
 import typer
@@ -41,4 +42,4 @@ def simulate(
     )
     print_summary(trace)
     if out:
-        print(f"Trace: {trace.save(out)}")
+        print(f"Trace: {trace.save(os.path.expanduser(out))}")

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from asgrad.engines.ray_actor import HEAD, INLINE, Actor
+from asgrad.engines.replay import processors
 from asgrad.engines.server import Job
 from asgrad.engines.shared_memory import Loan, OwnPlaces
 from asgrad.engines.workers import (
@@ -272,7 +273,7 @@ class Ray:
             return True
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-        room = max(os.cpu_count() or 1, math.ceil(n_cpus))  # more workers than cores are allowed
+        room = max(processors(), math.ceil(n_cpus))  # more workers than cores are allowed
         self._inline = _INLINE_HERE
         limits = {
             "max_direct_call_object_size": _INLINE_HERE,
