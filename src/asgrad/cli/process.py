@@ -99,9 +99,9 @@ def _prepare_streams() -> None:
             stream = open(os.devnull, "w" if number else "r", encoding="utf-8")  # noqa: SIM115
             setattr(sys, name, stream)
     codecs.register_error("asgrad", _in_plain_signs)
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="asgrad")
+    for output in (sys.stdout, sys.stderr):
+        if isinstance(output, io.TextIOWrapper):
+            output.reconfigure(errors="asgrad")
 
 
 def _in_plain_signs(error: Any) -> tuple[str, int]:
