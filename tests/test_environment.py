@@ -13,6 +13,7 @@ import sys
 import time
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,6 +21,7 @@ from numba.core.caching import FunctionCache, IndexDataCacheFile
 
 from asgrad import kernels
 from asgrad.cli import main, process
+from asgrad.engines.live import ctrl_c_ends
 from asgrad.engines.replay import checked_threads, processors
 
 FOLDER = Path(kernels.__file__).parent
@@ -271,3 +273,16 @@ def test_ctrl_c_is_one_line_at_any_moment_of_the_start(tmp_path):
         found[moment] = done.returncode, done.stdout, done.stderr
     expected = 130, "", "asgrad: interrupted.\n"
     assert found == dict.fromkeys(moments, expected), json.dumps(found, indent=1)
+
+
+def test_a_run_leaves_ctrl_c_ignored_where_it_was():
+    """A shell script that starts it in the background means its own Ctrl-C not to reach it."""
+    run = SimpleNamespace(interrupted=False)
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with ctrl_c_ends(run):
+            signal.raise_signal(signal.SIGINT)
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert not run.interrupted
