@@ -424,11 +424,14 @@ def test_ctrl_c_ends_a_live_run_in_order(tmp_path):
 
 
 def test_a_run_on_ray_is_verified(tmp_path):
-    """Ray is started for it and stopped."""
+    """Ray is started for it and stopped, also where there is no home to keep its token in."""
     pytest.importorskip("ray")
     folder = tmp_path / "run"
-    done = asgrad("train", "--engine", "ray", "--workers", "2", "--steps", "40",
-                  "--out", str(folder))  # fmt: skip
+    command = [sys.executable, "-m", "asgrad", "train", "--engine", "ray", "--workers", "2",
+               "--steps", "40", "--out", str(folder)]  # fmt: skip
+    done = subprocess.run(
+        command, env={**os.environ, "HOME": "/proc/nothing"}, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
     assert "times measured:ray" in done.stdout
     assert asgrad("replay", str(folder), "--verify").returncode == 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import queue
+import secrets
 import socket
 import time
 from collections import deque
@@ -273,6 +274,8 @@ class Ray:
             return True
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+        if not os.access(os.path.expanduser("~"), os.W_OK):  # where Ray would keep its token
+            os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
         room = max(processors(), math.ceil(n_cpus))  # more workers than cores are allowed
         self._inline = _INLINE_HERE
         limits = {
