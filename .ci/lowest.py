@@ -1,4 +1,4 @@
-"""Print the lowest version of every dependency that pyproject.toml allows, as pip's requirements."""
+"""Print the lowest version of each dependency that pyproject.toml allows, as pip reads them."""
 
 import re
 import tomllib
