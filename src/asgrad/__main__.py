@@ -3,8 +3,9 @@
 import os
 import sys
 
-if sys.path[:1] == [os.getcwd()] and not sys.flags.safe_path:
-    del sys.path[0]  # files of the current folder are no modules of ours, whatever their names
+# Python puts the current folder first; its files are no modules of ours, whatever their names.
+if not sys.flags.safe_path and os.path.isdir(sys.path[0]) and os.path.samefile(sys.path[0], "."):
+    del sys.path[0]
 
 from asgrad.cli import main
 
