@@ -20,7 +20,7 @@ check: test
 
 ## The tests on the lowest versions of all that pyproject.toml asks for; a CI job of its own.
 test-lowest: .venv-lowest/installed
-	NUMBA_CACHE_DIR=$(CURDIR)/.venv-lowest/cache .venv-lowest/bin/pytest -o filterwarnings=default
+	NUMBA_CACHE_DIR=$(CURDIR)/.venv-lowest/cache .venv-lowest/bin/pytest -o filterwarnings=ignore::DeprecationWarning
 
 ## Long random searches for counterexamples, not part of the tests.
 soak: .venv/installed-for-tests

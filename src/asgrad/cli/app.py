@@ -56,7 +56,7 @@ def _in_words(error: Any) -> str:
         value = repr(first["input"])
     else:
         value, _, kind = error.message.rstrip(".").partition(" is not ")
-        rule = f"must be {kind}"
+        rule = f"must be {kind.replace('float', 'number')}"
         if not kind:
             return text
     return f"{parameter.opts[0]} {rule}, got {value}. It means: {parameter.help}"
