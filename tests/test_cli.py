@@ -412,11 +412,14 @@ def test_ctrl_c_ends_a_live_run_in_order(tmp_path):
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     kept = tmp_path / "run-unfinished" / "checkpoints"
     limit = time.monotonic() + 60
-    while not list(kept.glob("step-*")) and time.monotonic() < limit:
-        time.sleep(0.05)
-    time.sleep(0.5)
-    process.send_signal(signal.SIGINT)
-    output, errors = process.communicate(timeout=60)
+    try:
+        while not list(kept.glob("step-*")) and time.monotonic() < limit:
+            time.sleep(0.05)
+        time.sleep(0.5)
+        process.send_signal(signal.SIGINT)
+        output, errors = process.communicate(timeout=60)
+    finally:
+        process.kill()  # if it is still there
     assert process.returncode == 130, errors
     assert errors == f"asgrad: interrupted; go on with: asgrad train --resume {folder}\n"
     assert "stopped by interrupted" in output
