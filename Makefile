@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: compare test check soak bench clean
+.PHONY: compare test test-lowest check soak bench clean
 
 ## Compare the methods on the bundled digits; figures and tables land in runs/compare.
 compare: .venv/installed
@@ -17,6 +17,10 @@ test: .venv/installed-for-tests
 	$(BIN)/pytest
 
 check: test
+
+## The tests on the lowest versions of all that pyproject.toml asks for; a CI job of its own.
+test-lowest: .venv-lowest/installed
+	NUMBA_CACHE_DIR=$(CURDIR)/.venv-lowest/cache .venv-lowest/bin/pytest -o filterwarnings=ignore::DeprecationWarning
 
 ## Long random searches for counterexamples, not part of the tests.
 soak: .venv/installed-for-tests
@@ -38,6 +42,13 @@ bench: .venv/installed
 	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[test]'
 	touch $@ .venv/installed
 
+.venv-lowest/installed: pyproject.toml .ci/lowest.py
+	$(PYTHON) -m venv .venv-lowest
+	.venv-lowest/bin/python .ci/lowest.py > .venv-lowest/requirements.txt
+	.venv-lowest/bin/pip install --quiet --disable-pip-version-check -r .venv-lowest/requirements.txt
+	.venv-lowest/bin/pip install --quiet --disable-pip-version-check --no-deps -e .
+	touch $@
+
 clean:
-	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-lowest build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find src tests -name '__pycache__' -prune -exec rm -rf {} +

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -90,25 +91,21 @@ def rates(dim: int, steps: int) -> tuple[float, float]:
     return loop, ours(dim, steps)
 
 
-def run(path: str | None) -> list[dict[str, object]]:
+def run(path: str | None) -> Iterator[dict[str, object]]:
     """Alternate the two several times; the ratio is the median of the pairs' ratios."""
     import ray
 
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
-    rows = []
     for dim, steps, pairs, goal in (
         (300, 3000, 9, 1.0),
         (100_000, 1000, 3, 1.5),
         (10_000_000, 160, 3, 2.5),
     ):
         loop, own = np.array([rates(dim, steps) for _ in range(pairs)]).T
-        rows.append(
-            {
-                "job": f"train on Ray, {N_WORKERS} workers, d = {dim}",
-                "asgrad": f"{np.median(own):.0f} updates/s",
-                "plain": f"{np.median(loop):.0f} updates/s",
-                "ratio": float(np.median(own / loop)),
-                "goal": goal,
-            }
-        )
-    return rows
+        yield {
+            "job": f"train on Ray, {N_WORKERS} workers, d = {dim}",
+            "asgrad": f"{np.median(own):.0f} updates/s",
+            "plain": f"{np.median(loop):.0f} updates/s",
+            "ratio": float(np.median(own / loop)),
+            "goal": goal,
+        }

@@ -67,22 +67,18 @@ def cases() -> Iterator[tuple[str, ag.Method, int, int, float]]:
     yield "rennala", ag.methods.Rennala(batch=THRESHOLD), 20_000, 400, 15.0
 
 
-def run(path: str | None) -> list[dict[str, object]]:
+def run(path: str | None) -> Iterator[dict[str, object]]:
     """Measure one stepsize, and ten at once; the plain loop runs ten one after the other."""
-    rows = []
     for name, method, arrivals, steps, goal in cases():
         n_steps, took = loop(name, arrivals)
         for n_lanes in (1, 10):
             ours(method, 2, n_lanes)
             rate = max(ours(method, steps, n_lanes) for _ in range(3))
             what = "one stepsize" if n_lanes == 1 else f"{n_lanes} stepsizes"
-            rows.append(
-                {
-                    "job": f"quadratic, d = {DIM}, n = {N_WORKERS}, {name}, {what}",
-                    "asgrad": f"{rate:.0f} updates/s",
-                    "plain": f"{n_steps / took:.0f} updates/s",
-                    "ratio": rate * took / n_steps,
-                    "goal": goal,
-                }
-            )
-    return rows
+            yield {
+                "job": f"quadratic, d = {DIM}, n = {N_WORKERS}, {name}, {what}",
+                "asgrad": f"{rate:.0f} updates/s",
+                "plain": f"{n_steps / took:.0f} updates/s",
+                "ratio": rate * took / n_steps,
+                "goal": goal,
+            }

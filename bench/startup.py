@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 
 
 def _seconds(command: list[str], **environment: str) -> float:
@@ -16,22 +17,29 @@ def _seconds(command: list[str], **environment: str) -> float:
     return time.perf_counter() - start
 
 
-def run(path: str | None) -> list[dict[str, object]]:
+def run(path: str | None) -> Iterator[dict[str, object]]:
     """Measure in fresh processes; an empty cache folder stands for a fresh installation."""
     asgrad = [sys.executable, "-m", "asgrad"]
     with tempfile.TemporaryDirectory() as folder:
-        first = _seconds([*asgrad, "compare", "--out", f"{folder}/run"], NUMBA_CACHE_DIR=folder)
-        again = _seconds([*asgrad, "compare", "--out", f"{folder}/run"], NUMBA_CACHE_DIR=folder)
-    measured = {
-        "import asgrad (goal 1 s)": _seconds([sys.executable, "-c", "import asgrad"]),
-        "import all of its rooms (goal 1 s)": _seconds(
-            [sys.executable, "-c", "import asgrad; asgrad.compare; asgrad.problems"]
-        ),
-        "asgrad --help (goal 0.5 s)": _seconds([*asgrad, "--help"]),
-        "first compare, compilation included (goal 90 s)": first,
-        "second compare (goal 60 s)": again,
-    }
-    return [
-        {"job": job, "asgrad": f"{seconds:.2f} s", "plain": "", "ratio": None, "goal": None}
-        for job, seconds in measured.items()
-    ]
+        cache = {"NUMBA_CACHE_DIR": folder}
+        for job, command, environment in (
+            ("import asgrad (goal 1 s)", [sys.executable, "-c", "import asgrad"], {}),
+            (
+                "import all of its rooms (goal 1 s)",
+                [sys.executable, "-c", "import asgrad; asgrad.compare; asgrad.problems"],
+                {},
+            ),
+            ("asgrad --help (goal 0.5 s)", [*asgrad, "--help"], {}),
+            (
+                "first compare, compilation included (goal 90 s)",
+                [*asgrad, "compare", "--out", f"{folder}/first"],
+                cache,
+            ),
+            (
+                "second compare (goal 60 s)",
+                [*asgrad, "compare", "--out", f"{folder}/second"],
+                cache,
+            ),
+        ):
+            seconds = f"{_seconds(command, **environment):.2f} s"
+            yield {"job": job, "asgrad": seconds, "plain": "", "ratio": None, "goal": None}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable
 
 import pytest
@@ -22,3 +23,13 @@ def refused() -> Callable[..., str]:
         return text
 
     return refused
+
+
+@pytest.fixture(autouse=True, scope="session")
+def ctrl_c() -> None:
+    """Let SIGINT be heard, here and in processes that tests start, whoever started us.
+
+    A shell that starts a job in the background has it ignore SIGINT, and children inherit that.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)

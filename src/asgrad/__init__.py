@@ -9,11 +9,14 @@ numerical work for many stepsizes at once; compare tunes and compares methods.
 10
 """
 
-from importlib import import_module
-from importlib.metadata import version
-from typing import TYPE_CHECKING, Any
+from __future__ import annotations
 
+from importlib import import_module
+
+TYPE_CHECKING = False  # typing itself takes longer to import than all of this
 if TYPE_CHECKING:
+    from typing import Any
+
     from asgrad import methods, optimizers, problems, stepsizes, times, transforms
     from asgrad.engines import Checkpoints, Ray, Result, Threads, Training, replay, simulate, train
     from asgrad.errors import AsgradError, TraceError
@@ -22,8 +25,6 @@ if TYPE_CHECKING:
     from asgrad.problems import Problem
     from asgrad.times import Times
     from asgrad.trace import Summary, Trace
-
-__version__ = version("asgrad")
 
 # Imported on first use, so that `import asgrad` and `asgrad --help` answer at once.
 _HOMES = {
@@ -76,6 +77,10 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """Import what is asked for."""
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("asgrad")
     if name in _ROOMS:
         return import_module(f"asgrad.{name}")
     if name in _HOMES:

@@ -9,23 +9,23 @@ the same bits wherever it is called from, however many lanes stand beside each o
 from __future__ import annotations
 
 import os
+import stat
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import numba
 import numpy as np
-
-if not any(  # Numba would refuse to start where it can write no cache at all
-    os.access(folder, os.W_OK) for folder in (Path(__file__).parent, Path.home())
-):
-    os.environ.setdefault("NUMBA_CACHE_DIR", str(Path(tempfile.gettempdir(), "asgrad-numba")))
-
 from llvmlite import ir
 from numba import njit, types
 from numba.core import cgutils
+from numba.core.caching import FunctionCache
 from numba.experimental.function_type import FunctionModel
 from numba.extending import NativeValue, intrinsic, overload, register_model, unbox
+
+from asgrad.errors import AsgradError
 
 __all__ = [
     "Bound",
@@ -53,7 +53,103 @@ def compiled(signature: Any) -> Callable[[Callable], Any]:
 
     The function may not allocate: what it needs is passed in.
     """
-    return njit(signature, cache=True, **_OPTIONS)
+
+    def compile_it(function: Callable) -> Any:
+        dispatcher = _cached(function)
+        for one in signature if isinstance(signature, list) else [signature]:
+            dispatcher.compile(one)
+        dispatcher.disable_compile()
+        return dispatcher
+
+    return compile_it
+
+
+class _Cache(FunctionCache):  # type: ignore[misc]
+    """Numba's cache on disk, but what it cannot read or write costs time and nothing else."""
+
+    def load_overload(self, signature: Any, context: Any) -> Any:
+        """Return what is kept; None if it is damaged, or may not be read."""
+        try:
+            return super().load_overload(signature, context)
+        except Exception:  # a damaged file may raise anything
+            return None
+
+    def save_overload(self, signature: Any, made: Any) -> None:
+        """Keep what was made; what is damaged makes way, and on a full disk nothing is kept."""
+        try:
+            super().save_overload(signature, made)
+        except Exception:
+            with suppress(Exception):
+                self.flush()
+                super().save_overload(signature, made)
+
+
+def _cached(function: Callable, **options: Any) -> Any:
+    """Return a function that Numba compiles when it is called, and keeps on disk if it can."""
+    dispatcher = njit(function, **options, **_OPTIONS)
+    with suppress(RuntimeError):  # there is no folder that a cache could be in
+        dispatcher._cache = _Cache(function)
+    return dispatcher
+
+
+def _check_compiler() -> None:
+    """Refuse to run where compilation is switched off: the engines hand each other machine code."""
+    if numba.config.DISABLE_JIT:
+        raise AsgradError(
+            "NUMBA_DISABLE_JIT: must be 0 or unset, since asgrad hands its kernels around as "
+            f"machine code, got {numba.config.DISABLE_JIT}."
+        )
+
+
+def _choose_cache() -> None:
+    """See to it that Numba can keep machine code somewhere, though all its own places be closed.
+
+    Those are NUMBA_CACHE_DIR, __pycache__ beside each source, and the user's cache folder.
+    """
+    said = os.environ.get("NUMBA_CACHE_DIR")
+    if said and _is_writable([Path(said)]):
+        return
+    sources = {path.parent for path in Path(__file__).parent.rglob("*.py")}
+    if _is_writable(folder / "__pycache__" for folder in sources):
+        return
+    users = Path(os.environ.get("XDG_CACHE_HOME", os.path.expanduser("~/.cache")), "numba")
+    if users.is_absolute() and _is_writable([users]):  # "~" stays where nobody knows the home
+        return
+    mine = _private_folder()
+    if mine is not None:
+        os.environ["NUMBA_CACHE_DIR"] = str(mine)  # for processes that are started here, too
+        numba.config.reload_config()
+
+
+def _is_writable(folders: Iterable[Path]) -> bool:
+    """Say whether a file can be put into each of these folders, which are made where they lack."""
+    try:
+        for folder in folders:
+            folder.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=folder).close()
+    except OSError:
+        return False
+    return True
+
+
+def _private_folder() -> Path | None:
+    """Return a folder for temporary files that only this user can write to, if there is one.
+
+    Its name can be guessed, and whoever writes into a cache has his code run: one that is a link,
+    somebody else's, or open to others is left alone.
+    """
+    try:
+        folder = Path(tempfile.gettempdir(), f"asgrad-numba-{os.getuid()}")
+        folder.mkdir(mode=0o700, exist_ok=True)
+        found = folder.lstat()
+    except (OSError, AttributeError):  # nothing can be written; no user ids on Windows
+        return None
+    closed = stat.S_ISDIR(found.st_mode) and stat.S_IMODE(found.st_mode) & 0o077 == 0
+    return folder if closed and found.st_uid == os.getuid() and _is_writable([folder]) else None
+
+
+_check_compiler()
+_choose_cache()
 
 
 class Bound(int):
@@ -93,7 +189,7 @@ def inlined(function: Callable) -> Any:
 
     A call would pass every array as seven numbers, which cost the event loop a fifth of its time.
     """
-    return njit(function, cache=True, forceinline=True, **_OPTIONS)
+    return _cached(function, forceinline=True)
 
 
 def is_compiled(function: Any) -> bool:

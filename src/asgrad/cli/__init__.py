@@ -1,5 +1,11 @@
 """The command line: asgrad compare, train, profile, simulate, replay, show, methods."""
 
-from asgrad.cli.app import main
+try:
+    from asgrad.cli.process import main
+except KeyboardInterrupt:  # Ctrl-C while modules are imported
+    import sys
+
+    sys.stderr.write("asgrad: interrupted.\n")
+    sys.exit(130)
 
 __all__ = ["main"]

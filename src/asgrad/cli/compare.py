@@ -87,9 +87,10 @@ def compare(
     from asgrad.experiments import CompareConfig
     from asgrad.experiments import compare as run
     from asgrad.experiments.run import open_run, stored_config
+    from asgrad.registry import label as text_of
 
     if times == times_room.FromRun.name and config is not None and config.is_dir():
-        times, config = f"{times}:{config}", None  # --times from-run RUN
+        times, config = text_of(times_room.FromRun(str(config))), None  # --times from-run RUN
     said = given(
         data=data,
         problem=problem,

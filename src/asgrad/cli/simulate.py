@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Annotated
 
 import typer
@@ -34,6 +35,7 @@ def simulate(
     if steps is None and until_time is None and jobs is None:
         steps = 1000
     if out is not None:  # before the work, not after it
+        out = os.path.expanduser(out)
         check_target(out, TRACE, overwrite=overwrite)
     with progress("simulating") as tell:
         trace = run(

@@ -344,7 +344,8 @@ class Live:
 @contextmanager
 def ctrl_c_ends(run: Live) -> Iterator[None]:
     """Let Ctrl-C end a run in order, not in the middle of a step; a second one breaks it off."""
-    if threading.current_thread() is not threading.main_thread():
+    ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN  # as where nohup has started us
+    if ignored or threading.current_thread() is not threading.main_thread():
         yield
         return
 

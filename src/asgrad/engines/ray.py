@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import queue
+import secrets
 import socket
 import time
 from collections import deque
@@ -17,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from asgrad.engines.ray_actor import HEAD, INLINE, Actor
+from asgrad.engines.replay import processors
 from asgrad.engines.server import Job
 from asgrad.engines.shared_memory import Loan, OwnPlaces
 from asgrad.engines.workers import (
@@ -284,7 +286,9 @@ class Ray:
             return True
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-        room = max(os.cpu_count() or 1, math.ceil(n_cpus))  # more workers than cores are allowed
+        if not os.access(os.path.expanduser("~"), os.W_OK):  # where Ray would keep its token
+            os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+        room = max(processors(), math.ceil(n_cpus))  # more workers than cores are allowed
         self._inline = _INLINE_HERE
         limits = {
             "max_direct_call_object_size": _INLINE_HERE,

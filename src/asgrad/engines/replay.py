@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from enum import StrEnum
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -52,6 +53,7 @@ __all__ = [
     "checked_dtype",
     "checked_start",
     "checked_threads",
+    "processors",
     "replay",
     "replayed_models",
     "resolved_parts",
@@ -215,7 +217,7 @@ def replay(
     dtype : "float64" or "float32", optional
         By default the problem's own: float64, and for a PyTorch module that of its parameters.
     threads : int >= 1, optional
-        By default one a core.
+        By default one a processor that this process may use.
     progress : callable, optional
         Called with the share of the work done since the last call, from any thread; they sum to 1.
     stop : threading.Event, optional
@@ -500,10 +502,24 @@ def checked_dtype(problem: Problem, dtype: str | None) -> str:
     return check_choice("dtype", dtype, ("float64", "float32"))
 
 
+def processors() -> int:
+    """Return how many processors this process may use, which may be fewer than the machine has."""
+    try:
+        count = len(os.sched_getaffinity(0))
+    except AttributeError:  # not on every system
+        count = os.cpu_count() or 1
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text("ascii").split()
+        count = min(count, max(1, round(int(quota) / int(period))))
+    except (OSError, ValueError):  # no container, or "max", which is no limit
+        pass
+    return count
+
+
 def checked_threads(owner: str, threads: int | None) -> int:
-    """Return the number of threads; by default one a core."""
+    """Return the number of threads; by default one a processor."""
     if threads is None:
-        return os.cpu_count() or 1
+        return processors()
     return check_integer(owner, "threads", threads, minimum=1)
 
 

@@ -119,7 +119,14 @@ class ProblemConfig(BaseModel):
     @classmethod
     def _whole_path(cls, data: str) -> str:
         """Return the path of a file or folder as it is found from anywhere."""
+        data = os.path.expanduser(data)
         return data if data in BUNDLED or not os.path.exists(data) else os.path.abspath(data)
+
+    @field_validator("out", check_fields=False)
+    @classmethod
+    def _from_home(cls, out: str) -> str:
+        """Return a folder's path with the user's home in the place of ~."""
+        return os.path.expanduser(out)
 
     @classmethod
     def _complete(cls, values: dict[str, Any]) -> None:

@@ -75,8 +75,9 @@ class FromRun(Times):
                 "FromRun: say from which run, by its folder: from-run:run=runs/profile, got "
                 f"{shown(self.run)}."
             )
-        inside = Path(self.run, "trace")
-        return measured_times(Trace.load(inside if inside.is_dir() else self.run))
+        folder = Path(self.run).expanduser()
+        inside = folder / "trace"
+        return measured_times(Trace.load(inside if inside.is_dir() else folder))
 
     def seconds(self, worker: int, draw: int, start: float) -> float:
         """Not used: the kernel draws the times."""
