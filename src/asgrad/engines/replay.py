@@ -33,6 +33,7 @@ from asgrad.errors import (
     check_integer,
     check_kind,
     check_positive,
+    shown,
 )
 from asgrad.optimizers import SGD, Optimizer
 from asgrad.problems.base import CompiledProblem, Packed, Problem, check_problem
@@ -91,15 +92,12 @@ class Result:
     loss, gradient_norm, accuracy : numpy.ndarray
         float64 of shape (n_evaluations, n_lanes): f, ‖∇f‖, and the share of correct predictions
         on the training data, or on the problem's test rows (NaN where there are no labels).
-    test_loss : numpy.ndarray
-        float64 of shape (n_evaluations, n_lanes): the loss on the problem's test rows, without a
-        regulariser; NaN where it has none.
     models : numpy.ndarray
         float of shape (dim, n_lanes): the last models; for a diverged lane the one at which it was
         stopped.
     test_loss : numpy.ndarray
-        float64 of shape (n_evaluations, n_lanes): the mean loss on the problem's test rows, NaN
-        where it has none.
+        float64 of shape (n_evaluations, n_lanes): the mean loss on the problem's test rows, without
+        a regulariser; NaN where it has none.
     """
 
     stepsizes: np.ndarray
@@ -111,7 +109,6 @@ class Result:
     loss: np.ndarray
     gradient_norm: np.ndarray
     accuracy: np.ndarray
-    test_loss: np.ndarray
     models: np.ndarray
     test_loss: np.ndarray
 
@@ -282,9 +279,8 @@ def replay(
         loss=metrics[:, 0],
         gradient_norm=np.sqrt(metrics[:, 1]),
         accuracy=metrics[:, 2],
-        test_loss=metrics[:, 3],
         models=np.concatenate([part[1] for part in parts], axis=1),
-        test_loss=np.full((steps.size, len(lanes) * len(seed_list)), np.nan),
+        test_loss=metrics[:, 3],
     )
 
 
