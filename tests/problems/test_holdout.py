@@ -65,7 +65,7 @@ def test_a_replay_carries_the_test_loss_of_every_lane(dtype):
 def test_compare_keeps_the_test_loss_of_all_lanes():
     problem = Softmax(ROWS, LABELS, test=0.3, **SAID)
     found = ag.compare(problem, ag.times.Linear(), ["sync"], steps=5, seeds=1, threads=2)
-    result = found.results["sync", 0]
+    result = found.results["", "sync", 0]
     assert result.test_loss.shape == result.loss.shape
     assert np.isfinite(result.test_loss[-1, 0])
 

@@ -68,7 +68,7 @@ def test_runs_start_there():
         ag.train(problem, ag.methods.Pure(), 0.1, steps=0).model, problem.x0
     )
     found = ag.compare(problem, ag.times.Linear(), ["sync"], steps=2, seeds=1)
-    assert found.results["sync", 0].loss[0, 0] == problem.loss(problem.x0)
+    assert found.results["", "sync", 0].loss[0, 0] == problem.loss(problem.x0)
     elsewhere = ag.replay(trace, problem, 0.1, x0=np.ones(12))  # the call has the last word
     assert elsewhere.models[:, 0].tolist() == [1.0] * 12
 
