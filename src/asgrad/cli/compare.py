@@ -13,6 +13,7 @@ from asgrad.cli.options import (
     Config,
     DataText,
     Out,
+    Overwrite,
     ProblemText,
     SplitText,
     Steps,
@@ -69,7 +70,10 @@ def compare(
     strength: Annotated[float | None, typer.Option(help="λ of the regularizer.")] = None,
     alpha: Annotated[float | None, typer.Option(help="α of the Dirichlet split.")] = None,
     out: Out = None,
-    overwrite: Annotated[bool, typer.Option(help="Replace a run that is there.")] = False,
+    overwrite: Overwrite = False,
+    insist: Annotated[
+        bool, typer.Option("--insist", help="Compute what is guessed to be too large.")
+    ] = False,
     resume: Annotated[
         Path | None,
         typer.Option(
@@ -146,6 +150,7 @@ def compare(
                 evaluations=settings.evaluations,
                 out=folder,
                 progress=tell,
+                insist=insist,
             )
         except KeyboardInterrupt:
             print(f"asgrad: interrupted. {folder.way_on}", file=sys.stderr)

@@ -126,6 +126,12 @@ def is_later(time, moment):
     return place(time) > place(moment) + _SAME
 
 
+def latest_of(times: np.ndarray) -> np.ndarray:
+    """Return for each time >= 0 the latest number that is not later, in the sense of `is_later`."""
+    places: np.ndarray = np.ascontiguousarray(times, np.float64).view(np.int64) + _SAME
+    return places.view(np.float64)
+
+
 @inlined
 def finish_place(tree, worker):
     """Return the place of the moment at which `worker` finishes."""

@@ -19,6 +19,7 @@ from asgrad.experiments.run import RunFolder, open_run
 from asgrad.experiments.work import Horizon, Key, Work
 from asgrad.methods import Method
 from asgrad.problems import Problem
+from asgrad.progress import progress_bar
 from asgrad.stepsizes import Stepsize
 from asgrad.times import Times
 from asgrad.trace import Trace
@@ -195,7 +196,8 @@ def compare(
     overwrite: bool = False,
     resume: bool = False,
     threads: int | None = None,
-    progress: Callable[[float], None] | None = None,
+    progress: Callable[[float], None] | bool | None = None,
+    insist: bool = False,
 ) -> Comparison:
     """Run every method with every stepsize and seed; choose each method's best stepsize.
 
@@ -247,8 +249,12 @@ def compare(
         computed again, and its methods, seeds and stepsizes are added to those given here.
     threads : int >= 1, optional
         By default one a core.
-    progress : callable, optional
-        Called with the share of the work done since the last call.
+    progress : callable or bool, optional
+        Called with the share of the work done since the last call; True shows a bar, on a terminal
+        or in a notebook.
+    insist : bool
+        Compute also what seems to need more memory than there is, or more than two hours; both are
+        guessed from the beginning, and otherwise such a comparison is refused.
 
     Returns
     -------
@@ -277,7 +283,8 @@ def compare(
         opened: AbstractContextManager[RunFolder | None] = nullcontext(out)
     else:
         opened = open_run(Path(out).expanduser(), overwrite=overwrite, resume=resume)
-    with opened as run:
+    bar = progress_bar("comparing") if progress is True else nullcontext(progress or None)
+    with opened as run, bar as tell:
         question = ask(
             problem,
             times,
@@ -291,7 +298,9 @@ def compare(
             target=target,
             before=run.facts.get("asked") if run else None,
         )
-        traces = question.simulate()
+        if not insist and not resume:  # what stands there already costs nothing
+            question.check_cost(threads)
+        traces = question.simulate(insist)
         origin = {"identity": question.identity(), "asked": question.asked()}
         if run:
             run.begin(**origin)
@@ -303,7 +312,7 @@ def compare(
             threads,
             known=run.known if run else {},
             keep=run.keep if run else None,
-            progress=progress,
+            progress=tell,
         )
         work.run(question.first_grids(work.known), lambda pair: question.widen(work, pair))
         if not work.results:

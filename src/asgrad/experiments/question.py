@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +15,16 @@ from asgrad import methods as method_room
 from asgrad import stepsizes as stepsize_room
 from asgrad import times as times_room
 from asgrad.engines import Result, replay, simulate
-from asgrad.errors import AsgradError, KindError, check_integer, check_kind, check_positive, shown
+from asgrad.engines.simulate import expected_cost
+from asgrad.errors import (
+    AsgradError,
+    KindError,
+    check_integer,
+    check_kind,
+    check_memory,
+    check_positive,
+    shown,
+)
 from asgrad.experiments.choice import MEASURES, Rule, gains, moves, windowed
 from asgrad.experiments.grid import Cell, Panel, cells_of, choice_among
 from asgrad.experiments.work import Horizon, Key, Work
@@ -33,6 +43,11 @@ _GRID = range(-5, 3)  # powers of two, over L
 _WIDEN = 6  # stepsizes on either side of it
 _AT_ONCE = 2  # of them
 _BASELINE = "sync"
+_LONG = 7200.0  # seconds that are asked about first
+_REMEDY = (
+    "compare fewer methods, seeds or stepsizes, lower the limit, or insist: insist=True, on the "
+    "command line --insist"
+)
 
 
 @dataclass(frozen=True)
@@ -114,7 +129,54 @@ class Question:
             "seeds": self.seeds,
         }
 
-    def simulate(self) -> dict[tuple[str, int], Trace]:
+    def check_cost(self, threads: int) -> None:
+        """Refuse what memory cannot hold, or what takes hours, before it begins.
+
+        Both are guessed: the jobs from the first of every method, their gradients from a few.
+        """
+        first = next(iter(self.problems.values()))
+        costs = [
+            expected_cost(
+                contender.method,
+                self.times,
+                n_workers=first.n_workers,
+                steps=self.horizon.steps,
+                until_time=self.horizon.until_time,
+                seed=self.seeds[0],
+            )
+            for contender in self.contenders
+        ]
+        n_seeds, n_lanes = len(self.seeds), max(self.base(name).size for name in self.problems)
+        jobs = n_seeds * sum(cost.jobs for cost in costs)
+        if math.isinf(jobs):  # nothing is known of one that comes no nearer to its limit
+            return
+        gradients = jobs * n_lanes * len(self.problems)
+        # A part of the dropped and cancelled jobs' gradients is not computed: an upper bound.
+        seconds = n_seeds * sum(cost.seconds for cost in costs)
+        seconds += sum(self._job_seconds(name) * jobs for name in self.problems) / threads
+        models = first.n_workers + 4
+        n_bytes = n_seeds * sum(cost.n_bytes for cost in costs)
+        n_bytes += threads * 8 * models * n_lanes * max(p.dim for p in self.problems.values())
+        said = f"about {jobs:.2g} jobs, {gradients:.2g} gradients, {_hours(seconds)}"
+        check_memory("compare", said, n_bytes, _REMEDY)
+        if not seconds <= _LONG:
+            raise AsgradError(
+                f"compare: this would take {said} and {n_bytes / 1e9:.2g} GB of memory (guessed "
+                f"from its beginning); {_REMEDY}."
+            )
+
+    def _job_seconds(self, panel: str) -> float:
+        """Return how long the gradients of a job take at all stepsizes of a panel, measured."""
+        problem, few = self.problems[panel], 4
+        trace = simulate(Pure(), Fixed(), n_workers=problem.n_workers, steps=few)
+        took = []
+        for _ in range(2):  # the first may compile
+            start = time.perf_counter()
+            replay(trace, problem, self.base(panel), evaluations=0, threads=1)
+            took.append(time.perf_counter() - start)
+        return min(took) / few
+
+    def simulate(self, insist: bool) -> dict[tuple[str, int], Trace]:
         """Return the traces by method and seed."""
         return {
             (contender.label, seed): simulate(
@@ -124,6 +186,7 @@ class Question:
                 steps=self.horizon.steps,
                 until_time=self.horizon.until_time,
                 seed=seed,
+                insist=insist,
             )
             for contender in self.contenders
             for seed in self.seeds
@@ -322,6 +385,13 @@ def _panel(name: str, problem: Problem, rule: Rule, target: Any, given: np.ndarr
         targets=[] if target is None else rule.checked_targets(target, start[rule.measure]),
         target_source="as given",
     )
+
+
+def _hours(seconds: float) -> str:
+    """Return a duration in words."""
+    if seconds < 120:
+        return f"{seconds:.2g} seconds"
+    return f"{seconds / 60:.2g} minutes" if seconds < 7200 else f"{seconds / 3600:.2g} hours"
 
 
 def unite_stepsizes(grids: Iterable[np.ndarray]) -> np.ndarray:

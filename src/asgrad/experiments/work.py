@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from asgrad.engines import Interrupted, Result, replay
+from asgrad.engines.books import latest_of
 from asgrad.engines.plan import model_times
 from asgrad.problems import Problem
 from asgrad.stepsizes import Stepsize
@@ -51,9 +52,9 @@ class Horizon:
             steps = np.linspace(0, trace.n_steps, count + 1).round().astype(np.int64)
             return steps, model_times(trace, steps)
         times = np.linspace(0.0, self.until_time, self.evaluations + 1)
-        steps = np.searchsorted(trace.step_times, times, side="right")
+        # What differs from a moment by rounding only counts as there, as in the event loop.
+        steps = np.searchsorted(trace.step_times, latest_of(times), side="right")
         steps[0] = 0
-        steps[-1] = trace.n_steps  # whatever the last bits of the limit say
         return steps, times
 
     @property
