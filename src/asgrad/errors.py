@@ -167,7 +167,7 @@ def check_choice(kind: str, name: Any, choices: Iterable[str]) -> str:
 def unknown_name(kind: str, name: Any, choices: Iterable[str]) -> UnknownNameError:
     """Build the error for a misspelt name: it names the closest valid one."""
     valid = sorted(choices)
-    near = difflib.get_close_matches(str(name), valid, n=1, cutoff=0.5)
+    near = difflib.get_close_matches(str(name)[:100], valid, n=1, cutoff=0.5)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     return UnknownNameError(f"unknown {kind} {shown(name)}.{hint} Valid: {', '.join(valid)}.")
 

@@ -49,6 +49,8 @@ def test_without_torch_a_network_is_refused_in_one_line():
         ({"problem": "cnn", "regularizer": "nonconvex"}, "regularizer: does not apply"),
         ({"problem": "resnet20", "noise": 1.0}, "noise: does not apply to problem 'resnet20'"),
         ({"problem": "mlp", "dim": 7}, "dim: does not apply to problem 'mlp', got 7"),
+        ({"problem": "mlp", "test": 0.2}, "test: does not apply to problem 'mlp', got 0.2"),
+        ({"problem": "cnn", "equal": True}, "equal: does not apply to problem 'cnn', got True"),
         ({"problem": "cnn", "data": "breast-cancer"}, "must be 'digits' for problem 'cnn', got"),
         ({"problem": "mlp", "split": "lable"}, "Did you mean 'label'?"),
         ({"evaluation_rows": 5}, "evaluation_rows: does not apply to problem 'auto', got 5"),
@@ -58,7 +60,7 @@ def test_without_torch_a_network_is_refused_in_one_line():
 )
 def test_options_that_do_not_fit_a_network_are_refused(refused, said, text):
     """One clear line each, before torch is imported."""
-    assert text in refused(ProblemConfig.read(None, said).build_problem)
+    assert text in refused(lambda: ProblemConfig.read(None, said).build_problem())
 
 
 def test_a_configuration_builds_the_networks(tmp_path, refused):
@@ -192,8 +194,9 @@ def test_a_file_says_all_that_an_engine_takes(tmp_path, refused):
 def test_a_device_is_for_networks(refused):
     """As what networks do not have is for the others."""
     for problem in ("auto", "tridiagonal"):
-        config = ProblemConfig.read(None, {"problem": problem, "device": "cuda"})
-        assert "device: does not apply" in refused(config.build_problem)
+        said = {"problem": problem, "device": "cpu"}
+        text = refused(lambda said=said: ProblemConfig.read(None, said))
+        assert text == f"device: does not apply to problem {problem!r}, got 'cpu'; leave it out."
     pytest.importorskip("torch")
     config = ProblemConfig.read(None, {"problem": "mlp", "device": "nowhere"})
     assert "cannot be brought to device 'nowhere'" in refused(config.build_problem)
@@ -208,6 +211,175 @@ def test_the_problem_alone_is_read_from_any_file(tmp_path, refused):
     assert ProblemConfig.read(path, {}).batch == 8
     path.write_text("methd = 'sync'\n")
     assert "Did you mean 'method" in refused(lambda: ProblemConfig.read(path, {}))
+
+
+@pytest.mark.parametrize(
+    ("said", "text"),
+    [
+        ({"problem": "tridiagonal", "split": "label"}, "split: does not apply to problem 'tridiag"),
+        (
+            {"problem": "tridiagonal", "alpha": 0.5},
+            "alpha: does not apply to problem 'tridiagonal'",
+        ),
+        ({"problem": "tridiagonal", "regularizer": "l2"}, "regularizer: does not apply to problem"),
+        ({"problem": "tridiagonal", "strength": 1e-3}, "strength: does not apply to problem"),
+        ({"problem": "tridiagonal", "data": "digits"}, "data: does not apply to problem"),
+        ({"problem": "tridiagonal", "batch": 32}, "batch: does not apply to problem"),
+        ({"problem": "tridiagonal", "test": 0.2}, "test: does not apply to problem"),
+        ({"problem": "softmax", "dim": 1000}, "dim: does not apply to problem 'softmax', got 1000"),
+        ({"noise": 0.01}, "noise: does not apply to problem 'auto', got 0.01"),
+        ({"alpha": 0.5}, "alpha: does not apply to split 'label', got 0.5; leave it out"),
+        ({"split": "shared", "alpha": 0.5}, "alpha: does not apply to split 'shared', got 0.5"),
+        ({"split": "shared", "equal": True}, "equal: does not apply to split 'shared', got True"),
+        ({"split": "dirichlet", "equal": True}, "equal: does not apply to split 'dirichlet'"),
+    ],
+)
+def test_what_does_not_apply_is_refused_if_it_was_said_at_all(said, text, tmp_path, refused):
+    """A file may repeat a default, as that of a run does; not another value."""
+    assert text in refused(lambda: ProblemConfig.read(None, said))
+    path = tmp_path / "config.toml"
+    path.write_text(to_toml(said))
+    key = text.partition(":")[0]
+    if said[key] == ProblemConfig.model_fields[key].default:
+        ProblemConfig.read(path, {})
+    else:
+        assert text in refused(lambda: ProblemConfig.read(path, {}))
+
+
+@pytest.mark.parametrize("problem", ["auto", "least-squares", "tridiagonal", "mlp"])
+def test_a_file_that_holds_every_key_is_read_again(problem, tmp_path):
+    config = ProblemConfig.read(None, {"problem": problem})
+    path = tmp_path / "config.toml"
+    path.write_text(to_toml(config.model_dump()))
+    assert ProblemConfig.read(path, {}) == config
+    assert ProblemConfig.read(
+        path, {"split": "dirichlet", "alpha": 2.0} if problem == "auto" else {}
+    )
+
+
+def test_several_splits_share_what_applies_to_one(refused):
+    """alpha is the Dirichlet split's, equal shards are those of the others."""
+    said = {"split": ["shared", "dirichlet", "label"], "alpha": 2.0, "equal": True, "workers": 4}
+    built = CompareConfig.read(None, said).build_problems()
+    sizes = [problem.shards.sizes.tolist() for problem in built.values()]
+    assert sizes[0] == [1797]
+    assert len(set(sizes[1])) > 1
+    assert sizes[2] == [449] * 4
+    assert CompareConfig.read(None, {"problem": "tridiagonal"}).build_problems().name
+    text = refused(lambda: CompareConfig.read(None, {"alpha": 2.0}))
+    assert text == "alpha: does not apply to split 'label and shared', got 2.0; leave it out."
+
+
+@pytest.mark.parametrize(
+    ("targets", "said"),
+    [
+        ("1 2 1 2", "logistic: the targets of small are of two classes, 1 and 2"),
+        ("1 -1 1 -1", "logistic: the targets of small are of two classes, -1 and 1"),
+        ("3 1 2 1 2 3", "softmax: the targets of small are integers, 3 classes"),
+        ("0.5 1.5 2 3", "least-squares: the targets of small are real numbers, not classes"),
+        ("1 2 3 4", "least-squares: the targets of small are 4 different integers in 4 rows, too"),
+    ],
+)
+def test_auto_says_what_it_chose_and_why(targets, said, tmp_path):
+    path = tmp_path / "small.svm"
+    path.write_text("".join(f"{y} 1:{i}\n" for i, y in enumerate(targets.split())))
+    options = {"data": str(path), "workers": 2, "split": "contiguous", "batch": 0}
+    built = ProblemConfig.read(None, options).build_problem()
+    assert built.name == said.partition(":")[0]
+    assert built.notes[0].startswith(f"the problem is {said}")
+    named = ProblemConfig.read(None, {**options, "problem": built.name}).build_problem()
+    assert named.notes == built.notes[1:]
+
+
+def test_the_start_and_the_test_rows_come_from_the_configuration(tmp_path):
+    """By name, or as files beside the configuration."""
+    folder = tmp_path / "there"
+    folder.mkdir()
+    (folder / "a.svm").write_text("1 1:2\n-1 2:3\n1 2:1\n-1 1:1\n")
+    (folder / "a.t").write_text("1 1:5\n-1 2:7\n")
+    np.save(folder / "start.npy", [3.0, 4.0])
+    path = folder / "config.toml"
+    path.write_text(
+        "data = 'a.svm'\ntest = 'a.t'\nx0 = './start.npy'\nsplit = 'shuffled'\nworkers = 2\n"
+        "batch = 0\n"
+    )
+    config = ProblemConfig.read(path, {})
+    assert config.data == str(folder / "a.svm")
+    built = config.build_problem()
+    assert built.x0.tolist() == [3.0, 4.0]
+    assert built.test_targets.tolist() == [1.0, -1.0]
+    assert ProblemConfig.read(path, {"x0": "ones"}).build_problem().x0.tolist() == [1.0, 1.0]
+    share = ProblemConfig.read(path, {"test": 0.25, "x0": "normal"}).build_problem()
+    assert share.test_targets.size == 1
+    again = ProblemConfig.read(
+        None,
+        config.model_dump(
+            exclude={"dim", "noise", "alpha", "device", "evaluation_rows", "evaluation_batch"}
+        ),
+    )
+    assert again == config  # its paths are whole
+    quadratic = ProblemConfig.read(None, {"problem": "tridiagonal", "x0": "zeros", "dim": 5})
+    assert quadratic.build_problem().x0.tolist() == [0.0] * 5
+
+
+def test_a_network_starts_where_the_configuration_says():
+    pytest.importorskip("torch")
+    built = ProblemConfig.read(None, {"problem": "mlp", "workers": 2, "x0": "zeros"})
+    assert not built.build_problem().x0.any()
+
+
+def test_paths_in_a_file_are_relative_to_its_folder(tmp_path, monkeypatch, refused):
+    """Not to where one stands; at home they may begin with ~."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    for name in ("there", "home"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "here.svm").write_text("1 1:2\n-1 1:3\n")
+    (tmp_path / "there" / "its").write_text("1 1:2\n-1 1:3\n")
+    (tmp_path / "home" / "mine.svm").write_text("1 1:2\n-1 1:3\n")
+    path = tmp_path / "there" / "config.toml"
+
+    def read(name, **said):
+        path.write_text(f"data = '{name}'")
+        return ProblemConfig.read(path.relative_to(tmp_path), said).data
+
+    assert read("its") == str(tmp_path / "there" / "its")
+    assert read("../here.svm") == str(tmp_path / "here.svm")
+    assert read("~/mine.svm") == str(tmp_path / "home" / "mine.svm")
+    assert read("digts") == "digts"  # a misspelt name, for which there is a hint
+    assert read(tmp_path / "gone.svm") == str(tmp_path / "gone.svm")  # may be said to have moved
+    text = refused(lambda: read("here.svm"))
+    assert text == (
+        f"data: no file '{tmp_path}/there/here.svm'; paths in there/config.toml are relative to "
+        "its folder."
+    )
+    assert read("here.svm", data="here.svm") == str(tmp_path / "here.svm")  # an option's are not
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (b"\xef\xbb\xbfbatch = 7\n", None),
+        (b"batch = 7\r\n", None),
+        (b"a = " + b"[" * 20_000 + b"]" * 20_000, "is not valid TOML: it is nested too deeply"),
+        (b"a = " + b"{a=" * 20_000, "is not valid TOML: it is nested too deeply"),
+        (b"a." * 2_000 + b"a = 1", "unknown key of"),
+        (b"a" * 100_000 + b" = 1", "unknown key of"),
+        (b"data = '" + b"a" * 100_000 + b"'", "unknown data set 'aaa"),
+        (b"data = '" + b"a/" * 50_000 + b"'", "data: no file "),
+        (b"batch = 7\0", "is not valid TOML"),
+        (b"\xff\xfe", "is not valid TOML"),
+    ],
+)
+def test_odd_files_are_read_or_refused_in_one_short_line(text, said, tmp_path, refused):
+    path = tmp_path / "config.toml"
+    path.write_bytes(text)
+    if said is None:
+        assert ProblemConfig.read(path, {}).batch == 7
+        return
+    line = refused(lambda: ProblemConfig.read(path, {}).build_problem())
+    assert said in line
+    assert len(line) < 1000
 
 
 def test_data_are_found_from_anywhere(tmp_path, monkeypatch):

@@ -377,8 +377,9 @@ def test_data_that_have_moved_are_named(tmp_path, refused):
         lines = (f"{1 - 2 * (row.sum() > shift)} 1:{row[0]} 2:{row[1]} 3:{row[2]}" for row in rows)
         (tmp_path / f"{name}.svm").write_text("\n".join(lines))
     config, _ = small(tmp_path)
-    config = TrainConfig.read(None, {**config.model_dump(exclude={"dim", "noise"}),
-                                     "data": str(tmp_path / "old.svm"), "batch": 8})  # fmt: skip
+    said = config.model_dump(exclude={"dim", "noise", "alpha", "device", "evaluation_rows",
+                                      "evaluation_batch"})  # fmt: skip
+    config = TrainConfig.read(None, {**said, "data": str(tmp_path / "old.svm"), "batch": 8})
     save_training(run_training(config, config.build_problem()), config)
     (tmp_path / "old.svm").rename(tmp_path / "new.svm")
     assert "no file" in refused(resume_training(config.out, {}).build_problem)

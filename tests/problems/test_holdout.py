@@ -96,7 +96,7 @@ def test_a_share_is_drawn_from_the_seed_and_leaves_the_rest_in_order():
 def test_a_share_says_how_many_rows_it_is():
     problem = Softmax("digits", test=0.2, n_workers=4)
     assert problem.notes == ("359 of 1797 rows, drawn at random, are for testing",)
-    assert problem.label == "softmax on digits, 4 workers, 359 test rows"
+    assert problem.label == "softmax on digits, 4 workers, split shuffled, 359 test rows"
     assert problem.targets.size == 1438
 
 

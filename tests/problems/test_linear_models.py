@@ -257,7 +257,7 @@ def test_equal_shards_say_what_they_leave_out():
 )
 def test_a_batch_that_is_larger_than_a_shard_is_said(options, said):
     rows, targets = features(), labels("logistic")
-    with pytest.warns(UserWarning, match="fewer than the batch") as caught:
+    with pytest.warns(errors.AsgradWarning, match="fewer than the batch") as caught:
         Logistic(rows, targets, **options)
     assert len(caught) == 1
     assert said in str(caught[0].message)

@@ -12,19 +12,23 @@ from asgrad.cli.options import (
     Batch,
     Config,
     DataText,
+    Equal,
     Out,
     Overwrite,
     ProblemText,
     SplitText,
+    StartText,
     Steps,
     Stepsizes,
+    TestText,
     TimesText,
     UntilTime,
     Workers,
     given,
     numbers,
+    test_rows,
 )
-from asgrad.cli.output import print_table, print_training, progress
+from asgrad.cli.output import print_notes, print_table, print_training, progress
 from asgrad.errors import AsgradError
 
 __all__ = ["compare", "show"]
@@ -38,7 +42,10 @@ def compare(
     data: DataText = None,
     problem: ProblemText = None,
     split: SplitText = None,
+    equal: Equal = None,
+    test: TestText = None,
     batch: Batch = None,
+    x0: StartText = None,
     workers: Workers = None,
     times: TimesText = None,
     methods: Annotated[
@@ -99,7 +106,10 @@ def compare(
         data=data,
         problem=problem,
         split=_one_or_several(split),
+        equal=equal,
+        test=test_rows(test),
         batch=batch,
+        x0=x0,
         workers=workers,
         times=times,
         methods=None if methods is None else _method_names(methods),
@@ -127,6 +137,7 @@ def compare(
         config = stored_config(resume)
     settings = CompareConfig.read(config, said)
     built = settings.build_problems()
+    print_notes(*(built.values() if isinstance(built, dict) else [built]))
     place = resume or settings.out
     # The folder's own name is not in its config: with that the run can be made again elsewhere.
     stored = settings.model_dump(exclude={"out"})

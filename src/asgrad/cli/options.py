@@ -15,18 +15,22 @@ __all__ = [
     "Config",
     "DataText",
     "EngineName",
+    "Equal",
     "Out",
     "Overwrite",
     "ProblemText",
     "Slowdown",
     "SplitText",
+    "StartText",
     "Steps",
     "Stepsizes",
+    "TestText",
     "TimesText",
     "UntilTime",
     "Workers",
     "given",
     "numbers",
+    "test_rows",
 ]
 
 Config = Annotated[Path | None, typer.Argument(help="CONFIG.toml; options override it.")]
@@ -46,7 +50,19 @@ ProblemText = Annotated[
     str | None,
     typer.Option(help="auto, logistic, softmax, least-squares, tridiagonal, mlp, cnn or resnet20."),
 ]
-SplitText = Annotated[str | None, typer.Option(help="contiguous, shuffled, label or dirichlet.")]
+SplitText = Annotated[
+    str | None, typer.Option(help="contiguous, shuffled, label, dirichlet or shared.")
+]
+TestText = Annotated[
+    str | None, typer.Option(help="Rows for testing: a share such as 0.2, or a LIBSVM file.")
+]
+Equal = Annotated[
+    bool | None,
+    typer.Option("--equal", help="Leave rows out so that all workers have as many."),
+]
+StartText = Annotated[
+    str | None, typer.Option("--x0", help="Where runs start: zeros, ones, normal or a .npy file.")
+]
 Batch = Annotated[int | None, typer.Option(help="Rows of a stochastic gradient; 0: all.")]
 EngineName = Annotated[
     str | None, typer.Option(help="Who the workers are: threads of this process, or ray.")
@@ -73,3 +89,11 @@ def numbers(name: str, text: str | None) -> list[float] | None:
         return [float(piece) for piece in text.split(",")]
     except ValueError:
         raise AsgradError(f"{name}: write numbers joined by commas, got {text!r}.") from None
+
+
+def test_rows(text: str | None) -> float | str | None:
+    """Return a share as a number, and the name of a file as it is."""
+    try:
+        return None if text is None else float(text)
+    except ValueError:
+        return text

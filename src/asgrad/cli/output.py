@@ -14,6 +14,7 @@ __all__ = [
     "label",
     "live_line",
     "print_lanes",
+    "print_notes",
     "print_summary",
     "print_table",
     "print_times",
@@ -25,6 +26,12 @@ __all__ = [
 def label(problem: Any) -> str:
     """Return a problem in a few words."""
     return str(getattr(problem, "label", problem.name))
+
+
+def print_notes(*built: Any) -> None:
+    """Print what was chosen for the user when problems were built, and why; each note once."""
+    for note in dict.fromkeys(note for problem in built for note in problem.notes):
+        print(f"note: {note}")
 
 
 def print_times(times: Any) -> None:

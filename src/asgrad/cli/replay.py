@@ -7,8 +7,20 @@ from typing import Annotated
 
 import typer
 
-from asgrad.cli.options import Batch, DataText, ProblemText, SplitText, Stepsizes, given, numbers
-from asgrad.cli.output import label, print_lanes, progress
+from asgrad.cli.options import (
+    Batch,
+    DataText,
+    Equal,
+    ProblemText,
+    SplitText,
+    StartText,
+    Stepsizes,
+    TestText,
+    given,
+    numbers,
+    test_rows,
+)
+from asgrad.cli.output import label, print_lanes, print_notes, progress
 from asgrad.errors import AsgradError
 
 __all__ = ["replay"]
@@ -19,7 +31,10 @@ def replay(
     data: DataText = None,
     problem: ProblemText = None,
     split: SplitText = None,
+    equal: Equal = None,
+    test: TestText = None,
     batch: Batch = None,
+    x0: StartText = None,
     stepsizes: Stepsizes = None,
     method_stepsize: Annotated[
         str | None,
@@ -54,7 +69,10 @@ def replay(
         )
     rule = build("stepsize", stepsize_room, method_stepsize) if method_stepsize else None
     grid = numbers("stepsizes", stepsizes)
-    said = given(data=data, problem=problem, split=split, batch=batch)
+    said = given(
+        data=data, problem=problem, split=split, equal=equal, test=test_rows(test), batch=batch,
+        x0=x0,
+    )  # fmt: skip
     if config is None and not said:  # the run that a trace lies in knows the problem
         within = trace.absolute().parent
         beside = within.parent / "config.toml"
@@ -63,13 +81,14 @@ def replay(
         elif within.name == "traces" and is_trace(trace) and beside.exists():
             config = beside
     if is_training(trace):
-        if config is not None or said.keys() - {"data"}:
+        if config is not None or said.keys() - {"data", "test", "x0"}:
             raise AsgradError(
                 f"replay: {trace} names its own problem; of --config and the options of the "
-                "problem only --data may be given, where the data have moved."
+                "problem only --data, --test and --x0 may be given, where files have moved."
             )
         stored = StoredTraining.load(trace)
         read, built = stored.trace, stored.config.model_copy(update=said).build_problem()
+        print_notes(built)
         if verify:
             steps = stored.verify(built)
             print(
@@ -88,6 +107,7 @@ def replay(
             refuse_unfinished(trace)
         read = Trace.load(trace)
         built = ProblemConfig.read(config, {**said, "workers": read.n_workers}).build_problem()
+        print_notes(built)
         with progress("replaying") as tell:
             grid = grid or default_stepsizes(built.smoothness)
             result = run(read, built, grid, method_stepsize=rule, progress=tell)

@@ -15,18 +15,22 @@ from asgrad.cli.options import (
     Config,
     DataText,
     EngineName,
+    Equal,
     Out,
     Overwrite,
     ProblemText,
     Slowdown,
     SplitText,
+    StartText,
     Steps,
+    TestText,
     UntilTime,
     Workers,
     given,
     numbers,
+    test_rows,
 )
-from asgrad.cli.output import label, live_line, print_times, print_training
+from asgrad.cli.output import label, live_line, print_notes, print_times, print_training
 from asgrad.errors import AsgradError, check_positive
 
 if TYPE_CHECKING:
@@ -49,7 +53,10 @@ def train(
     data: DataText = None,
     problem: ProblemText = None,
     split: SplitText = None,
+    equal: Equal = None,
+    test: TestText = None,
     batch: Batch = None,
+    x0: StartText = None,
     workers: Workers = None,
     steps: Steps = None,
     until_time: UntilTime = None,
@@ -62,7 +69,7 @@ def train(
         Path | None,
         typer.Option(
             help="Go on with this run from its newest checkpoint; new limits may be set, and where "
-            "the data are."
+            "files are: --data, --test, --x0."
         ),
     ] = None,
     out: Out = None,
@@ -82,7 +89,10 @@ def train(
         data=data,
         problem=problem,
         split=split,
+        equal=equal,
+        test=test_rows(test),
         batch=batch,
+        x0=x0,
         workers=workers,
         steps=steps,
         until_time=until_time,
@@ -95,7 +105,8 @@ def train(
     )
     if resume is not None:
         others = sorted(
-            {*said, *(["CONFIG"] if config else [])} - {"steps", "until_time", "target", "data"}
+            {*said, *(["CONFIG"] if config else [])}
+            - {"steps", "until_time", "target", "data", "test", "x0"}
         )
         if others:
             raise AsgradError(
@@ -106,6 +117,7 @@ def train(
         settings = TrainConfig.read(config, said)
         check_training(settings.out)
     built = settings.build_problem()
+    print_notes(built)
     with live_line(settings.method) as callbacks:
         done = run_training(settings, built, resume=resume is not None, **callbacks)
     folder = save_training(done, settings)

@@ -5,17 +5,20 @@ from __future__ import annotations
 import json
 import os
 import tomllib
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from asgrad import problems
 from asgrad import times as times_room
 from asgrad.errors import AsgradError, shown, unknown_name
 from asgrad.problems import Problem
 from asgrad.problems.data import BUNDLED
+from asgrad.problems.models import suited_model
 from asgrad.problems.split import SPLITS
+from asgrad.problems.start import STARTS
 from asgrad.registry import build
 
 __all__ = ["CompareConfig", "ProblemConfig", "TrainConfig", "to_toml"]
@@ -28,6 +31,17 @@ _MODELS = {
 _NETWORKS = ("cnn", "mlp", "resnet20")
 _PANELS = {"shared": "equal data", "label": "different data"}
 _PROBLEMS = ("auto", *_MODELS, "tridiagonal", *_NETWORKS)
+_UNEQUAL = {"dirichlet", "shared"}
+_OF_NETWORKS = ("device", "evaluation_rows", "evaluation_batch")
+_OF_LINEAR = ("regularizer", "strength", "equal", "test")
+_IDLE = {
+    "tridiagonal": ("data", *_OF_LINEAR, "split", "alpha", "batch", *_OF_NETWORKS),
+    **dict.fromkeys(_NETWORKS, (*_OF_LINEAR, "dim", "noise")),
+    **dict.fromkeys(("auto", *_MODELS), ("dim", "noise", *_OF_NETWORKS)),
+}
+"""Which keys do not apply to a problem."""
+_NAMES = {"data": tuple(BUNDLED), "test": tuple(BUNDLED), "x0": STARTS}
+"""Of the keys that take the path of a file, the names that are none."""
 
 
 class ProblemConfig(BaseModel):
@@ -39,14 +53,23 @@ class ProblemConfig(BaseModel):
         "digits",
         description="digits, breast-cancer, or a LIBSVM file; for resnet20 the folder of CIFAR-10",
     )
+    test: float | str | None = Field(
+        None,
+        description="rows for accuracy and test loss: a share of the data such as 0.2, or a file",
+    )
     problem: str = Field(
         "auto",
-        description="auto (logistic for labels ±1 or 0/1, else softmax), logistic, softmax, "
-        "least-squares, tridiagonal; with PyTorch mlp, cnn (on digits), resnet20",
+        description="auto (logistic for two classes, softmax for several, least-squares for "
+        "values), logistic, softmax, least-squares, tridiagonal; with PyTorch mlp, cnn (on "
+        "digits), resnet20",
     )
-    split: str = Field("label", description="contiguous, shuffled, label, dirichlet")
-    alpha: float = Field(0.5, gt=0, description="Dirichlet parameter of the split")
+    split: str = Field("label", description="contiguous, shuffled, label, dirichlet, shared")
+    alpha: float = Field(0.5, gt=0, description="parameter of the split dirichlet")
+    equal: bool = Field(False, description="leave rows out so that all workers have as many")
     batch: int = Field(32, ge=0, description="rows of a stochastic gradient; 0: all")
+    x0: str | None = Field(
+        None, description="where runs start: zeros, ones, normal, or a .npy file; see the problem"
+    )
     regularizer: Literal["l2", "nonconvex"] = Field("l2", description="l2 or nonconvex")
     strength: float = Field(1e-3, ge=0, description="λ, the regulariser's strength")
     dim: int = Field(1000, ge=2, description="dimension of the tridiagonal problem")
@@ -77,7 +100,7 @@ class ProblemConfig(BaseModel):
         values: dict[str, Any] = {}
         if path is not None:
             try:
-                values = tomllib.loads(path.read_text(encoding="utf-8"))
+                values = tomllib.loads(path.read_text(encoding="utf-8-sig"))
             except OSError as error:
                 raise AsgradError(f"cannot read {path}: {error.strerror}.") from error
             except RecursionError:
@@ -94,6 +117,9 @@ class ProblemConfig(BaseModel):
         for key in said:
             if key not in cls.model_fields:
                 raise unknown_name("option", key, cls.model_fields)
+        if path is not None:
+            for key in _NAMES.keys() & values.keys() - said.keys():
+                values[key] = _beside(path, key, values[key])
         values.update(said)
         splits = values.get("split")
         if isinstance(splits, list) and cls.model_fields["split"].annotation is str:
@@ -105,7 +131,7 @@ class ProblemConfig(BaseModel):
             values["split"] = splits[0]
         cls._complete(values)
         try:
-            return cls(**values)
+            config = cls(**values)
         except ValidationError as error:
             first = error.errors()[0]
             key = str(first["loc"][0])
@@ -114,19 +140,23 @@ class ProblemConfig(BaseModel):
             raise AsgradError(
                 f"{key}: {rule}, got {shown(first['input'])}. It means: {meaning}."
             ) from error
+        config._refuse_idle(said)
+        return config
 
-    @field_validator("data")
+    @field_validator(*_NAMES)
     @classmethod
-    def _whole_path(cls, data: str) -> str:
+    def _whole_path(cls, said: Any, info: ValidationInfo) -> Any:
         """Return the path of a file or folder as it is found from anywhere."""
-        data = os.path.expanduser(data)
-        return data if data in BUNDLED or not os.path.exists(data) else os.path.abspath(data)
+        if not isinstance(said, str) or said in _NAMES[str(info.field_name)]:
+            return said
+        path = os.path.expanduser(said)
+        return os.path.abspath(path) if os.path.exists(path) else said
 
     @field_validator("out", check_fields=False)
     @classmethod
-    def _from_home(cls, out: str) -> str:
+    def _from_home(cls, out: str | None) -> str | None:
         """Return a folder's path with the user's home in the place of ~."""
-        return os.path.expanduser(out)
+        return None if out is None else os.path.expanduser(out)
 
     @classmethod
     def _complete(cls, values: dict[str, Any]) -> None:
@@ -137,42 +167,67 @@ class ProblemConfig(BaseModel):
         if self.problem not in _PROBLEMS:
             raise unknown_name("problem", self.problem, _PROBLEMS)
         if self.problem == "tridiagonal":
-            self._leave_out("device", "evaluation_rows", "evaluation_batch")
-            return problems.Tridiagonal(self.dim, n_workers=self.workers, noise=self.noise)
+            return problems.Tridiagonal(
+                self.dim, n_workers=self.workers, noise=self.noise, x0=self.x0
+            )
         if self.split not in SPLITS:
             raise unknown_name("split", self.split, SPLITS)
+        alpha = self.alpha if self.split == "dirichlet" else None
+        dealt: dict[str, Any] = {
+            "split": self.split,
+            "alpha": alpha,
+            "batch": self.batch or None,
+            "x0": self.x0,
+        }
         if self.problem in _NETWORKS:
-            return self._network()
-        self._leave_out("device", "evaluation_rows", "evaluation_batch")
-        data = problems.load(self.data)
-        kind = self.problem
-        if kind == "auto":
-            labels = set(data.targets.tolist())
-            binary = labels <= {-1.0, 1.0} or labels <= {0.0, 1.0}
-            kind = "logistic" if binary else "softmax"
-        return _MODELS[kind](
+            return self._network(
+                {
+                    **dealt,
+                    "evaluation_rows": self.evaluation_rows or None,
+                    "evaluation_batch": self.evaluation_batch or None,
+                    "gradient_norm": self.gradient_norm,
+                    "device": self.device,
+                }
+            )
+        data, why = problems.load(self.data), ""
+        if self.problem == "auto":
+            kind, why = suited_model(data)
+        else:
+            kind = _MODELS[self.problem]
+        built = kind(
             data,
             n_workers=self.workers,
-            split=self.split,
-            alpha=self.alpha if self.split == "dirichlet" else None,
-            batch=self.batch or None,
+            equal=self.equal and self.split not in _UNEQUAL,
+            test=self.test,
             regularizer=self.regularizer,
             strength=self.strength,
+            **dealt,
         )
+        if why:
+            built.notes = (f"the problem is {kind.name}: {why}", *built.notes)
+        return built
 
-    def _leave_out(self, *keys: str) -> None:
-        """Refuse what is said of keys that do not apply to the problem."""
-        for key in keys:
+    def _refuse_idle(self, said: Collection[str]) -> None:
+        """Refuse keys that do not apply, if they were said or are not what they are by default.
+
+        A file may repeat a default: that of a run holds every key.
+        """
+        splits = {self.split} if isinstance(self.split, str) else set(self.split)
+        where = f"problem {self.problem!r}"
+        idle = dict.fromkeys(_IDLE.get(self.problem, ()), where)
+        if "dirichlet" not in splits:
+            idle.setdefault("alpha", f"split {' and '.join(sorted(splits))!r}")
+        if splits <= _UNEQUAL:
+            idle.setdefault("equal", f"split {' and '.join(sorted(splits))!r}")
+        for key, where in idle.items():
             value = getattr(self, key)
-            if value != ProblemConfig.model_fields[key].default:
+            if key in said or value != type(self).model_fields[key].default:
                 raise AsgradError(
-                    f"{key}: does not apply to problem {self.problem!r}, got {value!r}; leave it "
-                    "out."
+                    f"{key}: does not apply to {where}, got {shown(value)}; leave it out."
                 )
 
-    def _network(self) -> Problem:
+    def _network(self, options: dict[str, Any]) -> Problem:
         """Return a neural network; nothing else imports torch."""
-        self._leave_out("regularizer", "strength", "dim", "noise")
         if self.problem != "resnet20" and self.data != "digits":
             raise AsgradError(
                 f"data: must be 'digits' for problem {self.problem!r}, got {self.data!r}."
@@ -183,15 +238,6 @@ class ProblemConfig(BaseModel):
             raise AsgradError(
                 f"problem {self.problem!r} needs PyTorch: pip install 'asgrad[torch]'."
             ) from error
-        options: dict[str, Any] = {
-            "split": self.split,
-            "alpha": self.alpha if self.split == "dirichlet" else None,
-            "batch": self.batch or None,
-            "evaluation_rows": self.evaluation_rows or None,
-            "evaluation_batch": self.evaluation_batch or None,
-            "gradient_norm": self.gradient_norm,
-            "device": self.device,
-        }
         if self.problem == "resnet20":
             return networks.cifar10_resnet20(self.data, self.workers, **options)
         make = networks.digits_mlp if self.problem == "mlp" else networks.digits_cnn
@@ -317,6 +363,21 @@ class TrainConfig(ProblemConfig):
             values["gradient_norm"] = True
         if all(values.get(name) is None for name in ("steps", "until_time", "target")):
             values["until_time"] = 10.0
+
+
+def _beside(config: Path, key: str, said: Any) -> Any:
+    """Return the path of a file that a configuration names: relative to the folder it stands in."""
+    if not isinstance(said, str) or said in _NAMES[key]:
+        return said
+    path = Path(os.path.expanduser(said))
+    found = os.path.abspath(config.parent / path)
+    if path.is_absolute() or os.path.exists(found):
+        return found
+    if path.suffix or len(path.parts) > 1 or os.path.exists(path):
+        raise AsgradError(
+            f"{key}: no file {shown(found)}; paths in {config} are relative to its folder."
+        )
+    return said  # a misspelt name
 
 
 def to_toml(config: dict[str, Any]) -> str:

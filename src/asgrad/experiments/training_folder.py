@@ -199,7 +199,7 @@ def check_training(path: str | Path) -> None:
 def resume_training(path: str | Path, said: dict[str, Any]) -> TrainConfig:
     """Return the configuration of the run at `path`, ready to go on.
 
-    `said` are new limits, which take the place of all that the run had, and where the data are now.
+    `said` are new limits, which take the place of all that the run had, and where files are now.
 
     Raises
     ------
@@ -222,7 +222,7 @@ def resume_training(path: str | Path, said: dict[str, Any]) -> TrainConfig:
             f"{target} cannot be resumed: all its checkpoints are damaged; they stand in {kept}. "
             f"Remove {folder} to train anew."
         )
-    if said.keys() - {"data"}:
+    if said.keys() - {"data", "test", "x0"}:
         said = {"steps": None, "until_time": None, "target": None, **said}
     return stored_config(folder, {**said, "out": str(path)})
 

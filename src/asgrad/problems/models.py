@@ -14,6 +14,7 @@ from scipy import sparse
 
 from asgrad.errors import (
     AsgradError,
+    AsgradWarning,
     check_choice,
     check_integer,
     check_memory,
@@ -169,6 +170,7 @@ class LinearModel(CompiledProblem):
                 f"{type(self).__name__}: {who} {sizes[worker]} rows, fewer than the batch of "
                 f"{self.batch}, and computes with all of them{others}; take a batch of at most "
                 f"{sizes[worker]}, 0 or none for all rows, or a split with larger shards.",
+                AsgradWarning,
                 stacklevel=3,
             )
 
