@@ -242,21 +242,19 @@ def test_wrong_input_is_one_line_and_exit_code_2(arguments, said, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_simulate_leaves_a_trace_that_is_there_before_it_plays(refused_here, tmp_path, monkeypatch):
+def test_simulate_leaves_a_trace_that_is_there_before_it_plays(tmp_path, monkeypatch):
     """Nothing is played; with --overwrite it is replaced."""
     old = ag.simulate("pure", "fixed", n_workers=2, steps=3)
     old.save(tmp_path / "trace")
     played = sys.modules["asgrad.engines.simulate"]
     with monkeypatch.context() as patched:
         patched.setattr(played, "_Run", None)
-        said = refused_here("simulate", "pure", "--steps", "5", "--out", "trace")
+        said = refused("simulate", "pure", "--steps", "5", "--out", "trace", cwd=tmp_path)
     assert "holds a trace already" in said
     assert "--overwrite" in said
     assert ag.Trace.load(tmp_path / "trace").equals(old)
-    argv = ["asgrad", "simulate", "pure", "--steps", "5", "--out", "trace", "--overwrite"]
-    monkeypatch.setattr(sys, "argv", argv)
-    with pytest.raises(SystemExit):
-        main()
+    command = ["simulate", "pure", "--steps", "5", "--out", "trace", "--overwrite"]
+    assert asgrad(*command, cwd=tmp_path).returncode == 0
     assert ag.Trace.load(tmp_path / "trace").n_steps == 5
 
 
@@ -502,12 +500,12 @@ NESTED = "[" * 100_000
     ],
     ids=lambda arguments: " ".join(text[:12] for text in arguments),
 )
-def test_long_names_and_deep_nesting_are_one_line(arguments, refused_here, tmp_path):
+def test_long_names_and_deep_nesting_are_one_line(arguments, tmp_path):
     """Through every door."""
     (tmp_path / "nested.toml").write_text(f"a = {NESTED}")
     (tmp_path / "nested" / "trace").mkdir(parents=True)
     (tmp_path / "nested" / "model.safetensors").write_bytes(b"")
     (tmp_path / "nested" / "run.json").write_text(NESTED)
     before = sorted(tmp_path.rglob("*"))
-    assert len(refused_here(*arguments)) < 20_000
+    assert len(refused(*arguments, cwd=tmp_path)) < 20_000
     assert sorted(tmp_path.rglob("*")) == before
