@@ -233,12 +233,30 @@ def test_libsvm_file_is_compared(tmp_path):
         (["show", "nowhere"], "no run of asgrad"),
         (["simulate", "rennala:batch=0"], "batch must be an integer >= 1"),
         (["simulate", "pure", "--steps", "-1"], "steps must be an integer >= 0"),
+        (["simulate", "pure", "--until-time", "1e15"], "or insist: insist=True, on the command"),
+        (["simulate", "pure", "--out", "/proc/nothing"], "cannot write"),
     ],
 )
 def test_wrong_input_is_one_line_and_exit_code_2(arguments, said, tmp_path):
     """Each wrong input is answered by one clear line, and nothing is written."""
     assert said in refused(*arguments, cwd=tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_simulate_leaves_a_trace_that_is_there_before_it_plays(tmp_path, monkeypatch):
+    """Nothing is played; with --overwrite it is replaced."""
+    old = ag.simulate("pure", "fixed", n_workers=2, steps=3)
+    old.save(tmp_path / "trace")
+    played = sys.modules["asgrad.engines.simulate"]
+    with monkeypatch.context() as patched:
+        patched.setattr(played, "_Run", None)
+        said = refused("simulate", "pure", "--steps", "5", "--out", "trace", cwd=tmp_path)
+    assert "holds a trace already" in said
+    assert "--overwrite" in said
+    assert ag.Trace.load(tmp_path / "trace").equals(old)
+    command = ["simulate", "pure", "--steps", "5", "--out", "trace", "--overwrite"]
+    assert asgrad(*command, cwd=tmp_path).returncode == 0
+    assert ag.Trace.load(tmp_path / "trace").n_steps == 5
 
 
 def test_misspelt_key_of_a_config_names_the_closest(tmp_path):
@@ -490,5 +508,5 @@ def test_long_names_and_deep_nesting_are_one_line(arguments, tmp_path):
     (tmp_path / "nested" / "model.safetensors").write_bytes(b"")
     (tmp_path / "nested" / "run.json").write_text(NESTED)
     before = sorted(tmp_path.rglob("*"))
-    assert len(refused(*arguments)) < 20_000
+    assert len(refused(*arguments, cwd=tmp_path)) < 20_000
     assert sorted(tmp_path.rglob("*")) == before

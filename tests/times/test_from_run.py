@@ -68,12 +68,12 @@ def test_a_worker_that_delivered_nothing_is_named(tmp_path):
         ag.simulate(ag.methods.Pure(), ag.times.FromRun(path), n_workers=2, steps=1)
 
 
-def test_without_a_limit_a_comparison_lasts_for_2000_typical_jobs(recorded):
+def test_without_a_limit_a_comparison_lasts_for_600_typical_jobs(recorded):
     """The median of the workers' medians 1, 2 or 2.5 or 3, and 10 s."""
     config = CompareConfig.read(None, {"workers": 3, "times": f"from-run:{recorded[1]}"})
     middle = float(np.median(measured_times(recorded[0])[1]))
-    assert config.until_time == 2000.0 * middle
-    assert CompareConfig.read(None, {}).until_time == 2000.0
+    assert config.until_time == 600.0 * middle
+    assert CompareConfig.read(None, {}).until_time == 600.0
 
 
 @pytest.mark.parametrize("run", ["", 5, None])
