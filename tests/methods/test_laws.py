@@ -281,9 +281,10 @@ def test_workers_do_their_jobs_in_order_one_at_a_time(row: Row, case: Case, trac
         scale = np.array(case.times.scale)
         arrived = ~np.isnan(jobs.arrival_time) & (jobs.fate != Fate.CANCELLED)
         due = jobs.start_time + scale[jobs.worker]
-        assert_array_equal(jobs.arrival_time[arrived], due[arrived])
+        # Moments that differ by rounding only are one, that of the first.
+        assert_allclose(jobs.arrival_time[arrived], due[arrived], rtol=2.0**-43, atol=1e-300)
         cut = jobs.fate == Fate.CANCELLED
-        assert (jobs.arrival_time[cut] <= due[cut]).all()
+        assert (jobs.arrival_time[cut] <= due[cut] * (1 + 2.0**-43)).all()
 
 
 @under_every_row
