@@ -63,7 +63,7 @@ def test_other_commands_of_documents_exist():
                 if program == "make":
                     assert re.search(rf"^{target}:", makefile, re.MULTILINE), line
                 else:
-                    assert program in ("asgrad", "ray", "chmod"), line
+                    assert program in ("asgrad", "ray", "chmod", "export"), line
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
