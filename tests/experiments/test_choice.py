@@ -47,6 +47,7 @@ def test_an_oscillating_run_is_judged_by_its_window():
     [
         (NORM, 1.0, 0.1, 0.125),  # 1.25 times
         (NORM, 1.0, 0.9, math.sqrt(0.9)),  # 1.125 would be met by the start
+        (NORM, 2.0, 1e-12, 2e-6),  # rounding is no goal
         (LOSS, 2.0, 1.0, 1.1),  # nine tenths of the way
         (LOSS, -1.0, -3.0, -2.8),
         (ACCURACY, 0.1, 0.9, 0.82),

@@ -14,6 +14,7 @@ __all__ = ["BEST", "MEASURES", "Measure", "Rule", "choose", "gains", "moves", "w
 
 _TIME = "time_to_target"
 _NEAR = 1.25  # times the norm that is reached at the end, where noise decides
+_LEAST = 1e-6  # times the norm of the start: what is lower is rounding, and no goal
 _SHARE = 0.9  # of the way down (or up) from the start to what is reached
 _HELP = 0.01  # of the start's value: what moves less may as well be noise
 
@@ -106,14 +107,16 @@ class Rule:
     def target(self, start: float, reached: float) -> float:
         """Return a target between where a run starts and what is reached; NaN if nothing is.
 
-        For a gradient norm 1.25 times what is reached, unless that is nearer to the start (in
-        logarithms); for other measures nine tenths of the way.
+        For a gradient norm 1.25 times what is reached, or a millionth of the start's if that is
+        more, unless it is nearer to the start (in logarithms); for other measures nine tenths of
+        the way.
         """
         sign = self.judged.sign
         if not sign * reached < sign * start:
             return math.nan
         if self.measure == "gradient_norm":
-            return min(_NEAR * reached, math.sqrt(start * reached))
+            goal = max(_NEAR * reached, _LEAST * start)
+            return min(goal, math.sqrt(start * max(reached, _LEAST * start)))
         return start + _SHARE * (reached - start)
 
     def checked_targets(self, targets: Any, start: float) -> list[float]:
