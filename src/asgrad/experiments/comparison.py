@@ -14,7 +14,7 @@ from asgrad.engines.replay import checked_threads
 from asgrad.errors import AsgradError
 from asgrad.experiments.choice import MEASURES, Measure, Rule
 from asgrad.experiments.grid import Cell, Line, Panel, lines_of
-from asgrad.experiments.question import ask
+from asgrad.experiments.question import Question, ask
 from asgrad.experiments.run import RunFolder, open_run
 from asgrad.experiments.work import Horizon, Key, Work
 from asgrad.methods import Method
@@ -317,21 +317,27 @@ def compare(
         work.run(question.first_grids(work.known), lambda pair: question.widen(work, pair))
         if not work.results:
             raise KeyboardInterrupt  # before any method was finished
-        panels, cells = question.conclude(work)
-        comparison = Comparison(
-            panels=panels,
-            cells=cells,
-            results=question.in_order(work.results),
-            traces={k: t for k, t in traces.items() if any(k == key[1:] for key in work.results)},
-            rule=question.rule,
-            horizon=question.horizon,
-            notes=question.notes(panels),
-            origin=origin,
-            complete=work.complete,
-        )
+        comparison = _concluded(question, work, origin)
         if run and comparison.complete:
             run.finish(comparison)
     return comparison
+
+
+def _concluded(question: Question, work: Work, origin: dict[str, Any]) -> Comparison:
+    """Return what the replays come to; traces of methods that were not finished are left out."""
+    panels, cells = question.conclude(work)
+    kept = {key[1:] for key in work.results}
+    return Comparison(
+        panels=panels,
+        cells=cells,
+        results=question.in_order(work.results),
+        traces={key: trace for key, trace in work.traces.items() if key in kept},
+        rule=question.rule,
+        horizon=question.horizon,
+        notes=question.notes(panels),
+        origin=origin,
+        complete=work.complete,
+    )
 
 
 def _with_nan(panel: dict[str, Any]) -> dict[str, Any]:
