@@ -281,3 +281,17 @@ def test_a_direction_is_the_weighted_sum_of_its_live_contributions(seed):
 def test_odd_methods_for_long(seed):
     """The same for two thousand more runs."""
     check_odd_run(seed)
+
+
+def test_progress_is_a_function_or_a_bar(refused):
+    """True shows nothing where nobody watches; the shares that a function is told sum to one."""
+    problem = ag.problems.Tridiagonal(4, n_workers=2)
+    trace = ag.simulate("pure", "fixed", n_workers=2, steps=20)
+    shares = []
+    plain = ag.replay(trace, problem, [0.1, 0.2], progress=shares.append)
+    assert sum(shares) == pytest.approx(1.0)
+    for progress in (True, False, None):
+        again = ag.replay(trace, problem, [0.1, 0.2], progress=progress)
+        np.testing.assert_array_equal(again.loss, plain.loss)
+    text = refused(lambda: ag.replay(trace, problem, 0.1, progress="bar"))
+    assert text == "replay: progress must be a function, got 'bar'."

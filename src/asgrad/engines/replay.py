@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -30,6 +31,7 @@ from asgrad.engines.walk import (
 from asgrad.errors import (
     AsgradError,
     TraceError,
+    check_callable,
     check_choice,
     check_integer,
     check_kind,
@@ -39,6 +41,7 @@ from asgrad.errors import (
 from asgrad.optimizers import SGD, Optimizer
 from asgrad.problems.base import CompiledProblem, Packed, Problem, check_problem
 from asgrad.problems.start import checked_model
+from asgrad.progress import progress_bar
 from asgrad.registry import resolve
 from asgrad.stepsizes import Constant, Stepsize
 from asgrad.streams import Purpose, stream_key
@@ -176,7 +179,7 @@ def replay(
     evaluations: int | Sequence[int] = 100,
     dtype: str | None = None,
     threads: int | None = None,
-    progress: Callable[[float], None] | None = None,
+    progress: Callable[[float], None] | bool | None = None,
     stop: threading.Event | None = None,
 ) -> Result:
     """Compute the run that `trace` describes, on `problem`, for every stepsize and seed.
@@ -218,8 +221,9 @@ def replay(
         By default the problem's own: float64, and for a PyTorch module that of its parameters.
     threads : int >= 1, optional
         By default one a processor that this process may use.
-    progress : callable, optional
+    progress : callable or bool, optional
         Called with the share of the work done since the last call, from any thread; they sum to 1.
+        True shows a bar, on a terminal or in a notebook.
     stop : threading.Event, optional
         Once set, the replay raises `Interrupted` at the next evaluation.
 
@@ -260,7 +264,7 @@ def replay(
     seed_list = [check_integer("replay", "seed", seed, minimum=0) for seed in _listed(chosen)]
 
     job = _prepared(trace, problem, steps, *parts, x0, kind)
-    job.n_lanes, job.progress = len(lanes) * len(seed_list), progress
+    job.n_lanes = len(lanes) * len(seed_list)
     job.stop = stop or job.stop
     n_blocks = threads if problem.gains_by_threads else 1
     share = min(_LANES_A_BLOCK, -(-len(lanes) * len(seed_list) // n_blocks))
@@ -269,16 +273,11 @@ def replay(
         for seed in seed_list
         for i in range(0, len(lanes), share)
     ]
-    if threads == 1 or len(blocks) == 1:
-        done = [_run_block(job, seed, part) for seed, part in blocks]
-    else:
-        with ThreadPoolExecutor(threads) as pool:
-            futures = [pool.submit(_run_block, job, *block) for block in blocks]
-            try:
-                done = [future.result() for future in futures]
-            except BaseException:  # Ctrl-C as well: the others are told to stop
-                job.stop.set()
-                raise
+    if progress is not True and progress is not False:
+        check_callable("replay", "progress", progress)
+    with progress_bar("replaying") if progress is True else nullcontext(progress or None) as tell:
+        job.progress = tell
+        done = _run_blocks(job, blocks, threads)
     metrics = np.concatenate([part[0] for part in done], axis=2)
     return Result(
         stepsizes=np.tile(lanes, len(seed_list)),
@@ -293,6 +292,21 @@ def replay(
         test_loss=metrics[:, 3],
         models=np.concatenate([part[1] for part in done], axis=1),
     )
+
+
+def _run_blocks(
+    job: _Job, blocks: list[tuple[int, np.ndarray]], threads: int
+) -> list[tuple[np.ndarray, np.ndarray, list[Status]]]:
+    """Run all blocks of lanes, on several threads where there are several."""
+    if threads == 1 or len(blocks) == 1:
+        return [_run_block(job, seed, part) for seed, part in blocks]
+    with ThreadPoolExecutor(threads) as pool:
+        futures = [pool.submit(_run_block, job, *block) for block in blocks]
+        try:
+            return [future.result() for future in futures]
+        except BaseException:  # Ctrl-C as well: the others are told to stop
+            job.stop.set()
+            raise
 
 
 def replayed_models(

@@ -11,7 +11,7 @@ from typing import Any
 
 from asgrad.engines import Result
 from asgrad.engines.replay import checked_threads
-from asgrad.errors import AsgradError
+from asgrad.errors import AsgradError, check_callable
 from asgrad.experiments.choice import MEASURES, Measure, Rule
 from asgrad.experiments.grid import Cell, Line, Panel, lines_of
 from asgrad.experiments.question import Question, ask
@@ -276,6 +276,8 @@ def compare(
     >>> found
     <Comparison of 2 methods over 1 seeds; best pure; print it>
     """
+    if progress is not True and progress is not False:
+        check_callable("compare", "progress", progress)
     if resume and out is None:
         raise AsgradError("compare: resume needs out, the run that is to go on.")
     threads = checked_threads("compare", threads)
