@@ -241,3 +241,39 @@ def test_methods_that_differ_in_punctuation_only_are_stored_apart(tmp_path):
     stored = ag.Comparison.load(tmp_path / "run")
     assert len(stored.traces) == 4
     assert all(stored.traces[key].equals(trace) for key, trace in found.traces.items())
+
+
+def test_a_comparison_that_dies_at_any_rename_goes_on_or_begins_anew(tmp_path, monkeypatch):
+    """Killed at its k-th rename, for every k: whatever is left, the next run ends as ever."""
+    whole = compare(tmp_path / "whole", ["sync"])
+    real, left = (os.rename, os.replace), [0]
+
+    def dying(call):
+        def rename(*arguments, **options):
+            left[0] -= 1
+            if left[0] == 0:
+                raise SystemExit("killed")
+            return call(*arguments, **options)
+
+        return rename
+
+    k = 0
+    while True:
+        k += 1
+        left[0], path = k, tmp_path / f"run{k}"
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "rename", dying(real[0]))
+            patch.setattr(os, "replace", dying(real[1]))
+            try:
+                compare(path, ["sync"])
+            except SystemExit:
+                pass
+            else:
+                break
+        begun = (tmp_path / f"run{k}-unfinished" / "run.json").is_file()
+        found = compare(path, ["sync"], resume=begun or path.exists())
+        assert same(found, whole), k
+        assert same(ag.Comparison.load(path), whole), k
+    assert k > 8  # the pieces, the config, the facts, the traces, the folder
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {"whole", *(f"run{i}" for i in range(1, k + 1))}
