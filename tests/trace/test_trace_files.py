@@ -148,6 +148,23 @@ def test_any_name_will_do(tmp_path, name):
     assert Trace.load(path).equals(trace)
 
 
+def test_a_tilde_is_the_home_folder(tmp_path, monkeypatch):
+    (tmp_path / "home").mkdir()
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    trace = ringmaster()
+    assert trace.save("~/runs/a=1") == tmp_path / "home" / "runs" / "a=1"
+    assert Trace.load(Path("~/runs/a=1")).equals(trace)
+    assert os.listdir(tmp_path) == ["home"]
+    trace.save(tmp_path / "~")  # nowhere but at the beginning
+    assert Trace.load(tmp_path / "~").equals(trace)
+
+
+@pytest.mark.parametrize("path", ["n" * 400, "a\0b", "~nobody-of-this-name/trace", "", "\ud800"])
+def test_a_path_that_cannot_be_is_no_trace(refused, path):
+    assert "trace" in refused(lambda: Trace.load(path), TraceError)
+
+
 def test_missing_folders_are_made(tmp_path):
     trace = ringmaster()
     trace.save(tmp_path / "runs" / "today" / "trace")

@@ -9,8 +9,9 @@ from asgrad.errors import AsgradError, available_memory, check_memory
 
 __all__ = ["BYTES_A_WORKER", "Cost", "Limits", "Point", "check_cost", "expected"]
 
-BYTES_A_WORKER = 460
+BYTES_A_WORKER = 700  # of a method with a table; of another one 430
 _A_JOB, _A_ROW, _A_STEP = 61, 36, 8  # bytes: the job and its arrival, a contribution, a step
+_A_SORTED_ROW = 24  # bytes besides, where the contributions are sorted at the end
 _LONG = 600.0  # seconds that are asked about first
 _REMEDY = (
     "lower steps, jobs or until_time, keep the summary alone (record=False), or insist: "
@@ -33,7 +34,7 @@ class Point(NamedTuple):
     steps: int
     now: float
     rows: int
-    """Of the contributions."""
+    """Of the contributions, and of gradients that are held: theirs are written later."""
     seconds: float
     """Real ones, since some moment."""
 
@@ -57,8 +58,14 @@ class Cost(NamedTuple):
     seconds: float
 
 
-def expected(first: Point, last: Point, limits: Limits, n_workers: int, record: bool) -> Cost:
-    """Return what the run takes if it goes on as from `first` to `last`."""
+def expected(
+    first: Point, last: Point, limits: Limits, n_workers: int, record: bool, table: bool
+) -> Cost:
+    """Return what the run takes if it goes on as from `first` to `last`.
+
+    `table` says whether the server keeps a table of gradients. It may take long to fill, and then
+    there is at least a row for most jobs.
+    """
     arrived = last.arrived - first.arrived
     ends = [float(limits.jobs - last.arrived)]
     if last.steps > first.steps:
@@ -72,6 +79,8 @@ def expected(first: Point, last: Point, limits: Limits, n_workers: int, record: 
     n_bytes = float(BYTES_A_WORKER * n_workers)
     if record:
         kept = _A_ROW * last.rows + _A_STEP * last.steps
+        if table:
+            kept = (_A_ROW + _A_SORTED_ROW) * max(last.rows, last.arrived) + _A_STEP * last.steps
         n_bytes += jobs * (_A_JOB + kept / max(last.arrived, 1))
     return Cost(jobs, n_bytes, jobs * (last.seconds - first.seconds) / max(arrived, 1))
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from functools import cache
-from typing import Any, Literal, overload
+from typing import Literal, overload
 
 import numpy as np
 
@@ -167,9 +167,9 @@ def expected_cost(
     run, limits = _prepared(method, times, n_workers, steps, jobs, until_time, seed, record)
     points = run.begin(limits)
     if len(points) == 2:
-        return expected(points[0], points[1], limits, run.n_workers, record)
+        return run.expected(points[0], points[1], limits)
     ended = run.point()  # before the guess was due
-    return expected(Point(0, 0, 0.0, 0, run.started), ended, Limits(0, 0, 0), run.n_workers, record)
+    return run.expected(Point(0, 0, 0.0, 0, run.started), ended, Limits(0, 0, 0))
 
 
 def _prepared(
@@ -250,8 +250,7 @@ class _Run:
         points = self.begin(limits)
         self.insist = insist
         if len(points) == 2 and not insist:
-            cost = expected(points[0], points[1], limits, self.n_workers, self.record)
-            check_cost(cost, points[-1])
+            check_cost(self.expected(points[0], points[1], limits), points[-1])
         told = 0.0
         while not self.stopped_by:
             if tell:
@@ -280,8 +279,14 @@ class _Run:
 
     def point(self) -> Point:
         """Return how far the run has come."""
-        arrived, steps, rows = (self.count(name) for name in ("arrived", "steps", "rows"))
+        arrived, steps = self.count("arrived"), self.count("steps")
+        rows = self.count("rows") + self.count("kept")
         return Point(arrived, steps, float(self.clock[events.NOW]), rows, time.perf_counter())
+
+    def expected(self, first: Point, last: Point, limits: Limits) -> Cost:
+        """Return what the run takes if it goes on as from `first` to `last`."""
+        table = self.opening.n_entries > 0
+        return expected(first, last, limits, self.n_workers, self.record, table)
 
     def go_on(self, limits: Limits, max_arrivals: int) -> None:
         """Run the event loop for some arrivals, or to a limit."""
@@ -370,12 +375,14 @@ class _Run:
         """Return what was recorded; an entry still in use counts to the last step."""
         self._close_entries()
         n_jobs, n_rows = self.count("assigned"), self.count("rows")
-        order: Any = slice(n_rows)
+        rows = Contributions(*(column[:n_rows] for column in self.rows))
         if self.opening.n_entries:
-            order = np.lexsort((self.rows.entry[:n_rows], self.rows.first_step[:n_rows]))
+            order = np.lexsort((rows.entry, rows.first_step))
+            for column in rows:  # in place: a second table would take as much again
+                column[:] = column[order]
         arrived = self.log[: self.count("arrived")]
         self.jobs.arrival_time[arrived["row"]] = arrived["time"]
-        self.jobs.fate[self.rows.job[:n_rows]] = Fate.APPLIED
+        self.jobs.fate[rows.job] = Fate.APPLIED
         header = Header(
             method=self.method.label,
             times=self.times.label,
@@ -387,7 +394,7 @@ class _Run:
         )
         return Trace(
             Jobs(*(column[:n_jobs] for column in self.jobs)),
-            Contributions(*(column[order] for column in self.rows)),
+            rows,
             self.step_times[: self.count("steps")],
             header,
         )

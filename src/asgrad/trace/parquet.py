@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import sys
 from pathlib import Path
 
 import numpy as np
 
-from asgrad.errors import AsgradError, TraceError
+from asgrad.errors import AsgradError, TraceError, check_memory, shown
 from asgrad.files import Kind, new_folder, write_table, write_text
 from asgrad.trace.consistency import check
 from asgrad.trace.tables import COLUMNS, Contributions, Jobs
@@ -27,6 +28,7 @@ def write(
     trace: Trace, path: str | Path, *, overwrite: bool = True, elsewhere: bool = False
 ) -> Path:
     """Write `trace` to folder `path`, as `new_folder` does; return where it stands."""
+    path = os.path.expanduser(path)
     try:
         with new_folder(path, TRACE, overwrite=overwrite, elsewhere=elsewhere) as folder:
             write_table(folder / _file("jobs"), trace.jobs._asdict())
@@ -42,8 +44,12 @@ def write(
 
 def read(path: str | Path) -> Trace:
     """Read the trace in folder `path` and check that it is whole and consistent."""
-    folder = Path(path)
-    if not folder.exists():
+    folder = Path(os.path.expanduser(path))
+    try:
+        found = folder.exists()
+    except OSError as error:  # a name that is too long, a folder that may not be looked into
+        raise TraceError(f"no trace at {folder}: {error.strerror}.") from error
+    if not found:
         raise TraceError(f"no trace at {folder}.")
     if not is_trace(folder):
         raise TraceError(f"{folder} is not a trace: a trace is a folder that holds {_HEADER}.")
@@ -81,18 +87,26 @@ def _read_header(folder: Path) -> Header:
     """Read and check the header."""
     try:
         said = json.loads((folder / _HEADER).read_text(encoding="utf-8"))
-        version = said["schema_version"]
-        if isinstance(version, bool) or version != SCHEMA_VERSION:
-            raise TraceError(
-                f"trace {folder} has schema version {version!r}; "
-                f"this asgrad reads version {SCHEMA_VERSION}."
-            )
-        header = Header(**said)
-    except TraceError:
-        raise
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+    except RecursionError as error:
+        raise TraceError(f"trace {folder} is damaged: {_HEADER} is nested too deeply.") from error
+    except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise TraceError(f"trace {folder} is damaged: {_HEADER}: {reason}.") from error
+    damaged = f"trace {folder} is damaged: {_HEADER}"
+    if not isinstance(said, dict):
+        raise TraceError(f"{damaged} must hold a table, {{...}}, got {shown(said)}.")
+    names = {field.name for field in dataclasses.fields(Header)}
+    version = said.get("schema_version")
+    if "schema_version" in said and (type(version) is not int or version != SCHEMA_VERSION):
+        raise TraceError(
+            f"trace {folder} has schema version {shown(version)}; "
+            f"this asgrad reads version {SCHEMA_VERSION}."
+        )
+    if lacking := sorted(names - said.keys() - {"versions"}):
+        raise TraceError(f"{damaged} lacks {', '.join(lacking)}.")
+    if foreign := sorted(said.keys() - names):
+        raise TraceError(f"{damaged} has an entry {shown(foreign[0])} that no trace has.")
+    header = Header(**said)
     _check_header(header, folder)
     return header
 
@@ -113,6 +127,10 @@ def _check_header(header: Header, folder: Path) -> None:
     for rule, holds in rules.items():
         if not holds:
             raise TraceError(f"trace {folder} is damaged: {_HEADER}: {rule}.")
+    try:
+        check_memory(f"trace {folder}", f"{header.n_workers} workers", 100 * header.n_workers)
+    except AsgradError as error:  # a summary has numbers for each
+        raise TraceError(str(error)) from error
 
 
 def _is_whole(value: object, minimum: int) -> bool:

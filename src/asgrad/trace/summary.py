@@ -6,8 +6,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numba import types
 
-from asgrad.trace.tables import Fate
+from asgrad.errors import TraceError
+from asgrad.kernels import compiled
+from asgrad.trace.tables import COLUMNS, Fate, Jobs
 
 if TYPE_CHECKING:
     from asgrad.trace.trace import Trace
@@ -70,27 +73,31 @@ class Summary:
 
 
 def summarize(trace: Trace) -> Summary:
-    """Read the summary off a trace."""
-    jobs = trace.jobs
-    n_workers = trace.n_workers
-    applied = jobs.fate == Fate.APPLIED
-    waiting = jobs.fate == Fate.IN_FLIGHT
-    given_up = np.isin(jobs.fate, (Fate.CANCELLED, Fate.LOST))
-    age = np.where(applied, trace.first_steps, trace.n_steps) - jobs.read_step
-    counted = applied | waiting
-    terms = age[counted]
-    sums = np.bincount(jobs.worker[counted], weights=terms, minlength=n_workers)
-    counts = np.bincount(jobs.worker[counted], minlength=n_workers)
-    shares = np.bincount(jobs.worker[applied], minlength=n_workers)
-    end = trace.header.end_time
-    started = ~np.isnan(jobs.start_time)
-    until = np.where(np.isnan(jobs.arrival_time), end, jobs.arrival_time)
-    busy = np.bincount(
-        jobs.worker[started], weights=(until - jobs.start_time)[started], minlength=n_workers
+    """Read the summary off a trace.
+
+    Raises
+    ------
+    TraceError
+        If a job's worker or fate is none that there is.
+    """
+    kinds = COLUMNS["jobs"]
+    jobs = Jobs(
+        *(np.require(c, kinds[name], ("C", "W")) for name, c in trace.jobs._asdict().items())
     )
-    fates = np.bincount(jobs.fate, minlength=len(Fate))
-    with np.errstate(invalid="ignore"):
-        worker_delays = sums / np.where(counts, counts, np.nan)
+    n, end = trace.n_workers, float(trace.header.end_time)
+    delays, busy = np.zeros(n), np.zeros(n)
+    terms, applied = np.zeros(n, np.int64), np.zeros(n, np.int64)
+    fates, totals = np.zeros(len(Fate), np.int64), np.zeros(3, np.int64)
+    bad = _add_up(
+        jobs.worker, jobs.read_step, jobs.start_time, jobs.arrival_time, jobs.fate,
+        trace.first_steps, trace.n_steps, end, delays, terms, applied, busy, fates, totals,
+    )  # fmt: skip
+    if bad >= 0:
+        raise TraceError(
+            f"trace: jobs: worker must lie in [0, n_workers) and fate be a known one; row {bad} "
+            "breaks this."
+        )
+    n_computed, longest, sum_of_delays = totals.tolist()
     return Summary(
         n_steps=trace.n_steps,
         n_jobs=trace.n_jobs,
@@ -99,21 +106,89 @@ def summarize(trace: Trace) -> Summary:
         n_cancelled=int(fates[Fate.CANCELLED]),
         n_lost=int(fates[Fate.LOST]),
         n_in_flight=int(fates[Fate.IN_FLIGHT]),
-        n_computed=int((~np.isnan(jobs.arrival_time) & ~given_up).sum()),
-        end_time=end,
-        tau_max=int(terms.max(initial=0)),
-        tau_avg=float(terms.sum() / max(trace.n_jobs, 1)),
+        n_computed=n_computed,
+        end_time=trace.header.end_time,
+        tau_max=longest,
+        tau_avg=float(sum_of_delays / max(trace.n_jobs, 1)),
         tau_c=_max_concurrency(jobs.assign_time, jobs.arrival_time),
-        worker_delays=worker_delays,
-        work_shares=shares / max(int(shares.sum()), 1),
+        worker_delays=delays / np.where(terms, terms, np.nan),
+        work_shares=applied / max(int(applied.sum()), 1),
         idle_times=end - busy,
     )
 
 
+_I, _F = types.int64[::1], types.float64[::1]
+_APPLIED, _IN_FLIGHT = int(Fate.APPLIED), int(Fate.IN_FLIGHT)
+_CANCELLED, _LOST = int(Fate.CANCELLED), int(Fate.LOST)
+
+
+@compiled(
+    types.int64(types.int32[::1], _I, _F, _F, types.int8[::1], _I, types.int64, types.float64,
+                _F, _I, _I, _F, _I, _I)
+)  # fmt: skip
+def _add_up(
+    worker, read_step, start_time, arrival_time, fate, first_step, n_steps, end,
+    delays, terms, applied, busy, fates, totals,
+):  # fmt: skip
+    """Add the jobs up, into sums by worker, by fate, and over all; return −1, or a bad row.
+
+    `totals` are the gradients delivered, the longest delay or age, and the sum of these.
+    """
+    for job in range(worker.size):
+        who, what = worker[job], fate[job]
+        if not (0 <= who < delays.size and 0 <= what < fates.size):
+            return job
+        fates[what] += 1
+        arrived = not np.isnan(arrival_time[job])
+        if arrived and what != _CANCELLED and what != _LOST:
+            totals[0] += 1
+        if not np.isnan(start_time[job]):
+            busy[who] += (arrival_time[job] if arrived else end) - start_time[job]
+        if what in (_APPLIED, _IN_FLIGHT):
+            age = (first_step[job] if what == _APPLIED else n_steps) - read_step[job]
+            delays[who] += age
+            terms[who] += 1
+            applied[who] += what == _APPLIED
+            totals[1] = max(totals[1], age)
+            totals[2] += age
+    return -1
+
+
 def _max_concurrency(assign_time: np.ndarray, arrival_time: np.ndarray) -> int:
     """Return the largest number in flight after all the events of any one moment."""
-    arrived = np.sort(arrival_time[~np.isnan(arrival_time)])
-    assigned = np.sort(assign_time)
-    last = np.flatnonzero(np.append(np.diff(assigned) > 0, assigned.size > 0))
-    in_flight = last + 1 - np.searchsorted(arrived, assigned[last], side="right")
-    return int(in_flight.max(initial=0))
+    if (assign_time[1:] < assign_time[:-1]).any():  # rows by hand, in another order
+        assign_time = np.sort(assign_time)
+    return int(_most_in_flight(assign_time, arrival_time, np.zeros(assign_time.size + 1, np.int32)))
+
+
+@compiled(types.int64(_F, _F, types.int32[::1]))
+def _most_in_flight(assign_time, arrival_time, gone):
+    """Return the largest number in flight; assign_time does not fall, `gone` is zeros of size + 1.
+
+    Arrivals are counted where they fall among the assignments, so that none of them is sorted. That
+    is not far behind a job's own row: as many rows as others are assigned while it is in flight.
+    """
+    n = assign_time.size
+    for job in range(n):
+        moment = arrival_time[job]
+        if np.isnan(moment):
+            continue
+        low, high, stride = 0, job, 1
+        while high < n and assign_time[high] < moment:
+            low = high + 1
+            high += stride
+            stride *= 2
+        high = min(high, n)
+        while low < high:  # the first row that is assigned at `moment` or later
+            middle = (low + high) // 2
+            if assign_time[middle] < moment:
+                low = middle + 1
+            else:
+                high = middle
+        gone[low] += 1
+    most, left = 0, 0
+    for job in range(n):
+        left += gone[job]
+        if job + 1 == n or assign_time[job + 1] > assign_time[job]:
+            most = max(most, job + 1 - left)
+    return most
