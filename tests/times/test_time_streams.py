@@ -7,6 +7,7 @@ import itertools
 import numpy as np
 import pytest
 
+import asgrad as ag
 from asgrad.engines import simulate
 from asgrad.methods import Pure, Random, Ringmaster
 from asgrad.times import (
@@ -161,7 +162,7 @@ def test_a_time_that_cannot_be_is_refused_where_it_arises(refused, bad, said, re
     run(4)  # the bad time belongs to a job that starts later
     text = refused(lambda: run(20))
     assert text.startswith("Broken: the time of a job must be finite and >= 0")
-    assert f"got {said} for worker 1." in text
+    assert f"got {said} for worker 1. It was asked for draw 2." in text
 
 
 def test_a_random_time_that_overflows_is_refused(refused):
@@ -172,3 +173,64 @@ def test_a_random_time_that_overflows_is_refused(refused):
 def test_jobs_that_take_no_time_are_no_error():
     trace = simulate(Pure(), Fixed(0), n_workers=2, steps=10)
     assert trace.step_times.tolist() == [0.0] * 10
+
+
+class Drawn(Times):
+    """Exponential, from the stream that it is given."""
+
+    def seconds(self, worker, draw, start, rng):
+        return rng.exponential(worker + 1)
+
+
+def test_own_random_times_follow_from_seed_worker_and_draw():
+    first = table(Drawn(), 3, seed=9)
+    np.testing.assert_array_equal(first, table(Drawn(), 5, seed=9)[:3])
+    assert np.unique(first).size == first.size
+    assert (first != table(Drawn(), 3, seed=10)).all()
+    # Means of 400 numbers lie within 4 standard deviations of theirs.
+    means = table(Drawn(), 2, seed=1, n_draws=400).mean(axis=1)
+    np.testing.assert_allclose(means, [1.0, 2.0], rtol=4 / 20)
+
+
+def test_a_run_on_own_random_times_is_the_same_again():
+    times = Drawn()
+    one, two, other = (
+        simulate(Pure(), times, n_workers=3, steps=40, seed=seed).step_times for seed in (5, 5, 6)
+    )
+    np.testing.assert_array_equal(one, two)
+    assert (one != other).all()
+
+
+@pytest.mark.parametrize("random_worker", [0, 2])
+@pytest.mark.parametrize("name", ["random", "integers"])
+def test_times_from_a_generator_of_their_own_are_refused(refused, name, random_worker):
+    class Unseeded(Times):
+        """Draws from a generator that no seed fixes."""
+
+        rng = np.random.default_rng(3)
+
+        def seconds(self, worker, draw, start):
+            found = self.rng.random() if name == "random" else self.rng.integers(1, 7)
+            return found if worker == random_worker else 1.0
+
+    text = refused(lambda: simulate(Pure(), Unseeded(), n_workers=3, steps=4))
+    assert text.startswith(
+        f"Unseeded: seconds(worker={random_worker}, draw=0, start=0.0) must answer the same when"
+    )
+    assert "draw random times from a parameter `rng`" in text
+
+
+@pytest.mark.parametrize("bad", [-1.0, float("nan"), float("inf")])
+def test_a_time_that_cannot_be_is_a_failure_of_a_live_job(bad):
+    class Asleep(Broken):
+        """Well but for the second job."""
+
+        def seconds(self, worker, draw, start):
+            return self.bad if draw == 1 else 0.0
+
+    problem = ag.problems.Tridiagonal(4, n_workers=1)
+    engine = ag.Threads(sleep=Asleep(bad))
+    found = ag.train(problem, Pure(), 0.01, engine=engine, steps=3)
+    wanted = f"the time of worker 0 for draw 1 must be finite and >= 0, got {bad:g}."
+    assert len(found.failures) == 1
+    assert wanted in found.failures[0]

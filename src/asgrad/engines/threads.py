@@ -22,7 +22,7 @@ from asgrad.engines.workers import (
     failed,
     worker_buffers,
 )
-from asgrad.errors import check_kind, in_one_line
+from asgrad.errors import check_kind, check_positive, in_one_line
 from asgrad.kernels import is_finite
 from asgrad.times import Clock, Times
 from asgrad.trace import Fate
@@ -213,9 +213,11 @@ class _Worker:
                 compute(*packed, x, index, job.draw, key, gradient, *buffers)
                 pause = (slowdown - 1.0) * (now() - job.start_time)
                 if clock is not None:
-                    pause += clock.seconds(
+                    asleep = clock.seconds(
                         clock.scales, clock.shape, clock.key, index, job.draw, job.start_time
                     )
+                    what = f"the time of worker {index} for draw {job.draw}"
+                    pause += check_positive("Threads", what, asleep, zero=True)
                 self._sleep(job, now() + pause)
             except Exception as error:  # whatever a user's problem raises is the job's failure
                 failure = in_one_line(error)

@@ -117,7 +117,7 @@ class Server:
     step : int
         Steps taken so far; x_step is the current model.
     rng : numpy.random.Generator
-        The method's own random stream.
+        For the method's random choices; fixed by the run's seed, and new in every run.
     """
 
     def __init__(self, method: Method, n_workers: int, n_entries: int, seed: int):

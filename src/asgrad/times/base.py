@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from numba import types
 from asgrad.errors import AsgradError, KindError, as_number, shown
 from asgrad.kernels import inlined
 from asgrad.registry import label
-from asgrad.streams import Purpose, mix, stream_key
+from asgrad.streams import Purpose, job_stream, mix, stream_key
 
 __all__ = ["SECONDS", "Clock", "ScaledTimes", "Scale", "Times", "worker_key"]
 
@@ -40,7 +41,14 @@ class Clock(NamedTuple):
 
 
 class Times(ABC):
-    """How long each job takes. Subclass it, with `seconds`, for worker times of your own."""
+    """How long each job takes. Subclass it, with `seconds`, for worker times of your own.
+
+    `seconds` must answer the same when asked again. Random times take a further parameter `rng`, a
+    `numpy.random.Generator` that is fixed by the run's seed, the worker and the draw:
+
+        def seconds(self, worker, draw, start, rng):
+            return rng.exponential(worker + 1)
+    """
 
     name: ClassVar[str] = ""
 
@@ -54,15 +62,44 @@ class Times(ABC):
         return label(self)
 
     def begin(self, n_workers: int, seed: int) -> Clock:
-        """Return the clock of a run; random times follow from `seed`."""
+        """Return the clock of a run; random times follow from `seed`.
+
+        Raises
+        ------
+        AsgradError
+            If the times come from a random generator of their own, which no seed fixes.
+        """
+        takes_rng = _takes_rng(self.seconds)
 
         def seconds(
             scales: np.ndarray, shape: float, key: int, worker: int, draw: int, start: float
         ) -> float:
-            return float(self.seconds(int(worker), int(draw), float(start)))
+            more = {}
+            if takes_rng:
+                stream = job_stream(key, worker, draw) & (2**63 - 1)
+                more["rng"] = np.random.default_rng(stream)
+            return float(self.seconds(int(worker), int(draw), float(start), **more))
 
-        key = stream_key(seed, Purpose.TIMES)
-        return Clock(np.ones(n_workers), 0.0, key, seconds)
+        clock = Clock(np.ones(n_workers), 0.0, stream_key(seed, Purpose.TIMES), seconds)
+        for worker in {0, n_workers - 1}:
+            # Several times, since integers that are drawn at random may agree by chance.
+            answers = [seconds(*clock[:3], worker, 0, 0.0) for _ in range(4)]
+            if not np.array_equal(answers, answers[:1] * 4, equal_nan=True):
+                other = next(answer for answer in answers if answer != answers[0])
+                raise AsgradError(
+                    f"{type(self).__name__}: seconds(worker={worker}, draw=0, start=0.0) must "
+                    f"answer the same when asked again, got {answers[0]:g}, then {other:g}; draw "
+                    "random times from a parameter `rng`, which seconds is then given."
+                )
+        return clock
+
+
+def _takes_rng(seconds: Callable) -> bool:
+    """Whether a user's function has a parameter `rng`."""
+    try:
+        return "rng" in inspect.signature(seconds).parameters
+    except ValueError:  # written in another language
+        return False
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,30 @@
+"""A method that a user writes in Python."""
+
+from __future__ import annotations
+
+import numpy as np
+
+import asgrad as ag
+
+
+class Anyone(ag.Method):
+    """Whoever is drawn gets the next job."""
+
+    def start(self, server):
+        for worker in range(server.n_workers):
+            server.assign(worker)
+
+    def arrive(self, server, worker, read_step):
+        server.apply()
+        server.take_step()
+        server.assign(int(server.rng.integers(server.n_workers)))
+
+
+def test_random_choices_follow_from_the_seed_in_every_run_of_one_object():
+    method = Anyone()
+    one, two, other = (
+        ag.simulate(method, "linear", n_workers=4, steps=60, seed=seed).jobs.worker
+        for seed in (5, 5, 6)
+    )
+    np.testing.assert_array_equal(one, two)
+    assert (one[:60] != other[:60]).any()
