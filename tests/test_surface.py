@@ -54,3 +54,17 @@ def test_heavy_libraries_are_not_imported_at_the_start(statement):
     check = f"{statement}; import sys; print([m for m in {heavy} if m in sys.modules])"
     run = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "[]"
+
+
+def test_what_is_shown_of_large_objects_is_short():
+    """One line each, whatever the size of the arrays."""
+    trace = ag.simulate("pure", "linear", n_workers=2000, steps=20_000)
+    problem = ag.problems.Tridiagonal(5000, n_workers=2)
+    small = ag.simulate("pure", "linear", n_workers=2, steps=20)
+    shown = [trace, trace.summary, ag.replay(small, problem, [0.1, 0.2]), problem,
+             ag.train(problem, "pure", 0.1, steps=5)]  # fmt: skip
+    for thing in shown:
+        text = repr(thing)
+        assert len(text) < 400, text
+        assert "\n" not in text
+    assert repr(small) == "<Trace of pure, times linear: 2 workers, 20 steps, 22 jobs, 14 s>"

@@ -123,6 +123,15 @@ class Result:
     test_loss: np.ndarray
     models: np.ndarray
 
+    def __repr__(self) -> str:
+        """What it is, in one line."""
+        n_diverged = sum(status == Status.DIVERGED for status in self.status)
+        return (
+            f"<Result of {self.stepsizes.size} lanes, {n_diverged} diverged: dim "
+            f"{len(self.models)}, {self.steps.size} evaluations up to step "
+            f"{max(self.steps, default=0)}>"
+        )
+
 
 @dataclass
 class _Job:

@@ -70,6 +70,14 @@ class Training:
     n_refused: int = 0
     settings: dict[str, Any] = field(default_factory=dict)
 
+    def __repr__(self) -> str:
+        """What it is, in one line."""
+        header = self.trace.header
+        return (
+            f"<Training by {header.method} on {header.n_workers} workers: {self.trace.n_steps} "
+            f"steps in {header.end_time:.3g} s, stopped by {self.status}>"
+        )
+
 
 def train(
     problem: Problem,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["Summary", "summarize"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Summary:
     """The numbers of a run; `simulate(..., record=False)` gives them without a trace.
 
@@ -63,6 +63,15 @@ class Summary:
     worker_delays: np.ndarray
     work_shares: np.ndarray
     idle_times: np.ndarray
+
+    def __repr__(self) -> str:
+        """The numbers of the whole run; not those of each worker."""
+        said = ", ".join(
+            f"{field.name}={value}"
+            for field in fields(self)
+            if not isinstance(value := getattr(self, field.name), np.ndarray)
+        )
+        return f"Summary({said})"
 
     @property
     def wasted_share(self) -> float:

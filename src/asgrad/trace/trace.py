@@ -70,6 +70,14 @@ class Trace:
     step_times: np.ndarray
     header: Header
 
+    def __repr__(self) -> str:
+        """What it is, in one line."""
+        header = self.header
+        return (
+            f"<Trace of {header.method}, times {header.times:.60}: {self.n_workers} workers, "
+            f"{self.n_steps} steps, {self.n_jobs} jobs, {header.end_time:g} s>"
+        )
+
     @property
     def n_steps(self) -> int:
         """How many steps the server took."""
