@@ -333,6 +333,36 @@ def test_ties_are_those_of_exact_times_in_any_unit(row: str, unit: str) -> None:
     assert_array_equal(count_gradients(trace, np.arange(151)), [0, *run.delivered])
 
 
+@pytest.mark.parametrize("seed", [5, 13, 22, 37])
+@pytest.mark.parametrize("row", ROWS)
+def test_gradients_are_counted_in_the_order_of_arrival_within_a_moment(row: str, seed: int) -> None:
+    """All arrive at tenths; what is held at the end came after the last step at the same moment."""
+    drawn = np.random.default_rng(seed).choice([1, 1, 2, 4], N)
+    paces = [Fraction(int(tenths), 20) for tenths in drawn]
+    given = times.Fixed([float(pace) for pace in paces])
+    for jobs in range(30, 42):
+        trace = simulate(ROWS[row].method, given, n_workers=N, jobs=jobs, seed=seed)
+        run = exact_events(row, paces, trace.jobs.worker.tolist(), n_steps=trace.n_steps)
+        steps = np.arange(trace.n_steps + 1)
+        assert_array_equal(count_gradients(trace, steps), [0, *run.delivered])
+
+
+@pytest.mark.parametrize(
+    ("wait", "counts"),
+    [
+        # 0.1: workers 0 and 1, each a step. 0.2 and 0.3, which is no float64 sum of tenths: again.
+        (1, [0, 1, 2, 3, 4, 5]),
+        # Every second arrival is a step; the fifth is held.
+        (2, [0, 2, 4]),
+    ],
+)
+def test_two_equal_workers_of_a_tenth_are_counted_one_by_one(wait: int, counts: list[int]) -> None:
+    trace = simulate(methods.Pure(wait=wait), times.Fixed(0.1), n_workers=2, jobs=5)
+    moments = trace.jobs.arrival_time[~np.isnan(trace.jobs.arrival_time)]
+    assert_array_equal(moments, np.array([0.1, 0.1, 0.1 + 0.1, 0.1 + 0.1, moments[-1]]))
+    assert_array_equal(count_gradients(trace, np.arange(len(counts))), counts)
+
+
 @pytest.mark.parametrize("unit", UNITS)
 def test_a_limit_in_time_is_that_of_exact_times_in_any_unit(unit: str) -> None:
     """Whatever happens at the limit happens, and the run ends there."""

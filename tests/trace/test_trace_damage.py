@@ -279,6 +279,12 @@ def test_wrong_columns_are_refused(damaged, folder, name, change):
     assert f"{name}.parquet" in damaged()
 
 
+def test_many_columns_with_long_names_are_refused_in_a_short_line(damaged, folder):
+    columns = {f"{number:09000d}": [1.0] for number in range(100)}
+    pq.write_table(pa.table(columns), folder / "steps.parquet")
+    assert len(damaged()) < 200
+
+
 @pytest.mark.parametrize(
     ("name", "column", "kind"),
     [

@@ -137,7 +137,9 @@ def count_gradients(trace: Trace, steps: np.ndarray) -> np.ndarray:
     jobs, rows = trace.jobs, trace.contributions
     fates = (Fate.APPLIED, Fate.DROPPED, Fate.IN_FLIGHT)
     came = np.flatnonzero(np.isin(jobs.fate, fates) & ~np.isnan(jobs.arrival_time))
-    order = came[np.lexsort((jobs.start_time[came], jobs.arrival_time[came]))]
+    # What waits for a step that was not taken came after all steps; not so what a table holds.
+    last = (jobs.fate[came] == Fate.IN_FLIGHT) & bool((rows.entry < 0).all())
+    order = came[np.lexsort((jobs.start_time[came], last, jobs.arrival_time[came]))]
     place = np.zeros(trace.n_jobs, np.int64)
     place[order] = np.arange(1, order.size + 1)
     # Jobs may start at one moment in another order than that of their assignment, if some waited in

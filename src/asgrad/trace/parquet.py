@@ -154,7 +154,9 @@ def _read_table(folder: Path, name: str) -> dict[str, np.ndarray]:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise TraceError(f"trace {folder} is damaged: {file}: {reason}") from error
     if found != wanted:
-        raise TraceError(f"trace {folder}: {file} has columns {found}, expected {wanted}.")
+        wrong = {name: kind for name, kind in found.items() if wanted.get(name) != kind}
+        has = f"has columns {shown(wrong)}" if wrong else "lacks columns"
+        raise TraceError(f"trace {folder}: {file} {has}, expected {wanted}.")
     if any(column.null_count for column in table.columns):
         raise TraceError(f"trace {folder} is damaged: {file} has empty cells.")
     return {column: table[column].to_numpy().astype(dtype) for column, dtype in wanted.items()}
