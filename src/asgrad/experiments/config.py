@@ -277,7 +277,12 @@ class CompareConfig(ProblemConfig):
         "its edge; by default 6, and 0 for stepsizes that are given",
     )
     steps: int | None = Field(None, ge=1, description="compare at this many server steps")
-    until_time: float | None = Field(None, gt=0, description="compare at this time, in seconds")
+    until_time: float | None = Field(
+        None,
+        gt=0,
+        description="compare at this time, in seconds; by default 600, or where times are measured "
+        "60 times the mean of the slowest worker",
+    )
     seeds: int = Field(3, ge=1, description="how many seeds")
     best: str | None = Field(
         None,
@@ -307,14 +312,15 @@ class CompareConfig(ProblemConfig):
 
     @classmethod
     def _complete(cls, values: dict[str, Any]) -> None:
-        """Without a limit, compare at 600 seconds, or typical jobs where times are measured."""
+        """Without a limit, compare at 600 seconds, or at 60 jobs of the slowest measured worker."""
         if values.get("best") == "gradient_norm":
             values["gradient_norm"] = True
         if values.get("steps") is None and values.get("until_time") is None:
             values["until_time"] = 600.0
-            if str(values.get("times", "")).partition(":")[0] == times_room.FromRun.name:
+            name = str(values.get("times", "")).strip().partition(":")[0]
+            if name in (times_room.FromRun.name, times_room.FromTable.name):
                 times = build("worker times", times_room, values["times"])
-                values["until_time"] *= times.typical()
+                values["until_time"] = 60 * times.slowest()
 
 
 class TrainConfig(ProblemConfig):

@@ -2,7 +2,7 @@
 
 from asgrad.times.base import Clock, ScaledTimes, Times
 from asgrad.times.fixed import Fixed, Linear, Sqrt
-from asgrad.times.measured import FromRun, measured_times
+from asgrad.times.measured import FromRun, FromTable, Measured, measured_times
 from asgrad.times.random import Exponential, HalfNormal, LogNormal, Normal, Poisson, Uniform
 from asgrad.times.stragglers import Stragglers
 
@@ -11,9 +11,11 @@ __all__ = [
     "Exponential",
     "Fixed",
     "FromRun",
+    "FromTable",
     "HalfNormal",
     "Linear",
     "LogNormal",
+    "Measured",
     "Normal",
     "Poisson",
     "ScaledTimes",

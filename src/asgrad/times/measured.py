@@ -1,20 +1,24 @@
-"""Times as workers of a recorded run took them."""
+"""Times that workers took: of a recorded run, or of a table."""
 
 from __future__ import annotations
 
+import csv
+import math
+from abc import abstractmethod
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
-from asgrad.errors import AsgradError, shown
+from asgrad.errors import AsgradError, shown, unknown_name
 from asgrad.kernels import compiled
 from asgrad.streams import Purpose, stream_key, uniform
 from asgrad.times.base import SECONDS, Clock, Times, worker_key
 from asgrad.trace import Fate, Trace
 
-__all__ = ["FromRun", "measured_times"]
+__all__ = ["FromRun", "FromTable", "Measured", "measured_times"]
 
 
 @compiled(SECONDS)
@@ -24,8 +28,53 @@ def _seconds(scales, shape, key, worker, draw, start):
     return scales[first + int(uniform(worker_key(key, worker), draw) * (end - first))]
 
 
+class Measured(Times):
+    """Every job takes one of the times that its worker took, drawn uniformly."""
+
+    @abstractmethod
+    def measured(self) -> list[np.ndarray]:
+        """Read how long every worker's jobs took, in seconds, float64.
+
+        Raises
+        ------
+        AsgradError
+            If they cannot be read, or a worker has none.
+        """
+
+    @property
+    @abstractmethod
+    def source(self) -> str:
+        """Where the times are from."""
+
+    def begin(self, n_workers: int, seed: int) -> Clock:
+        """Return the clock of a run; the draws follow from `seed`.
+
+        Raises
+        ------
+        AsgradError
+            If the times cannot be read, or are those of another number of workers.
+        """
+        times = self.measured()
+        if len(times) != n_workers:
+            raise AsgradError(
+                f"{type(self).__name__}: {self.source} has {len(times)} workers, {n_workers} are "
+                "wanted."
+            )
+        bounds = n_workers + 1 + np.concatenate([[0], np.cumsum([took.size for took in times])])
+        key = stream_key(seed, Purpose.TIMES)
+        return Clock(np.concatenate([bounds, *times]), 0.0, key, _seconds)
+
+    def slowest(self) -> float:
+        """Return the mean time of the worker whose mean is the largest, in seconds."""
+        return max(float(np.mean(took)) for took in self.measured())
+
+    def seconds(self, worker: int, draw: int, start: float) -> float:
+        """Not used: the kernel draws the times."""
+        raise TypeError(f"{type(self).__name__}: call begin() and use the clock's kernel.")
+
+
 @dataclass(frozen=True)
-class FromRun(Times):
+class FromRun(Measured):
     """Every job takes one of the times that its worker took in a recorded run, drawn uniformly.
 
     Parameters
@@ -38,38 +87,13 @@ class FromRun(Times):
 
     name: ClassVar[str] = "from-run"
 
-    def begin(self, n_workers: int, seed: int) -> Clock:
-        """Return the clock of a run; the draws follow from `seed`.
+    @property
+    def source(self) -> str:
+        """The folder."""
+        return str(self.run)
 
-        Raises
-        ------
-        AsgradError
-            If there is no such run, it has another number of workers, or one delivered nothing.
-        """
-        times = self._measured()
-        if len(times) != n_workers:
-            raise AsgradError(
-                f"FromRun: {self.run} has {len(times)} workers, {n_workers} are wanted."
-            )
-        silent = [worker for worker, took in enumerate(times) if took.size == 0]
-        if silent:
-            raise AsgradError(
-                f"FromRun: worker {silent[0]} delivered nothing in {self.run}; its times are not "
-                "known."
-            )
-        bounds = n_workers + 1 + np.concatenate([[0], np.cumsum([took.size for took in times])])
-        key = stream_key(seed, Purpose.TIMES)
-        return Clock(np.concatenate([bounds, *times]), 0.0, key, _seconds)
-
-    def typical(self) -> float:
-        """Return the median over the workers of their median times, in seconds."""
-        medians = [np.median(took) for took in self._measured() if took.size]
-        if not medians:
-            raise AsgradError(f"FromRun: no worker delivered anything in {self.run}.")
-        return float(np.median(medians))
-
-    def _measured(self) -> list[np.ndarray]:
-        """Read the workers' times."""
+    def measured(self) -> list[np.ndarray]:
+        """Read how long every worker's delivered jobs took."""
         if not isinstance(self.run, str | Path) or not str(self.run):
             raise AsgradError(
                 "FromRun: say from which run, by its folder: from-run:run=runs/profile, got "
@@ -77,11 +101,152 @@ class FromRun(Times):
             )
         folder = Path(self.run).expanduser()
         inside = folder / "trace"
-        return measured_times(Trace.load(inside if inside.is_dir() else folder))
+        times = measured_times(Trace.load(inside if inside.is_dir() else folder))
+        for worker, took in enumerate(times):
+            if took.size == 0:
+                raise AsgradError(
+                    f"FromRun: worker {worker} delivered nothing in {self.run}; its times are not "
+                    "known."
+                )
+        return times
 
-    def seconds(self, worker: int, draw: int, start: float) -> float:
-        """Not used: the kernel draws the times."""
-        raise TypeError("FromRun: call begin() and use the clock's kernel.")
+
+@dataclass(frozen=True)
+class FromTable(Measured):
+    """Every job takes one of the times that a table has for its worker, drawn uniformly.
+
+    Workers are named by integers without gaps, as 0, 1, 2 or 1, 2, 3, or by texts; they are taken
+    in sorted order ("w10" stands before "w2").
+
+    Parameters
+    ----------
+    path : str
+        A CSV file whose first line names the columns, or a Parquet file; a row a job.
+    worker : str
+        The column that names the worker.
+    seconds : str
+        The column that says how long the job took.
+    """
+
+    path: str = ""
+    worker: str = "worker"
+    # Hides the function that is not used anyway: a column's name is what users look for.
+    seconds: str = "seconds"  # type: ignore[assignment]
+
+    name: ClassVar[str] = "from-table"
+
+    @property
+    def source(self) -> str:
+        """The file."""
+        return str(self.path)
+
+    def measured(self) -> list[np.ndarray]:
+        """Read the times of the workers, in the order of their sorted names."""
+        if not isinstance(self.path, str | Path) or not str(self.path):
+            raise AsgradError(
+                "FromTable: say from which file: from-table:path=times.csv, got "
+                f"{shown(self.path)}."
+            )
+        path = Path(self.path).expanduser()
+        found: dict[str, list[float]] = {}
+        try:
+            with path.open("rb") as file:
+                is_parquet = file.read(4) == b"PAR1"
+            for place, name, said in (self._parquet if is_parquet else self._csv)(path):
+                if not name:
+                    raise AsgradError(f"FromTable: {place}: no worker is named.")
+                found.setdefault(name, []).append(_duration(place, self.seconds, said))
+        except OSError as error:
+            reason = error.strerror or str(error).splitlines()[0]
+            raise AsgradError(f"FromTable: cannot read {self.path}: {reason}.") from error
+        if not found:
+            raise AsgradError(f"FromTable: {self.path} has no rows.")
+        return [np.array(found[name]) for name in self._sorted(list(found))]
+
+    def _csv(self, path: Path) -> Iterator[tuple[str, str, Any]]:
+        """Yield place, worker and seconds of every row of a CSV file; empty lines do not count."""
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            lines = csv.reader(file)
+            try:
+                header = [name.strip() for name in next(lines, [])]
+                columns = [header.index(self._known(name, header)) for name in self._columns]
+                for line in lines:
+                    if not line:
+                        continue
+                    place = f"{self.path}, line {lines.line_num}"
+                    if len(line) <= max(columns):
+                        raise AsgradError(
+                            f"FromTable: {place}: there must be {len(header)} columns, got "
+                            f"{len(line)}."
+                        )
+                    name, said = (line[column].strip() for column in columns)
+                    yield place, name, said
+            except (csv.Error, UnicodeDecodeError) as error:
+                raise AsgradError(f"FromTable: {self.path} is no CSV file: {error}.") from error
+
+    def _parquet(self, path: Path) -> Iterator[tuple[str, str, Any]]:
+        """Yield place, worker and seconds of every row of a Parquet file."""
+        import pyarrow
+        from pyarrow import parquet
+
+        try:
+            with parquet.ParquetFile(path) as file:
+                header = file.schema_arrow.names
+                columns = [self._known(name, header) for name in self._columns]
+                table = file.read(columns)
+        except pyarrow.ArrowException as error:
+            reason = str(error).splitlines()[0]
+            raise AsgradError(f"FromTable: {self.path} is no Parquet file: {reason}") from error
+        kind = table[self.worker].type
+        types = pyarrow.types
+        if types.is_dictionary(kind):
+            kind = kind.value_type
+        if not (types.is_integer(kind) or types.is_string(kind) or types.is_large_string(kind)):
+            raise AsgradError(
+                f"FromTable: {self.path}: column {self.worker!r} must name workers by integers or "
+                f"texts, got {kind}."
+            )
+        names, times = (table[name].to_pylist() for name in self._columns)
+        for row, (name, said) in enumerate(zip(names, times, strict=True)):
+            yield f"{self.path}, row {row}", "" if name is None else str(name).strip(), said
+
+    @property
+    def _columns(self) -> tuple[str, str]:
+        """The columns of worker and seconds."""
+        return self.worker, self.seconds
+
+    def _known(self, name: str, header: list[str]) -> str:
+        """Return a column's name if there is such a column, else raise."""
+        if name not in header:
+            raise unknown_name(f"column of {self.path}", name, header)
+        return name
+
+    def _sorted(self, names: list[str]) -> list[str]:
+        """Return the workers' names in order, as numbers if all are integers."""
+        try:
+            names = sorted(names, key=int)
+        except ValueError:
+            return sorted(names)
+        for number, name in enumerate(names, int(names[0])):
+            if int(name) != number:
+                raise AsgradError(
+                    f"FromTable: {self.path}: there are workers {names[0]} to {names[-1]}, but "
+                    f"worker {number} has no rows; number them without gaps, or name them by texts."
+                )
+        return names
+
+
+def _duration(place: str, column: str, said: Any) -> float:
+    """Return a cell of the column of seconds as a number >= 0."""
+    try:
+        number = float(said)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not 0 <= number < math.inf:
+        raise AsgradError(
+            f"FromTable: {place}: {column} must be a finite number >= 0, got {shown(said)}."
+        )
+    return number
 
 
 def measured_times(trace: Trace) -> list[np.ndarray]:
