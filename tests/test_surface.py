@@ -8,9 +8,11 @@ import sys
 import tomllib
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import asgrad as ag
+from asgrad.experiments.training import StoredTraining
 
 PACKAGES = [
     "asgrad",
@@ -62,7 +64,8 @@ def test_what_is_shown_of_large_objects_is_short():
     problem = ag.problems.Tridiagonal(5000, n_workers=2)
     small = ag.simulate("pure", "linear", n_workers=2, steps=20)
     shown = [trace, trace.summary, ag.replay(small, problem, [0.1, 0.2]), problem,
-             ag.train(problem, "pure", 0.1, steps=5)]  # fmt: skip
+             ag.train(problem, "pure", 0.1, steps=5),
+             StoredTraining(Path("runs/a"), None, trace, np.zeros(10**5), 0.1, {}, {})]  # fmt: skip
     for thing in shown:
         text = repr(thing)
         assert len(text) < 400, text

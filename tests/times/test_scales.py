@@ -170,3 +170,12 @@ def test_a_label_holds_every_parameter():
     assert "sigma=2.5" in LogNormal(1.0, sigma=2.5).label
     label = Stragglers(0.25, 7.0, Linear()).label
     assert all(part in label for part in ("share=0.25", "slowdown=7", "linear"))
+
+
+@pytest.mark.parametrize("kind", [Fixed, Normal, Poisson])
+def test_times_with_many_scales_are_shown_in_one_short_line(kind):
+    times = kind(scale=np.ones(100_000))
+    assert repr(times).startswith(f"{kind.__name__}(scale=(1.0, 1.0, ")
+    for thing in (times, Stragglers(0.1, 2.0, times)):
+        assert len(repr(thing)) < 200
+    assert repr(kind(scale="sqrt")).startswith(f"{kind.__name__}(scale='sqrt'")

@@ -94,6 +94,10 @@ class StoredTraining:
     facts: dict[str, Any]
     metrics: dict[str, np.ndarray]
 
+    def __repr__(self) -> str:
+        """What it is, in one line."""
+        return f"<StoredTraining in {self.folder}: stepsize {self.stepsize:g}; {self.trace!r}>"
+
     @classmethod
     def load(cls, path: str | Path) -> StoredTraining:
         """Read a run.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -102,7 +102,7 @@ def _takes_rng(seconds: Callable) -> bool:
         return False
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class ScaledTimes(Times):
     """A distribution with a scale s_i for every worker; concrete classes choose the kernel."""
 
@@ -112,6 +112,11 @@ class ScaledTimes(Times):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "scale", _checked_scale(type(self).__name__, self.scale))
+
+    def __repr__(self) -> str:
+        """The parameters; many scales in short."""
+        said = (f"{each.name}={shown(getattr(self, each.name))}" for each in fields(self))
+        return f"{type(self).__name__}({', '.join(said)})"
 
     @property
     def shape(self) -> float:

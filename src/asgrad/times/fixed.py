@@ -17,7 +17,7 @@ def _seconds(scales, shape, key, worker, draw, start):
     return scales[worker]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Fixed(ScaledTimes):
     """Every job of worker i takes exactly s_i seconds; by default all take 1.
 
@@ -33,7 +33,7 @@ class Fixed(ScaledTimes):
     kernel: ClassVar = _seconds
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Linear(Fixed):
     """Worker i = 1, ..., n takes s_i = i seconds for every job."""
 
@@ -42,7 +42,7 @@ class Linear(Fixed):
     name: ClassVar[str] = "linear"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Sqrt(Fixed):
     """Worker i = 1, ..., n takes s_i = √i seconds for every job."""
 

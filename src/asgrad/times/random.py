@@ -95,7 +95,7 @@ def _half_normal(scales, shape, key, worker, draw, start):
     return s + math.sqrt(s) * abs(normal(worker_key(key, worker), draw))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Poisson(ScaledTimes):
     """Po(s_i) seconds; zero may come up. AsGrad, arXiv 2310.20452, experiments."""
 
@@ -103,7 +103,7 @@ class Poisson(ScaledTimes):
     kernel: ClassVar = _poisson
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Normal(ScaledTimes):
     """|N(s_i, s_i)| + 1 seconds, s_i mean and standard deviation. AsGrad, arXiv 2310.20452."""
 
@@ -111,7 +111,7 @@ class Normal(ScaledTimes):
     kernel: ClassVar = _normal
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Uniform(ScaledTimes):
     """U(0, s_i) seconds. AsGrad, arXiv 2310.20452, experiments."""
 
@@ -119,7 +119,7 @@ class Uniform(ScaledTimes):
     kernel: ClassVar = _uniform
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Exponential(ScaledTimes):
     """Exponential times with mean s_i seconds."""
 
@@ -127,7 +127,7 @@ class Exponential(ScaledTimes):
     kernel: ClassVar = _exponential
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class LogNormal(ScaledTimes):
     """s_i exp(σ N(0, 1)) seconds: median s_i, with a heavy tail.
 
@@ -152,7 +152,7 @@ class LogNormal(ScaledTimes):
         return self.sigma
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class HalfNormal(ScaledTimes):
     """s_i + |N(0, s_i)| seconds, the second s_i a variance. Ringmaster, arXiv 2501.16168."""
 
