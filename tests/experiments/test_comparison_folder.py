@@ -182,6 +182,55 @@ def test_nothing_finished_or_begun_is_overwritten_unless_told(tmp_path, refused,
         run_module.refuse_begun(tmp_path / "other")
 
 
+def test_an_interrupted_overwriting_goes_on_without_what_it_replaces(tmp_path, monkeypatch):
+    """Another problem's numbers stand at the name; none of them comes into the new comparison."""
+    path, other = tmp_path / "run", problem(noise=0.5)
+    compare(path, ["sync", "pure"])
+    real = run_module.RunFolder.keep
+
+    def die(self, key, result):
+        real(self, key, result)
+        raise SystemExit("killed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run_module.RunFolder, "keep", die)
+        with pytest.raises(SystemExit):
+            compare(path, ["sync", "pure"], problem=other, overwrite=True)
+    found = compare(path, [], problem=other, resume=True)
+    whole = compare(tmp_path / "whole", ["sync", "pure"], problem=other)
+    assert same(found, whole)
+    assert same(ag.Comparison.load(path), whole)
+    found = compare(path, ["random"], problem=other, resume=True)  # now it is its own
+    assert {c.method for c in found.cells} == {"sync", "pure", "random"}
+
+
+def test_one_that_another_process_ends_meanwhile_is_not_replaced(tmp_path, refused, monkeypatch):
+    """It is looked at again once nobody else works there."""
+    path, real = tmp_path / "run", run_module.alone_in
+
+    def late(folder):
+        monkeypatch.setattr(run_module, "alone_in", real)
+        compare(path, ["sync"])
+        folder.mkdir(exist_ok=True)
+        return real(folder)
+
+    monkeypatch.setattr(run_module, "alone_in", late)
+    assert "holds a finished comparison" in refused(lambda: compare(path, ["pure"]))
+    assert {c.method for c in ag.Comparison.load(path).cells} == {"sync"}
+
+
+@pytest.mark.parametrize(
+    "text", ["[]", "null", '{"schema_version": 2}', "{", '{"schema_version": 2, "identity": []}']
+)
+def test_damaged_facts_are_one_line(tmp_path, refused, text):
+    """Through every door."""
+    path = tmp_path / "run"
+    compare(path, ["sync"])
+    (path / "run.json").write_text(text)
+    assert "is damaged" in refused(lambda: compare(path, ["pure"], resume=True))
+    assert "is damaged" in refused(lambda: ag.Comparison.load(path))
+
+
 def test_two_at_one_name_do_not_mix(tmp_path, refused):
     """The second is refused before it computes anything."""
     with open_run(tmp_path / "run"):

@@ -84,6 +84,8 @@ class RunFolder:
     """What stands there already."""
     facts: dict[str, Any] = field(default_factory=dict)
     """What was asked before."""
+    replaces: bool = False
+    """Whether what stands at the target is another comparison, which this one overwrites."""
     _pieces: Iterator[int] = field(default_factory=count)
 
     def begin(self, identity: dict[str, Any], asked: dict[str, Any]) -> None:
@@ -96,7 +98,12 @@ class RunFolder:
         """
         if self.resume:
             _check_identity(self.target, self.facts["identity"], identity)
-        facts = {"kind": _KIND, "schema_version": _SCHEMA_VERSION, "complete": False}
+        facts = {
+            "kind": _KIND,
+            "schema_version": _SCHEMA_VERSION,
+            "complete": False,
+            "replaces": self.replaces,
+        }
         if self.config:  # with what the run that goes on had before
             self.config.update({**asked, "seeds": len(asked["seeds"])})
         try:
@@ -169,11 +176,15 @@ def open_run(
     except OSError as error:
         raise cannot_write(str(working), error) from error
     with alone_in(working):
-        run = RunFolder(target, working, resume, config)
+        run = RunFolder(target, working, resume, config, replaces=overwrite)
         try:
+            if path is not None:  # again: another process may have ended it meanwhile
+                _check_place(target, working, overwrite, resume)
             if resume:
                 run.facts = read_facts(working if (working / _FACTS).is_file() else target)
-                run.known = read_results(target, working)
+                run.replaces = bool(run.facts.get("replaces"))
+                # What an overwriting comparison was to replace is none of its own.
+                run.known = read_results(*([] if run.replaces else [target]), working)
             elif overwrite:
                 shutil.rmtree(working / _PIECES, ignore_errors=True)
             yield run
@@ -278,6 +289,9 @@ def read_facts(path: str | Path) -> dict[str, Any]:
     try:
         facts = json.loads((folder / _FACTS).read_text(encoding="utf-8"))
         version = facts["schema_version"]
+        if version == _SCHEMA_VERSION:
+            identity, asked = facts["identity"], facts["asked"]
+            dict(identity["problems"]), list(asked["methods"]), list(asked["seeds"])
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise _damaged(folder, error) from error
     if version != _SCHEMA_VERSION:
