@@ -99,6 +99,18 @@ def test_what_somebody_else_put_into_a_comparison_stays(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
+def test_a_trace_of_a_comparison_is_replayed_on_its_problem(run):
+    """Of several splits one is to be chosen; all else is as the run's config says."""
+    trace = run / "traces" / "sync-seed0"
+    assert "--split label" in refused("replay", str(trace))
+    done = asgrad("replay", str(trace), "--split", "shared", "--stepsizes", "0.2")
+    assert done.returncode == 0, done.stderr
+    results = pd.read_parquet(run / "metrics.parquet")
+    mine = results[(results.panel == "equal data") & (results.method == "sync")]
+    last = mine[mine.stepsize == 0.2].iloc[-1]
+    assert f"{last.gradient_norm:.3e}" in done.stdout
+
+
 def test_show_prints_the_same_table(run):
     """`asgrad show` gives the methods of the run."""
     shown = asgrad("show", str(run))

@@ -50,7 +50,7 @@ def replay(
     """Compute the run that a trace describes, for every stepsize.
 
     The problem is that of the run in which the trace lies, or of --config, else the default of
-    compare with the options given here.
+    train; of a comparison's trace the options given here override it.
     """
     from asgrad import stepsizes as stepsize_room
     from asgrad.engines import replay as run
@@ -73,10 +73,10 @@ def replay(
         data=data, problem=problem, split=split, equal=equal, test=test_rows(test), batch=batch,
         x0=x0,
     )  # fmt: skip
-    if config is None and not said:  # the run that a trace lies in knows the problem
+    if config is None:  # the run that a trace lies in knows the problem
         within = trace.absolute().parent
         beside = within.parent / "config.toml"
-        if trace.name == "trace" and is_training(within):
+        if trace.name == "trace" and is_training(within) and not said:
             trace = within
         elif within.name == "traces" and is_trace(trace) and beside.exists():
             config = beside
