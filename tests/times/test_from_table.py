@@ -126,3 +126,9 @@ def test_a_file_that_cannot_be_read_is_refused(refused, tmp_path):
     assert "say from which file" in refused(FromTable().measured)
     assert "No such file" in refused(FromTable(str(tmp_path / "none.csv")).measured)
     assert "Is a directory" in refused(FromTable(str(tmp_path)).measured)
+
+
+@pytest.mark.parametrize("kind", [ag.times.FromRun, FromTable])
+@pytest.mark.parametrize("path", ["n" * 5000, "a\0b", "~nobody-of-this-name/times"])
+def test_a_name_that_no_file_can_have_is_refused(refused, kind, path):
+    assert path in refused(kind(path).measured)

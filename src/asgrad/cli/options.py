@@ -36,7 +36,8 @@ __all__ = [
 Config = Annotated[Path | None, typer.Argument(help="CONFIG.toml; options override it.")]
 Workers = Annotated[int | None, typer.Option(help="Number of workers.")]
 TimesText = Annotated[
-    str | None, typer.Option(help="Worker times, e.g. normal:scale=sqrt or from-run:RUN.")
+    str | None,
+    typer.Option(help="Worker times, e.g. normal:scale=sqrt, from-run:RUN, from-table:CSV."),
 ]
 Steps = Annotated[int | None, typer.Option(help="Stop after this many server steps.")]
 UntilTime = Annotated[float | None, typer.Option(help="Stop at this time, in seconds.")]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
+import os
 from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -99,9 +100,9 @@ class FromRun(Measured):
                 "FromRun: say from which run, by its folder: from-run:run=runs/profile, got "
                 f"{shown(self.run)}."
             )
-        folder = Path(self.run).expanduser()
+        folder = Path(os.path.expanduser(self.run))
         inside = folder / "trace"
-        times = measured_times(Trace.load(inside if inside.is_dir() else folder))
+        times = measured_times(Trace.load(inside if os.path.isdir(inside) else folder))
         for worker, took in enumerate(times):
             if took.size == 0:
                 raise AsgradError(
@@ -147,7 +148,7 @@ class FromTable(Measured):
                 "FromTable: say from which file: from-table:path=times.csv, got "
                 f"{shown(self.path)}."
             )
-        path = Path(self.path).expanduser()
+        path = Path(os.path.expanduser(self.path))
         found: dict[str, list[float]] = {}
         try:
             with path.open("rb") as file:
@@ -156,8 +157,10 @@ class FromTable(Measured):
                 if not name:
                     raise AsgradError(f"FromTable: {place}: no worker is named.")
                 found.setdefault(name, []).append(_duration(place, self.seconds, said))
-        except OSError as error:
-            reason = error.strerror or str(error).splitlines()[0]
+        except AsgradError:
+            raise
+        except (OSError, ValueError) as error:  # ValueError: no file can have such a name
+            reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
             raise AsgradError(f"FromTable: cannot read {self.path}: {reason}.") from error
         if not found:
             raise AsgradError(f"FromTable: {self.path} has no rows.")
