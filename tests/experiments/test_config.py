@@ -390,3 +390,19 @@ def test_data_are_found_from_anywhere(tmp_path, monkeypatch):
     assert ProblemConfig.read(None, {"data": "small.svm"}).data == str(tmp_path / "small.svm")
     assert ProblemConfig.read(None, {"data": "digits"}).data == "digits"
     assert ProblemConfig.read(None, {"data": "nowhere.svm"}).data == "nowhere.svm"
+
+
+def test_measured_times_are_found_from_the_configs_folder_and_from_anywhere(tmp_path, monkeypatch):
+    """Relative to the config where it names them, else to where one stands; kept whole."""
+    folder = tmp_path / "a folder, with: signs"
+    folder.mkdir()
+    (folder / "times.csv").write_text("worker,seconds\n0,1\n1,2\n")
+    (folder / "config.toml").write_text('times = "from-table:times.csv"\nworkers = 2\n')
+    config = CompareConfig.read(folder / "config.toml", {})
+    assert config.until_time == 60 * 2.0
+    monkeypatch.chdir(folder)
+    said = CompareConfig.read(None, {"times": "from-table:times.csv", "workers": 2})
+    assert said.times == config.times
+    monkeypatch.chdir(tmp_path)
+    trace = ag.simulate("pure", config.times, n_workers=2, steps=4)
+    assert trace.step_times.tolist() == [1.0, 2.0, 2.0, 3.0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import tomllib
@@ -120,7 +121,11 @@ class ProblemConfig(BaseModel):
         if path is not None:
             for key in _NAMES.keys() & values.keys() - said.keys():
                 values[key] = _beside(path, key, values[key])
+            if "times" in values:
+                values["times"] = _whole_times(values["times"], path.parent)
         values.update(said)
+        if "times" in said:
+            values["times"] = _whole_times(said["times"], Path())
         splits = values.get("split")
         if isinstance(splits, list) and cls.model_fields["split"].annotation is str:
             if len(splits) != 1:  # of a comparison, whose panels have one each
@@ -369,6 +374,19 @@ class TrainConfig(ProblemConfig):
             values["gradient_norm"] = True
         if all(values.get(name) is None for name in ("steps", "until_time", "target")):
             values["until_time"] = 10.0
+
+
+def _whole_times(said: Any, folder: Path) -> Any:
+    """Return measured times with a path that is found from anywhere; others as they are."""
+    kind = said.partition(":")[0] if isinstance(said, str) else ""
+    parameter = {times_room.FromRun.name: "run", times_room.FromTable.name: "path"}.get(kind)
+    if parameter is None:
+        return said
+    times = build("worker times", times_room, said)
+    found = os.path.abspath(folder / os.path.expanduser(str(getattr(times, parameter))))
+    if not os.path.exists(found):
+        return said  # it is refused where it is read
+    return dataclasses.replace(times, **{parameter: found}).label
 
 
 def _beside(config: Path, key: str, said: Any) -> Any:
