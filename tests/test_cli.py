@@ -126,6 +126,7 @@ def test_simulate_then_replay(tmp_path):
                   "--times", "poisson", "--seed", "5", "--out", str(path))  # fmt: skip
     assert made.returncode == 0, made.stderr
     assert "steps 40" in made.stdout
+    assert "steps 40" in asgrad("show", str(path)).stdout
     trace = ag.Trace.load(path)
     expected = ag.simulate(
         ag.methods.Ringmaster(max_delay=2), ag.times.Poisson(), n_workers=3, steps=40, seed=5
@@ -219,6 +220,7 @@ def test_libsvm_file_is_compared(tmp_path):
         (["compare", "--times", "linar"], "Did you mean 'linear'"),
         (["compare", "--times", "fixed:scale=-1"], "scale must be finite and >= 0"),
         (["compare", "--split", "lable"], "Did you mean 'label'"),
+        (["compare", "--split", "label label"], "name every split once"),
         (["compare", "--problem", "logistic"], "labels must be of two classes"),
         (["compare", "--problem", "logistc"], "Did you mean 'logistic'"),
         (["compare", "--data", "nowhere.svm"], "no file nowhere.svm"),

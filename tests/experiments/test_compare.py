@@ -329,6 +329,10 @@ def test_a_name_that_a_method_sets_itself_counts(problem):
         problem, "linear", [Every(1), Every(2)], stepsizes=[0.1], seeds=1, until_time=20
     )
     assert {line.method: line.n_steps for line in found.lines} == {"every-1": 36, "every-2": 18}
+    broken = Every(1)
+    broken.name = "two\nlines"
+    with pytest.raises(ag.AsgradError, match="a method's name must be in one line"):
+        ag.compare(problem, "linear", [broken], stepsizes=[0.1], seeds=1, until_time=20)
 
 
 def test_methods_hold_their_model_between_steps(problem):
@@ -365,6 +369,8 @@ def test_representations_are_short_and_frames_tidy(found):
         ({"target": -1.0}, "target must be finite and > 0"),
         ({"until_time": None}, "give a limit"),
         ({"methods": ["ringmster"]}, "Did you mean 'ringmaster'"),
+        ({"methods": None}, "methods must be a list of methods, got None"),
+        ({"methods": 3}, "methods must be a list of methods, got 3"),
     ],
 )
 def test_bad_arguments_are_one_clear_line(problem, change, said):

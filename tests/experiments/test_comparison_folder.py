@@ -139,6 +139,50 @@ def test_what_would_not_compare_is_not_mixed(tmp_path, refused, said, text):
     assert [p.name for p in tmp_path.iterdir()] == ["run"]
 
 
+def test_a_method_that_decides_otherwise_is_no_longer_the_same(tmp_path, refused):
+    """Of one name, but another method: its numbers are not mixed with those that stand there."""
+
+    @dataclasses.dataclass(frozen=True)
+    class Eager(ag.methods.Pure):
+        name: str = "mine"
+
+    @dataclasses.dataclass(frozen=True)
+    class Patient(ag.methods.Sync):
+        name: str = "mine"
+
+    compare(tmp_path / "run", [Eager()])
+    text = refused(lambda: compare(tmp_path / "run", [Patient()], resume=True))
+    assert "mine (seed 0) makes other decisions than it did there" in text
+    compare(tmp_path / "run", [Eager(), "sync"], resume=True)
+
+
+def test_stepsizes_are_added_to_the_default_grid(tmp_path):
+    """Every method has all of it then, those that come later too, and the grid may still grow."""
+    path = tmp_path / "run"
+    compare(path, ["sync"], stepsizes=None)
+    compare(path, [], stepsizes=[0.3], resume=True)
+    found = compare(path, ["pure"], stepsizes=None, resume=True)
+    base = {2.0**k for k in range(-5, 3)} | {0.3}  # L = 1
+    for method in ("sync", "pure"):
+        assert base <= set(found.results["", method, 0].stepsizes.tolist())
+    assert any("k = -5..2, 0.3, grown" in note for note in found.notes)
+    assert found.panels[0].in_units
+
+
+def test_damaged_metrics_are_computed_again(tmp_path, computed, refused):
+    """Those of a run that goes on; to be looked at they are refused in a line."""
+    path = tmp_path / "run"
+    compare(path, ["sync"])
+    computed.clear()
+    whole = (path / "metrics.parquet").read_bytes()
+    (path / "metrics.parquet").write_bytes(whole[:500])
+    assert "is damaged" in refused(lambda: ag.Comparison.load(path))
+    with pytest.warns(UserWarning, match="is damaged; its part is computed again"):
+        found = compare(path, ["pure"], resume=True)
+    assert len(computed) == 8
+    assert same(found, compare(tmp_path / "other", ["sync", "pure"]))
+
+
 def test_a_method_that_is_not_asgrads_is_to_be_given_again(tmp_path, refused):
     """A stored label cannot make it."""
 

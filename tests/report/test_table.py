@@ -71,7 +71,7 @@ def test_the_start_stands_where_it_belongs_and_diverged_last():
     ]
     assert rows[6] == "First at ‖∇f‖≤0.3: better, after 1.23 s."
     assert rows[7] == "* largest stepsize tried (worse): one beyond it may do better."
-    assert rows[8] == "No stepsize helps: stuck end no better than they began."
+    assert rows[8] == "No stepsize helps: stuck; at best ‖∇f‖ ends no better than it began."
     assert rows[9] == "Diverged at every stepsize: gone."
     assert rows[10] == "Horizon: 9 s."
 

@@ -28,7 +28,7 @@ from asgrad.cli.options import (
     numbers,
     test_rows,
 )
-from asgrad.cli.output import print_notes, print_table, print_training, progress
+from asgrad.cli.output import print_notes, print_summary, print_table, print_training, progress
 from asgrad.errors import AsgradError
 
 __all__ = ["compare", "show"]
@@ -196,16 +196,21 @@ def _method_names(text: str) -> list[str]:
 
 
 def show(
-    run: Annotated[Path, typer.Argument(help="A folder that compare or train wrote.")],
+    run: Annotated[Path, typer.Argument(help="A folder that compare, train or simulate wrote.")],
 ) -> None:
-    """Print the table of a finished comparison, or how a training ended."""
+    """Print the table of a finished comparison, how a training ended, or what a trace holds."""
     from asgrad.experiments import Comparison
     from asgrad.experiments.run import is_run, refuse_begun
     from asgrad.experiments.training import StoredTraining
     from asgrad.experiments.training_folder import is_training, refuse_unfinished
+    from asgrad.trace import Trace
+    from asgrad.trace.parquet import is_trace
 
     if is_training(run):
         print_training(str(run), StoredTraining.load(run))
+        return
+    if is_trace(run):
+        print_summary(Trace.load(run))
         return
     if not is_run(run):
         refuse_begun(run)

@@ -15,7 +15,7 @@ from asgrad.errors import AsgradError, check_callable
 from asgrad.experiments.choice import MEASURES, Measure, Rule
 from asgrad.experiments.grid import Cell, Line, Panel, lines_of
 from asgrad.experiments.question import Question, ask
-from asgrad.experiments.run import RunFolder, open_run
+from asgrad.experiments.run import RunFolder, digests, open_run
 from asgrad.experiments.work import Horizon, Key, Work
 from asgrad.methods import Method
 from asgrad.problems import Problem
@@ -305,7 +305,7 @@ def compare(
         traces = question.simulate(insist)
         origin = {"identity": question.identity(), "asked": question.asked()}
         if run:
-            run.begin(**origin)
+            run.begin(**origin, played=digests(traces))
         work = Work(
             question.problems,
             {contender.label: contender.stepsize for contender in question.contenders},

@@ -306,6 +306,8 @@ class CompareConfig(ProblemConfig):
     def build_problems(self) -> Problem | dict[str, Problem]:
         """Return the problem, or one for every split by the name under which it is shown."""
         splits = [self.split] if isinstance(self.split, str) else self.split
+        if len(set(splits)) < len(splits) or not splits:
+            raise AsgradError(f"split: name every split once, got {', '.join(splits) or 'none'}.")
         if self.problem == "tridiagonal" or len(splits) == 1:
             return self.model_copy(update={"split": splits[0]}).build_problem()
         return {

@@ -105,7 +105,9 @@ class Question:
     times: Times
     contenders: list[Contender]
     given: np.ndarray | None
-    """The stepsizes that the user gave."""
+    """The stepsizes that the user gave; None: the default grid."""
+    extra: np.ndarray
+    """What was added to the default grid."""
     most_wider: int
     seeds: list[int]
     horizon: Horizon
@@ -126,6 +128,7 @@ class Question:
         return {
             "methods": [contender.label for contender in self.contenders],
             "stepsizes": None if self.given is None else self.given.tolist(),
+            "extra": self.extra.tolist(),
             "seeds": self.seeds,
         }
 
@@ -196,7 +199,8 @@ class Question:
         """Return the grid with which every method of a panel begins."""
         if self.given is not None:
             return self.given
-        return np.array(default_stepsizes(self.problems[panel].smoothness))
+        default = np.array(default_stepsizes(self.problems[panel].smoothness))
+        return unite_stepsizes([default, self.extra])
 
     def first_grids(self, known: Mapping[Key, Any]) -> dict[tuple[str, str], np.ndarray]:
         """Return the first stepsizes of every panel and method, those that are known included."""
@@ -295,6 +299,7 @@ class Question:
         found = [f"Horizon: {self.horizon.words}.", self.rule.sentence(len(self.seeds))]
         if self.given is None:
             grid = f"Grid: 2^k/L, k = {_GRID[0]}..{_GRID[-1]}"
+            grid += "".join(f", {stepsize:.4g}" for stepsize in self.extra)
         else:
             grid = f"Grid: {', '.join(f'{s:.4g}' for s in self.given)}"
         if self.most_wider:
@@ -336,9 +341,13 @@ def ask(
     contenders = _contenders(methods, before.get("methods", []))
     seed_list = list(dict.fromkeys([*before.get("seeds", []), *_checked_seeds(seeds)]))
     given = None if stepsizes is None else _checked_grid(stepsizes)
-    if before and given is not None:
-        older = before.get("stepsizes")
-        given = unite_stepsizes([given, np.array([] if older is None else older)])
+    extra = np.array(before.get("extra", []))
+    if before and given is not None and before["stepsizes"] is None:
+        extra, given = unite_stepsizes([extra, given]), None  # beside the default grid
+    elif before and given is not None:
+        given = unite_stepsizes([given, np.array(before["stepsizes"])])
+    elif before and before["stepsizes"] is not None:
+        given = np.array(before["stepsizes"])
     most_wider = check_integer(
         "compare", "widen", (0 if given is not None else _WIDEN) if widen is None else widen,
         minimum=0,
@@ -355,6 +364,7 @@ def ask(
         times=times,
         contenders=contenders,
         given=given,
+        extra=extra,
         most_wider=most_wider,
         seeds=seed_list,
         horizon=horizon,
@@ -422,7 +432,10 @@ def _checked_problems(problem: Any) -> dict[str, Problem]:
 def _contenders(methods: Any, before: Sequence[str]) -> list[Contender]:
     """Return the contenders, those of the run that goes on first."""
     pair = isinstance(methods, tuple) and any(isinstance(part, Stepsize) for part in methods)
-    several = [methods] if pair or isinstance(methods, str | Method) else list(methods)
+    one = pair or isinstance(methods, str | Method)
+    if not one and not isinstance(methods, Iterable):
+        raise KindError(f"compare: methods must be a list of methods, got {shown(methods)}.")
+    several = [methods] if one else list(methods)
     new = {contender.label: contender for contender in map(Contender.of, several)}
     if len(new) < len(several):
         labels = [Contender.of(said).label for said in several]
@@ -441,6 +454,12 @@ def _contenders(methods: Any, before: Sequence[str]) -> list[Contender]:
                 "asgrad's; give it again among the methods."
             ) from error
     found += new.values()
+    for contender in found:
+        if not contender.label.isprintable():
+            raise AsgradError(
+                f"compare: a method's name must be in one line and of signs that can be printed, "
+                f"got {shown(contender.label)}."
+            )
     if not found:
         raise AsgradError("compare: give at least one method.")
     return found

@@ -29,7 +29,7 @@ from asgrad.experiments.grid import Cell, columns
 from asgrad.experiments.training_folder import alone_in, unfinished
 from asgrad.experiments.work import Key, join_lanes, take_lanes
 from asgrad.files import Kind, cannot_write, check_target, new_folder, write_table, write_text
-from asgrad.problems.fingerprint import difference
+from asgrad.problems.fingerprint import difference, hashed
 from asgrad.trace import Trace
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ __all__ = [
     "FRESH",
     "RunFolder",
     "StoredTraces",
+    "digests",
     "is_run",
     "metrics_of",
     "open_run",
@@ -88,16 +89,25 @@ class RunFolder:
     """Whether what stands at the target is another comparison, which this one overwrites."""
     _pieces: Iterator[int] = field(default_factory=count)
 
-    def begin(self, identity: dict[str, Any], asked: dict[str, Any]) -> None:
+    def begin(
+        self, identity: dict[str, Any], asked: dict[str, Any], played: dict[str, str]
+    ) -> None:
         """Note what is to be computed; refuse to go on with anything else.
 
         Raises
         ------
         AsgradError
-            If what is resumed is of another problem, other times or another limit.
+            If what is resumed is of another problem, other times or another limit, or one of its
+            methods makes other decisions now.
         """
         if self.resume:
             _check_identity(self.target, self.facts["identity"], identity)
+            for name, before in self.facts.get("played", {}).items():
+                if played.get(name, before) != before:
+                    raise AsgradError(
+                        f"compare: {self.target} cannot go on: {name} makes other decisions than "
+                        "it did there; what was computed is not its own. Give it another name."
+                    )
         facts = {
             "kind": _KIND,
             "schema_version": _SCHEMA_VERSION,
@@ -105,14 +115,20 @@ class RunFolder:
             "replaces": self.replaces,
         }
         if self.config:  # with what the run that goes on had before
-            self.config.update({**asked, "seeds": len(asked["seeds"])})
+            self.config.update(
+                methods=asked["methods"],
+                stepsizes=asked["stepsizes"],
+                seeds=len(asked["seeds"]),
+            )
         try:
             (self.working / _PIECES).mkdir(exist_ok=True)
             if self.config:
                 write_text(self.working / _CONFIG, to_toml(self.config))
             write_text(
                 self.working / _FACTS,
-                json.dumps({**facts, "identity": identity, "asked": asked}, indent=1),
+                json.dumps(
+                    {**facts, "identity": identity, "asked": asked, "played": played}, indent=1
+                ),
             )
         except OSError as error:
             raise cannot_write(str(self.working), error) from error
@@ -184,7 +200,8 @@ def open_run(
                 run.facts = read_facts(working if (working / _FACTS).is_file() else target)
                 run.replaces = bool(run.facts.get("replaces"))
                 # What an overwriting comparison was to replace is none of its own.
-                run.known = read_results(*([] if run.replaces else [target]), working)
+                places = [working] if run.replaces else [target, working]
+                run.known = read_results(*places, skip_damaged=True)
             elif overwrite:
                 shutil.rmtree(working / _PIECES, ignore_errors=True)
             yield run
@@ -270,6 +287,7 @@ def write_run(comparison: Comparison, path: str | Path, config: dict[str, Any] |
             "notes": comparison.notes,
             "panels": [_without_nan(asdict(panel)) for panel in comparison.panels],
             "traces": [[method, seed] for method, seed in comparison.traces],
+            "played": digests(comparison.traces),
         }
         write_text(folder / _FACTS, json.dumps({**about, **comparison.origin}, indent=1))
     return folder.path
@@ -311,8 +329,11 @@ def read_cells(folder: Path) -> list[Cell]:
         raise _damaged(folder, error) from error
 
 
-def read_results(*folders: Path) -> dict[Key, Result]:
-    """Read all that was computed, from metrics.parquet and pieces; models are not stored."""
+def read_results(*folders: Path, skip_damaged: bool = False) -> dict[Key, Result]:
+    """Read all that was computed, from metrics.parquet and pieces; models are not stored.
+
+    What is damaged is refused, or left out with a warning.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -330,7 +351,7 @@ def read_results(*folders: Path) -> dict[Key, Result]:
                         result = join_lanes([found[key], take_lanes(result, lanes)])
                     found[key] = result
             except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
-                if path.name == _METRICS:
+                if not skip_damaged:
                     raise _damaged(path, error) from error
                 warnings.warn(f"{path} is damaged; its part is computed again.", stacklevel=2)
     return found
@@ -339,7 +360,7 @@ def read_results(*folders: Path) -> dict[Key, Result]:
 def _damaged(path: Path, error: BaseException) -> AsgradError:
     """Return the error for a run that cannot be read."""
     said = str(error).splitlines() or [type(error).__name__]
-    return AsgradError(f"run {path} is damaged: {said[0]}.")
+    return AsgradError(f"run {path} is damaged: {said[0].rstrip('.')}.")
 
 
 class StoredTraces(Mapping[tuple[str, int], Trace]):
@@ -398,6 +419,14 @@ def slug(label: str) -> str:
     if cleaned == label and label == label.lower():  # some file systems know no upper case
         return cleaned
     return f"{cleaned}-{hashlib.sha256(label.encode()).hexdigest()[:8]}"
+
+
+def digests(traces: Mapping[tuple[str, int], Trace]) -> dict[str, str]:
+    """Return what tells every method's decisions, and their moments, from all others."""
+    return {
+        f"{method} (seed {seed})": hashed([*trace.jobs, *trace.contributions, trace.step_times])
+        for (method, seed), trace in traces.items()
+    }
 
 
 def _trace_name(method: str, seed: int) -> str:

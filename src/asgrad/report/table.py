@@ -151,9 +151,16 @@ def _remarks(comparison: Any, panel: Any, lines: list[Any]) -> list[str]:
     tried = [f"{edge} stepsize tried ({', '.join(m)})" for edge, m in edges.items() if m]
     if tried:
         found.append(f"* {'; '.join(tried)}: one beyond it may do better.")
-    stuck = [line.method for line in lines if not line.helps and not math.isnan(line.stepsize)]
+    settled = [line for line in lines if not math.isnan(line.stepsize)]
+    stuck = [line.method for line in settled if not line.helps and line.n_steps]
     if stuck:
-        found.append(f"No stepsize helps: {', '.join(stuck)} end no better than they began.")
+        found.append(
+            f"No stepsize helps: {', '.join(stuck)}; at best {comparison.rule.judged.symbol} ends "
+            "no better than it began."
+        )
+    idle = [line.method for line in settled if not line.n_steps]
+    if idle:
+        found.append(f"No step was taken within the horizon: {', '.join(idle)}.")
     diverged = [line.method for line in lines if math.isnan(line.stepsize)]
     if diverged:
         found.append(f"Diverged at every stepsize: {', '.join(diverged)}.")
