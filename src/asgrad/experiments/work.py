@@ -132,20 +132,30 @@ class Work:
                     whole.add(pair)
                     stepsizes = widen(pair)
 
+            def take(future: Future) -> tuple[str, str]:
+                """Keep what a replay has ended with; return whose it was."""
+                key = waiting.pop(future)
+                self._take(key, future.result())
+                pair = key.panel, key.method
+                open_pairs[pair] -= 1
+                if open_pairs[pair] == 0:
+                    whole.add(pair)
+                return pair
+
             try:
                 for pair, grid in grids.items():
                     ask(pair, grid)
                 while waiting:
                     for future in wait(waiting, return_when=FIRST_COMPLETED).done:
-                        key = waiting.pop(future)
-                        self._take(key, future.result())
-                        pair = key.panel, key.method
-                        open_pairs[pair] -= 1
+                        pair = take(future)
                         if open_pairs[pair] == 0:
-                            whole.add(pair)
                             ask(pair, widen(pair))
             except KeyboardInterrupt:
                 self.complete = False
+                self._stop.set()
+                for future in [future for future in waiting if future.done()]:
+                    if future.exception() is None:  # ended, and not looked at yet
+                        take(future)
                 for pair in grids:
                     if pair not in whole or open_pairs[pair]:
                         self._keep_common(pair, pair in whole)
