@@ -89,8 +89,8 @@ def convergence(comparison: Any) -> Any:
         for i, target in enumerate(panel.targets):
             by_time.axhline(target, color="#777777", linewidth=0.8)
             by_time.annotate(
-                "target" if len(panel.targets) == 1 else f"target {i + 1}", (1.0, target),
-                xycoords=("axes fraction", "data"), ha="right", va="bottom", fontsize=8,
+                "target" if len(panel.targets) == 1 else f"target {i + 1}", (1.01, target),
+                xycoords=("axes fraction", "data"), ha="left", va="center", fontsize=8,
                 color="#555555",
             )  # fmt: skip
         title = f"{panel.name}: {panel.problem}" if panel.name else panel.problem
@@ -99,11 +99,13 @@ def convergence(comparison: Any) -> Any:
         by_step.set(xlabel="server step", ylabel=_axis_label(measure))
         by_step.set_xscale("symlog", linthresh=1.0)  # it begins at step 0
         by_time.set(xlabel="time (s)")
-        # A loss may be negative, an accuracy is a share.
-        low = min((np.min(line.get_ydata()) for line in by_time.lines), default=1.0)
+        # A loss may be negative, an accuracy is a share; within a decade logarithms have no ticks.
+        drawn = [np.ravel(line.get_ydata()) for line in by_time.lines]
+        heights = np.concatenate([*drawn, np.ravel(panel.start[measure.name])])
+        spread = heights.min() > 0 and heights.max() > 10 * heights.min()
         for axes in (by_step, by_time):
             axes.set_xlim(left=0)
-            axes.set_yscale("log" if measure.sign > 0 and low > 0 else "linear")
+            axes.set_yscale("log" if measure.sign > 0 and spread else "linear")
             axes.grid(alpha=0.25)
     handles = {
         label: handle
