@@ -12,7 +12,7 @@ import numpy as np
 from scipy import sparse
 
 import asgrad as ag
-from asgrad.engines.replay import processors
+from asgrad.machine import processors
 
 N_WORKERS, N_ROWS, N_STEPS, STRENGTH = 10, 24_600, 500, 0.1
 STEPSIZES = np.geomspace(1e-4, 5e-2, 10)

@@ -42,8 +42,8 @@ def live(chosen: ag.Problem, steps: int) -> float:
 
 def server_cost(steps: int) -> float:
     """Microseconds that the server alone takes an update: arrivals are handed to it at once."""
-    from asgrad.engines.arithmetic import Arithmetic
-    from asgrad.engines.server import Server
+    from asgrad.training.arithmetic import Arithmetic
+    from asgrad.training.server import Server
 
     chosen = problem(2)
     method = ag.methods.Pure()

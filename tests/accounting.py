@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from asgrad.engines import Training
-from asgrad.engines.server import Job
 from asgrad.trace import Fate
+from asgrad.training import Training
+from asgrad.workers.base import Job
 
 
 class Account:

@@ -261,7 +261,7 @@ def test_simulate_leaves_a_trace_that_is_there_before_it_plays(tmp_path, monkeyp
     """Nothing is played; with --overwrite it is replaced."""
     old = ag.simulate("pure", "fixed", n_workers=2, steps=3)
     old.save(tmp_path / "trace")
-    played = sys.modules["asgrad.engines.simulate"]
+    played = sys.modules["asgrad.simulation.simulate"]
     with monkeypatch.context() as patched:
         patched.setattr(played, "_Run", None)
         said = refused("simulate", "pure", "--steps", "5", "--out", "trace", cwd=tmp_path)

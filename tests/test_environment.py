@@ -21,8 +21,9 @@ from numba.core.caching import FunctionCache, IndexDataCacheFile
 
 from asgrad import kernels
 from asgrad.cli import main, process
-from asgrad.engines.live import ctrl_c_ends
-from asgrad.engines.replay import checked_threads, processors
+from asgrad.machine import processors
+from asgrad.numerics.replay import checked_threads
+from asgrad.training.live import ctrl_c_ends
 
 FOLDER = Path(kernels.__file__).parent
 
@@ -263,7 +264,7 @@ def test_ctrl_c_is_one_line_at_any_moment_of_the_start(tmp_path):
     main()
     """
     (tmp_path / "start.py").write_text("\n".join(line[4:] for line in script.splitlines()))
-    moments = ["asgrad.cli.process", "typer", "numba", "asgrad.engines.events"]
+    moments = ["asgrad.cli.process", "typer", "numba", "asgrad.simulation.events"]
     found = {}
     for moment in moments:
         done = subprocess.run(

@@ -16,7 +16,10 @@ from asgrad.experiments.training import StoredTraining
 
 PACKAGES = [
     "asgrad",
-    "asgrad.engines",
+    "asgrad.numerics",
+    "asgrad.simulation",
+    "asgrad.training",
+    "asgrad.workers",
     "asgrad.experiments",
     "asgrad.methods",
     "asgrad.optimizers",

@@ -18,33 +18,36 @@ if TYPE_CHECKING:
     from typing import Any
 
     from asgrad import methods, optimizers, problems, stepsizes, times, transforms
-    from asgrad.engines import Checkpoints, Ray, Result, Threads, Training, replay, simulate, train
     from asgrad.errors import AsgradError, TraceError
     from asgrad.experiments import Comparison, compare
     from asgrad.methods import Method
+    from asgrad.numerics import Result, replay
     from asgrad.problems import Problem
+    from asgrad.simulation import simulate
     from asgrad.times import Times
     from asgrad.trace import Summary, Trace
+    from asgrad.training import Checkpoints, Training, train
+    from asgrad.workers import Ray, Threads
 
 # Imported on first use, so that `import asgrad` and `asgrad --help` answer at once.
 _HOMES = {
     "AsgradError": "asgrad.errors",
-    "Checkpoints": "asgrad.engines",
+    "Checkpoints": "asgrad.training",
     "Comparison": "asgrad.experiments",
     "Method": "asgrad.methods",
     "Problem": "asgrad.problems",
-    "Ray": "asgrad.engines",
-    "Result": "asgrad.engines",
+    "Ray": "asgrad.workers",
+    "Result": "asgrad.numerics",
     "Summary": "asgrad.trace",
-    "Threads": "asgrad.engines",
+    "Threads": "asgrad.workers",
     "Times": "asgrad.times",
     "Trace": "asgrad.trace",
     "TraceError": "asgrad.errors",
-    "Training": "asgrad.engines",
+    "Training": "asgrad.training",
     "compare": "asgrad.experiments",
-    "replay": "asgrad.engines",
-    "simulate": "asgrad.engines",
-    "train": "asgrad.engines",
+    "replay": "asgrad.numerics",
+    "simulate": "asgrad.simulation",
+    "train": "asgrad.training",
 }
 _ROOMS = ("methods", "optimizers", "problems", "stepsizes", "times", "transforms")
 

@@ -14,8 +14,6 @@ import pytest
 
 import asgrad as ag
 from asgrad import files
-from asgrad.engines import CheckpointWarning
-from asgrad.engines.checkpoint import list_checkpoints, load_checkpoint
 from asgrad.errors import AsgradWarning
 from asgrad.experiments import TrainConfig, training, training_folder
 from asgrad.experiments.training import StoredTraining, run_training, save_training
@@ -26,6 +24,8 @@ from asgrad.experiments.training_folder import (
     write_facts,
 )
 from asgrad.report import tensorboard
+from asgrad.training import CheckpointWarning
+from asgrad.training.checkpoint import list_checkpoints, load_checkpoint
 
 pytest.importorskip("safetensors")
 

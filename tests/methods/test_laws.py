@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
 from asgrad import methods, times
-from asgrad.engines import simulate
+from asgrad.simulation import simulate
 from asgrad.trace.tables import Fate
 from asgrad.trace.trace import Trace
 

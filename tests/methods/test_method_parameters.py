@@ -7,7 +7,6 @@ import dataclasses
 import numpy as np
 import pytest
 
-from asgrad.engines import simulate
 from asgrad.methods import (
     ACE,
     Minibatch,
@@ -21,6 +20,7 @@ from asgrad.methods import (
     Shuffled,
     Sync,
 )
+from asgrad.simulation import simulate
 from asgrad.times import Fixed
 
 COUNTS = [

@@ -8,13 +8,15 @@ import numpy as np
 import pytest
 from scipy import special
 
-from asgrad.engines import replay, simulate, train
 from asgrad.methods import ACE, Pure, Rennala, Ringleader, Sync
+from asgrad.numerics import replay
 from asgrad.optimizers import HeavyBall
 from asgrad.problems import Logistic, Problem, Tridiagonal
+from asgrad.simulation import simulate
 from asgrad.stepsizes import Koloskova
 from asgrad.streams import Purpose, stream_key
 from asgrad.times import Exponential, Linear
+from asgrad.training import train
 from asgrad.transforms import Clip
 
 N_WORKERS = 3

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import asgrad as ag
-from asgrad.engines import Ending
+from asgrad.training import Ending
 
 torch = pytest.importorskip("torch")
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import asgrad as ag
-from asgrad.engines import simulate
 from asgrad.methods import Pure, Random, Ringmaster
+from asgrad.simulation import simulate
 from asgrad.times import (
     Exponential,
     Fixed,

@@ -13,9 +13,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from asgrad.engines import simulate
 from asgrad.errors import TraceError
 from asgrad.methods import Ringmaster
+from asgrad.simulation import simulate
 from asgrad.times import Linear
 from asgrad.trace import Fate, Trace
 

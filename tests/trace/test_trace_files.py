@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from asgrad.engines import simulate
 from asgrad.errors import TraceError
 from asgrad.methods import ACE, MSync, Pure, Ringleader, Ringmaster
+from asgrad.simulation import simulate
 from asgrad.times import Exponential, Linear
 from asgrad.trace import Contributions, Fate, Header, Jobs, Trace
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from asgrad.engines import simulate
 from asgrad.errors import TraceError
 from asgrad.methods import Ringleader, Ringmaster
+from asgrad.simulation import simulate
 from asgrad.times import Exponential, Linear
 from asgrad.trace import Fate, Trace
 

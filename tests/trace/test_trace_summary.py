@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asgrad.engines import simulate
 from asgrad.errors import TraceError
+from asgrad.simulation import simulate
 from asgrad.trace import Contributions, Fate, Header, Jobs, Trace
 from asgrad.trace.summary import summarize
 

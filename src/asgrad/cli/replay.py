@@ -53,11 +53,11 @@ def replay(
     train; of a comparison's trace the options given here override it.
     """
     from asgrad import stepsizes as stepsize_room
-    from asgrad.engines import replay as run
     from asgrad.experiments.config import ProblemConfig
     from asgrad.experiments.question import default_stepsizes
     from asgrad.experiments.training import StoredTraining
     from asgrad.experiments.training_folder import is_training, refuse_unfinished
+    from asgrad.numerics import replay as run
     from asgrad.registry import build
     from asgrad.trace import Trace
     from asgrad.trace.parquet import is_trace

@@ -28,8 +28,8 @@ def simulate(
     ] = False,
 ) -> None:
     """Play a method in virtual time; write its trace with --out, print what can be read off it."""
-    from asgrad.engines import simulate as run
     from asgrad.files import check_target
+    from asgrad.simulation import simulate as run
     from asgrad.trace.parquet import TRACE, write
 
     if steps is None and until_time is None and jobs is None:

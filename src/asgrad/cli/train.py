@@ -34,7 +34,7 @@ from asgrad.cli.output import label, live_line, print_notes, print_times, print_
 from asgrad.errors import AsgradError, check_positive
 
 if TYPE_CHECKING:
-    from asgrad.engines import Training
+    from asgrad.training import Training
 
 __all__ = ["profile", "train"]
 

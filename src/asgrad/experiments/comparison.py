@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from asgrad.engines import Result
-from asgrad.engines.replay import checked_threads
 from asgrad.errors import AsgradError, check_callable
 from asgrad.experiments.choice import MEASURES, Measure, Rule
 from asgrad.experiments.grid import Cell, Line, Panel, lines_of
@@ -18,6 +16,8 @@ from asgrad.experiments.question import Question, ask
 from asgrad.experiments.run import RunFolder, digests, open_run
 from asgrad.experiments.work import Horizon, Key, Work
 from asgrad.methods import Method
+from asgrad.numerics import Result
+from asgrad.numerics.replay import checked_threads
 from asgrad.problems import Problem
 from asgrad.progress import progress_bar
 from asgrad.stepsizes import Stepsize

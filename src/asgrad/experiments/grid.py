@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from asgrad.engines import Status
-from asgrad.engines.plan import model_times
 from asgrad.experiments.choice import MEASURES, Rule, choose, gains, windowed
+from asgrad.numerics import Status
+from asgrad.numerics.plan import model_times
 
 if TYPE_CHECKING:
-    from asgrad.engines import Result
+    from asgrad.numerics import Result
     from asgrad.trace import Trace
 
 __all__ = ["Cell", "Line", "Panel", "cells_of", "choice_among", "lines_of"]

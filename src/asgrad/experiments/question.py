@@ -14,8 +14,6 @@ import numpy as np
 from asgrad import methods as method_room
 from asgrad import stepsizes as stepsize_room
 from asgrad import times as times_room
-from asgrad.engines import Result, replay, simulate
-from asgrad.engines.simulate import expected_cost
 from asgrad.errors import (
     AsgradError,
     KindError,
@@ -29,10 +27,13 @@ from asgrad.experiments.choice import MEASURES, Rule, gains, moves, windowed
 from asgrad.experiments.grid import Cell, Panel, cells_of, choice_among
 from asgrad.experiments.work import Horizon, Key, Work
 from asgrad.methods import Method, Pure
+from asgrad.numerics import Result, replay
 from asgrad.problems import Problem
 from asgrad.problems.base import check_problem
 from asgrad.problems.fingerprint import fingerprint
 from asgrad.registry import build
+from asgrad.simulation import simulate
+from asgrad.simulation.simulate import expected_cost
 from asgrad.stepsizes import Constant, Stepsize
 from asgrad.times import Fixed, Times
 from asgrad.trace import Trace

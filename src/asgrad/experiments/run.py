@@ -22,13 +22,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from asgrad.engines import Result, Status
 from asgrad.errors import AsgradError
 from asgrad.experiments.config import to_toml
 from asgrad.experiments.grid import Cell, columns
 from asgrad.experiments.training_folder import alone_in, unfinished
 from asgrad.experiments.work import Key, join_lanes, take_lanes
 from asgrad.files import Kind, cannot_write, check_target, new_folder, write_table, write_text
+from asgrad.numerics import Result, Status
 from asgrad.problems.fingerprint import difference, hashed
 from asgrad.trace import Trace
 

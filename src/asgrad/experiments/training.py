@@ -15,11 +15,6 @@ import numpy as np
 
 from asgrad import optimizers as optimizer_room
 from asgrad import times as times_room
-from asgrad.engines import Checkpoints, Ray, Result, Threads, Training, replay, train
-from asgrad.engines.checkpoint import digest, list_checkpoints, load_checkpoint, load_head
-from asgrad.engines.replay import replayed_models
-from asgrad.engines.server import Job
-from asgrad.engines.workers import Engine
 from asgrad.errors import AsgradError, AsgradWarning
 from asgrad.experiments.config import TrainConfig
 from asgrad.experiments.question import Contender
@@ -52,14 +47,20 @@ from asgrad.files import (
     write_table,
 )
 from asgrad.methods import Pure
+from asgrad.numerics import Result, replay
+from asgrad.numerics.replay import replayed_models
 from asgrad.optimizers import Optimizer
 from asgrad.problems import Problem
 from asgrad.problems.fingerprint import difference, fingerprint
 from asgrad.registry import build
-from asgrad.report.tensorboard import logged
 from asgrad.stepsizes import Stepsize
 from asgrad.times.measured import measured_times
 from asgrad.trace import Trace
+from asgrad.training import Checkpoints, Training, train
+from asgrad.training.checkpoint import digest, list_checkpoints, load_checkpoint, load_head
+from asgrad.training.tensorboard import logged
+from asgrad.workers import Ray, Threads
+from asgrad.workers.base import Engine, Job
 
 __all__ = ["StoredTraining", "profile", "run_training", "save_training"]
 

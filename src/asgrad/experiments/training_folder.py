@@ -18,7 +18,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from asgrad.engines.checkpoint import checksum, list_checkpoints
 from asgrad.errors import AsgradError, AsgradWarning, in_one_line
 from asgrad.experiments.config import TrainConfig, to_toml
 from asgrad.files import (
@@ -32,6 +31,7 @@ from asgrad.files import (
     need_safetensors,
     write_text,
 )
+from asgrad.training.checkpoint import checksum, list_checkpoints
 
 __all__ = [
     "CHECKPOINTS",

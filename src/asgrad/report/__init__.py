@@ -3,7 +3,7 @@
 from asgrad.report.figures import convergence, write_figures
 from asgrad.report.live import live_line
 from asgrad.report.table import print_comparison, table_html, table_text
-from asgrad.report.tensorboard import logged
+from asgrad.training.tensorboard import logged
 
 __all__ = [
     "convergence",

@@ -1,0 +1,537 @@
+"""replay: walk a trace and do its numerical work, for many stepsizes and seeds at once."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+import numpy as np
+
+from asgrad.errors import (
+    AsgradError,
+    TraceError,
+    check_callable,
+    check_choice,
+    check_integer,
+    check_kind,
+    check_positive,
+    shown,
+)
+from asgrad.machine import processors
+from asgrad.numerics.blocks import Blocks, keep_lanes, new_blocks
+from asgrad.numerics.plan import Plan, count_gradients, model_times, plan_replay
+from asgrad.numerics.walk import (
+    EVALUATION,
+    N_CURSORS,
+    PAUSE,
+    STEP,
+    TAKEN,
+    Rules,
+    bound_kernels,
+    compiled_walk,
+    walk,
+)
+from asgrad.optimizers import SGD, Optimizer
+from asgrad.problems.base import CompiledProblem, Packed, Problem, check_problem
+from asgrad.problems.start import checked_model
+from asgrad.progress import progress_bar
+from asgrad.registry import resolve
+from asgrad.stepsizes import Constant, Stepsize
+from asgrad.streams import Purpose, stream_key
+from asgrad.trace import Trace
+from asgrad.transforms import Identity, Transform
+
+__all__ = [
+    "BLOW_UP",
+    "Interrupted",
+    "Result",
+    "Status",
+    "checked_dtype",
+    "checked_start",
+    "checked_threads",
+    "replay",
+    "replayed_models",
+    "resolved_parts",
+    "rules_of",
+]
+
+_LANES_A_BLOCK = 32
+BLOW_UP = 1e8
+_SHORT = 0.05  # seconds that a request to stop may well go unheard
+_MOST_STEPS = 1 << 20  # at a time
+
+
+class Status(StrEnum):
+    """How a lane ended."""
+
+    FINISHED = "finished"
+    DIVERGED = "diverged"
+
+
+class Interrupted(Exception):
+    """A replay was told to stop before its end."""
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """A replayed run, lane by lane; lanes are all pairs of a seed and a stepsize, seeds outermost.
+
+    Attributes
+    ----------
+    stepsizes, seeds : numpy.ndarray
+        float64 and int64 of shape (n_lanes,).
+    status : list of Status
+        "diverged": at an evaluation a number was infinite or NaN, or ‖∇f‖ above
+        1e8 · max(1, ‖∇f(x_0)‖); the lane was stopped and its metrics from there on are NaN. Where
+        the problem does not evaluate ∇f, by |f| likewise; without evaluations, if the last model
+        holds an infinite number or NaN.
+    steps : numpy.ndarray
+        int64 of shape (n_evaluations,): the evaluated models x_s.
+    times : numpy.ndarray
+        float64 of shape (n_evaluations,): when each came to be, in seconds.
+    gradients : numpy.ndarray
+        int64 of shape (n_evaluations,): gradients that workers had delivered by then.
+    loss, gradient_norm, accuracy : numpy.ndarray
+        float64 of shape (n_evaluations, n_lanes): f, ‖∇f‖ (NaN where the problem does not evaluate
+        ∇f), and the share of correct predictions on the training data, or on the problem's test
+        rows (NaN where there are no labels).
+    test_loss : numpy.ndarray
+        float64 of shape (n_evaluations, n_lanes): the loss on the problem's test rows, without a
+        regulariser; NaN where it has none.
+    models : numpy.ndarray
+        float of shape (dim, n_lanes): the last models; for a diverged lane the one at which it was
+        stopped.
+    """
+
+    stepsizes: np.ndarray
+    seeds: np.ndarray
+    status: list[Status]
+    steps: np.ndarray
+    times: np.ndarray
+    gradients: np.ndarray
+    loss: np.ndarray
+    gradient_norm: np.ndarray
+    accuracy: np.ndarray
+    test_loss: np.ndarray
+    models: np.ndarray
+
+    def __repr__(self) -> str:
+        """What it is, in one line."""
+        n_diverged = sum(status == Status.DIVERGED for status in self.status)
+        return (
+            f"<Result of {self.stepsizes.size} lanes, {n_diverged} diverged: dim "
+            f"{len(self.models)}, {self.steps.size} evaluations up to step "
+            f"{max(self.steps, default=0)}>"
+        )
+
+
+@dataclass
+class _Job:
+    """What all blocks of lanes of a replay share."""
+
+    problem: Problem
+    plan: Plan
+    n_slots: int
+    n_entries: int
+    dtype: str
+    x0: np.ndarray
+    rules: Rules
+    stepsize: Stepsize
+    transform: Transform
+    optimizer: Optimizer
+    packed: Packed
+    n_lanes: int = 1
+    progress: Callable[[float], None] | None = None
+    stop: threading.Event = field(default_factory=threading.Event)
+
+    def tell(self, lanes: float) -> None:
+        """Report progress, in lanes."""
+        if self.progress and lanes > 0:
+            self.progress(lanes / self.n_lanes)
+
+    def walk(self) -> tuple[Callable, tuple[Any, ...]]:
+        """Return the walk and what it calls: gradient, factor, transform, optimizer."""
+        gradient = self.problem.kernels()[0]
+        parts = self.stepsize, self.transform, self.optimizer
+        if isinstance(self.problem, CompiledProblem):
+            return compiled_walk(self.dtype), bound_kernels(self.dtype, gradient, *parts)
+        return walk, (gradient, *(type(part).kernel for part in parts))
+
+    def blocks(self, stepsizes: np.ndarray) -> Blocks:
+        """Return the working space of some lanes, at x_0."""
+        blocks = new_blocks(
+            self.problem, self.transform, self.optimizer, stepsizes, self.dtype, self.n_slots,
+            self.n_entries,
+        )  # fmt: skip
+        blocks.models[self.plan.slot[0]] = self.x0[:, None]
+        return blocks
+
+
+def replay(
+    trace: Trace,
+    problem: Problem,
+    stepsizes: float | Sequence[float] | np.ndarray,
+    *,
+    seeds: int | Sequence[int] | None = None,
+    method_stepsize: Stepsize | str | None = None,
+    transform: Transform | str | None = None,
+    optimizer: Optimizer | str | None = None,
+    x0: np.ndarray | None = None,
+    evaluations: int | Sequence[int] = 100,
+    dtype: str | None = None,
+    threads: int | None = None,
+    progress: Callable[[float], None] | bool | None = None,
+    stop: threading.Event | None = None,
+) -> Result:
+    """Compute the run that `trace` describes, on `problem`, for every stepsize and seed.
+
+    x_{s+1} = x_s − γ d_s, d_s = Σ weight · factor(τ, γ) · transform(g_job(x_{read_step})). Only
+    gradients that enter a step are computed. A lane's bits do not depend on what other lanes stand
+    beside it, nor on the number of threads; lanes of a PyTorch module agree to rounding.
+
+    Memory: (V + E + 4 + M) · dim · lanes floats, V the most model versions that later steps
+    still read, E the entries of the method's table, M the blocks that transform and optimizer
+    remember; plus about 200 · dim floats a thread for evaluation, and the problem's data.
+
+    Parameters
+    ----------
+    trace : Trace
+    problem : Problem
+        Its n_workers must be the trace's.
+    stepsizes : float or sequence of float, > 0
+        γ, a lane each.
+    seeds : int or sequence of int, optional
+        Fix the sampled rows and the noise; a number means that seed. By default the trace's.
+        Several seeds on one trace are independent runs only where the trace does not depend on its
+        seed.
+    method_stepsize : Stepsize or str, optional
+        How the stepsize depends on the delay, as an object or as on the command line
+        ("koloskova:stale=drop"); by default not at all.
+    transform : Transform or str, optional
+        What happens to each gradient; by default nothing.
+    optimizer : Optimizer or str, optional
+        What the server does with a direction; by default SGD.
+    x0 : numpy.ndarray, optional
+        float of shape (dim,); by default the problem's.
+    evaluations : int >= 0, or sequence of int
+        How many times the run is evaluated after x_0, at even distances of steps and at the end;
+        the number of steps or more evaluates every model. 0: never, not even x_0. A sequence names
+        the steps whose models x_s are evaluated: 0 first, by which a blow-up is judged, then
+        rising.
+    dtype : "float64" or "float32", optional
+        By default the problem's own: float64, and for a PyTorch module that of its parameters.
+    threads : int >= 1, optional
+        By default one a processor that this process may use.
+    progress : callable or bool, optional
+        Called with the share of the work done since the last call, from any thread; they sum to 1.
+        True shows a bar, on a terminal or in a notebook.
+    stop : threading.Event, optional
+        Once set, the replay raises `Interrupted` at the next evaluation.
+
+    Returns
+    -------
+    Result
+
+    Raises
+    ------
+    AsgradError
+        If an argument is out of range or the trace does not fit the problem.
+
+    Examples
+    --------
+    >>> import asgrad as ag
+    >>> problem = ag.problems.Tridiagonal(8, n_workers=2)
+    >>> trace = ag.simulate(ag.methods.Pure(), ag.times.Fixed(), n_workers=2, steps=100)
+    >>> result = ag.replay(trace, problem, [0.1, 0.5])
+    >>> bool(result.gradient_norm[-1, 1] < result.gradient_norm[0, 1])
+    True
+    """
+    check_kind("replay", "trace", trace, Trace, "ag.Trace.load(path)")
+    check_problem("replay", problem)
+    parts = resolved_parts("replay", method_stepsize, transform, optimizer)
+    if not trace.n_workers == problem.n_workers:
+        raise TraceError(
+            f"replay: the trace has {trace.n_workers} workers and the problem "
+            f"{problem.n_workers}; they must agree."
+        )
+    kind = checked_dtype(problem, dtype)
+    steps = _evaluated_steps(trace.n_steps, evaluations)
+    threads = checked_threads("replay", threads)
+    lanes = [check_positive("replay", "stepsize", s) for s in _listed(stepsizes)]
+
+    chosen: Any = trace.header.seed if seeds is None else seeds
+    if not lanes or np.size(chosen) == 0:
+        raise AsgradError("replay: give at least one stepsize and one seed.")
+    seed_list = [check_integer("replay", "seed", seed, minimum=0) for seed in _listed(chosen)]
+
+    job = _prepared(trace, problem, steps, *parts, x0, kind)
+    job.n_lanes = len(lanes) * len(seed_list)
+    job.stop = stop or job.stop
+    n_blocks = threads if problem.gains_by_threads else 1
+    share = min(_LANES_A_BLOCK, -(-len(lanes) * len(seed_list) // n_blocks))
+    blocks = [
+        (seed, np.array(lanes[i : i + share]))
+        for seed in seed_list
+        for i in range(0, len(lanes), share)
+    ]
+    if progress is not True and progress is not False:
+        check_callable("replay", "progress", progress)
+    with progress_bar("replaying") if progress is True else nullcontext(progress or None) as tell:
+        job.progress = tell
+        done = _run_blocks(job, blocks, threads)
+    metrics = np.concatenate([part[0] for part in done], axis=2)
+    return Result(
+        stepsizes=np.tile(lanes, len(seed_list)),
+        seeds=np.repeat(np.array(seed_list, np.int64), len(lanes)),
+        status=[status for part in done for status in part[2]],
+        steps=steps,
+        times=model_times(trace, steps),
+        gradients=count_gradients(trace, steps),
+        loss=metrics[:, 0],
+        gradient_norm=np.sqrt(metrics[:, 1]),
+        accuracy=metrics[:, 2],
+        test_loss=metrics[:, 3],
+        models=np.concatenate([part[1] for part in done], axis=1),
+    )
+
+
+def _run_blocks(
+    job: _Job, blocks: list[tuple[int, np.ndarray]], threads: int
+) -> list[tuple[np.ndarray, np.ndarray, list[Status]]]:
+    """Run all blocks of lanes, on several threads where there are several."""
+    if threads == 1 or len(blocks) == 1:
+        return [_run_block(job, seed, part) for seed, part in blocks]
+    with ThreadPoolExecutor(threads) as pool:
+        futures = [pool.submit(_run_block, job, *block) for block in blocks]
+        try:
+            return [future.result() for future in futures]
+        except BaseException:  # Ctrl-C as well: the others are told to stop
+            job.stop.set()
+            raise
+
+
+def replayed_models(
+    trace: Trace,
+    problem: Problem,
+    stepsize: float,
+    steps: Sequence[int],
+    *,
+    method_stepsize: Stepsize | None = None,
+    optimizer: Optimizer | None = None,
+    dtype: str | None = None,
+) -> Iterator[np.ndarray]:
+    """Yield x_s, of shape (dim,), for each of some rising steps, as `replay` computes it.
+
+    Nothing is evaluated. An array is valid until the next one is asked for.
+    """
+    none = np.zeros(0, np.int64)
+    parts = resolved_parts("replay", method_stepsize, None, optimizer)
+    kind = checked_dtype(problem, dtype)
+    job = _prepared(trace, problem, none, *parts, None, kind)
+    blocks = job.blocks(np.array([stepsize]))
+    key = stream_key(trace.header.seed, Purpose.GRADIENT)
+    go_on, kernels = job.walk()
+    cursor = np.zeros(N_CURSORS, np.int64)
+    for step in steps:
+        cursor[PAUSE] = step - cursor[STEP]
+        with np.errstate(all="ignore"):
+            go_on(*kernels, job.packed, key, job.plan, job.rules, blocks, cursor)
+        yield blocks.models[job.plan.slot[step], :, 0]
+
+
+def _prepared(
+    trace: Trace,
+    problem: Problem,
+    evaluated: np.ndarray,
+    method_stepsize: Stepsize,
+    transform: Transform,
+    optimizer: Optimizer,
+    x0: np.ndarray | None,
+    dtype: str,
+) -> _Job:
+    """Return what every block of lanes needs."""
+    plan, n_slots, n_entries = plan_replay(trace, evaluated)
+    return _Job(
+        problem=problem,
+        plan=plan,
+        n_slots=n_slots,
+        n_entries=n_entries,
+        dtype=dtype,
+        x0=checked_start("replay", problem, x0),
+        rules=rules_of(
+            problem, method_stepsize, transform, optimizer, concurrency=lambda: trace.summary.tau_c
+        ),
+        stepsize=method_stepsize,
+        transform=transform,
+        optimizer=optimizer,
+        packed=problem.pack(np.dtype(dtype)),
+    )
+
+
+def _run_block(
+    job: _Job, seed: int, stepsizes: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, list[Status]]:
+    """Run some lanes; return metrics (n_evaluations, 4, n_lanes), last models, status."""
+    n_evaluations, n_lanes = job.plan.evaluated.size, stepsizes.size
+    metrics = np.full((n_evaluations, 4, n_lanes), np.nan)
+    models = np.empty((job.problem.dim, n_lanes), job.dtype)
+    alive = np.arange(n_lanes)
+    limits = np.full(n_lanes, np.inf)
+    key = stream_key(seed, Purpose.GRADIENT)
+    blocks = job.blocks(stepsizes)
+    evaluate = job.problem.kernels()[1]
+    go_on, kernels = job.walk()
+    cursor = np.zeros(N_CURSORS, np.int64)
+    cursor[PAUSE] = 64
+    n_steps = job.plan.first_row.size - 1
+    evaluated, unevaluated = 0, n_steps if n_evaluations == 0 else 0
+    with np.errstate(all="ignore"):
+        while alive.size and (evaluated < n_evaluations or cursor[STEP] < unevaluated):
+            if job.stop.is_set():
+                raise Interrupted
+            start, before = time.perf_counter(), cursor[STEP]
+            go_on(*kernels, job.packed, key, job.plan, job.rules, blocks, cursor)
+            if time.perf_counter() - start < _SHORT:  # coming back costs some 50 µs
+                cursor[PAUSE] = min(2 * cursor[PAUSE], _MOST_STEPS)
+            if n_evaluations == 0:
+                job.tell((cursor[STEP] - before) * n_lanes / n_steps)
+                continue
+            if job.plan.evaluated.size > cursor[EVALUATION] and not _is_full(blocks, cursor):
+                continue
+            values = _evaluate(job, evaluate, blocks, int(cursor[TAKEN]))
+            values = values.reshape(4, -1, alive.size).swapaxes(0, 1)
+            judged = _judged(job.problem, values)
+            if evaluated == 0:
+                limits[alive] = BLOW_UP * np.maximum(1.0, judged[0])
+            # A lane has diverged from its first bad evaluation on.
+            good = np.isfinite(values[:, 0]) & np.isfinite(judged) & (judged <= limits[alive])
+            good = np.logical_and.accumulate(good, axis=0)
+            shown = np.where(good[:, None], values, np.nan)
+            metrics[evaluated : evaluated + len(values), :, alive] = shown
+            models[:, alive] = blocks.models[job.plan.slot[cursor[STEP]]]
+            evaluated += len(values)
+            job.tell(len(values) * n_lanes / n_evaluations)
+            cursor[TAKEN] = 0
+            if not good[-1].all():
+                blocks = keep_lanes(blocks, good[-1])
+                alive = alive[good[-1]]
+    if n_evaluations == 0:
+        models[:] = blocks.models[job.plan.slot[n_steps]]
+        alive = alive[np.isfinite(models).all(axis=0)]
+    else:
+        job.tell((n_evaluations - evaluated) * n_lanes / n_evaluations)  # all lanes have diverged
+    done = set(alive.tolist())
+    status = [Status.FINISHED if lane in done else Status.DIVERGED for lane in range(n_lanes)]
+    return metrics, models, status
+
+
+def _judged(problem: Problem, values: np.ndarray) -> np.ndarray:
+    """Return what divergence is judged by: ‖∇f‖, or |f| where it is not computed."""
+    judged: np.ndarray = np.sqrt(values[:, 1]) if problem.evaluates_gradient else abs(values[:, 0])
+    return judged
+
+
+def _is_full(blocks: Blocks, cursor: np.ndarray) -> bool:
+    """Say whether no further snapshot fits."""
+    return bool(cursor[TAKEN] + blocks.stepsizes.size > blocks.snapshots.shape[1])
+
+
+def _evaluate(job: _Job, evaluate: Callable, blocks: Blocks, taken: int) -> np.ndarray:
+    """Return the metrics of the models that wait, float64 of shape (4, taken)."""
+    x = np.ascontiguousarray(blocks.snapshots[:, :taken])
+    metrics = np.full((4, taken), np.nan)
+    evaluate(*job.packed, x, metrics, np.empty_like(x), blocks.scratch, blocks.picks)
+    return metrics
+
+
+def rules_of(
+    problem: Problem,
+    stepsize: Stepsize,
+    transform: Transform,
+    optimizer: Optimizer,
+    concurrency: Callable[[], int],
+) -> Rules:
+    """Return the parameters of the kernels; L is computed only for a rule that needs it."""
+    if isinstance(stepsize, Constant):
+        factors = np.zeros(1)
+    else:
+        factors = stepsize.parameters(problem.smoothness, concurrency(), problem.n_workers)
+    return Rules(factors, transform.parameters(), optimizer.parameters())
+
+
+def _listed(values: Any) -> list[Any]:
+    """Return one value, or several, as a list."""
+    if isinstance(values, str) or np.ndim(values) == 0:
+        return [values]
+    return list(values.tolist() if isinstance(values, np.ndarray) else values)
+
+
+def _evaluated_steps(n_steps: int, evaluations: int | Sequence[int]) -> np.ndarray:
+    """Return the steps whose models are evaluated, int64, rising.
+
+    For a number above 0 these are 0, n_steps and evenly spread steps between.
+    """
+    if np.ndim(evaluations) == 1 and not isinstance(evaluations, str):
+        steps = [
+            check_integer("replay", "an evaluated step", step, minimum=0, maximum=n_steps)
+            for step in _listed(evaluations)
+        ]
+        if sorted({0, *steps}) != steps:
+            raise AsgradError(
+                f"replay: the steps to evaluate must begin with 0 and rise, got {shown(steps)}."
+            )
+        return np.array(steps, np.int64)
+    count = check_integer("replay", "evaluations", evaluations, minimum=0)
+    if count == 0:
+        return np.zeros(0, np.int64)
+    return np.unique(np.linspace(0, n_steps, min(count, n_steps) + 1).round().astype(np.int64))
+
+
+def resolved_parts(
+    owner: str,
+    stepsize: Stepsize | str | None,
+    transform: Transform | str | None,
+    optimizer: Optimizer | str | None,
+) -> tuple[Stepsize, Transform, Optimizer]:
+    """Return the parts of a run; None stands for the default."""
+
+    said = {
+        "method_stepsize": (stepsize, Constant(), Stepsize, "ag.stepsizes.Mishchenko()"),
+        "transform": (transform, Identity(), Transform, "ag.transforms.Clip(1.0)"),
+        "optimizer": (optimizer, SGD(), Optimizer, "ag.optimizers.HeavyBall(0.9)"),
+    }
+    parts: Any = (
+        resolve(owner, name, default if given is None else given, kind, remedy)
+        for name, (given, default, kind, remedy) in said.items()
+    )
+    return tuple(parts)  # type: ignore[return-value]
+
+
+def checked_dtype(problem: Problem, dtype: str | None) -> str:
+    """Return the name of the dtype to compute in; by default the problem's own."""
+    if dtype is None:
+        try:
+            dtype = np.dtype(problem.dtype).name
+        except TypeError:  # torch's types are none of NumPy's
+            dtype = str(problem.dtype).removeprefix("torch.")
+    return check_choice("dtype", dtype, ("float64", "float32"))
+
+
+def checked_threads(owner: str, threads: int | None) -> int:
+    """Return the number of threads; by default one a processor."""
+    if threads is None:
+        return processors()
+    return check_integer(owner, "threads", threads, minimum=1)
+
+
+def checked_start(owner: str, problem: Problem, x0: np.ndarray | None) -> np.ndarray:
+    """Return x_0, checked; by default the problem's own."""
+    if x0 is None:
+        return checked_model(type(problem).__name__, problem.x0, problem.dim)
+    return checked_model(owner, x0, problem.dim)

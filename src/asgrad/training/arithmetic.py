@@ -1,0 +1,224 @@
+"""The numbers of a live run: the model's versions, and the steps from one to the next.
+
+A step is the walk of `replay`, compiled once for both, over a plan that grows with the run.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from asgrad.methods.base import Opening
+from asgrad.numerics.blocks import new_blocks
+from asgrad.numerics.plan import Plan
+from asgrad.numerics.replay import rules_of
+from asgrad.numerics.walk import (
+    N_CURSORS,
+    PAUSE,
+    STEP,
+    bound_kernels,
+    compiled_walk,
+    delivered,
+)
+from asgrad.optimizers import SGD, HeavyBall, Optimizer
+from asgrad.problems.base import Packed, Problem
+from asgrad.stepsizes import Constant, Stepsize
+from asgrad.transforms import Identity, Transform
+
+__all__ = ["ARITHMETIC", "Arithmetic"]
+
+ARITHMETIC = 1
+"""Raised whenever the same trace and problem give other bits than before, from whatever change."""
+_MEMORY = ("table", "table_sum", "table_weights", "transform_memory", "optimizer_memory")
+_NO_INDICES = np.zeros(1, np.int32)
+_NO_LAYOUT = np.zeros(1, np.int64)
+
+
+class Arithmetic:
+    """Model versions, kept as long as a job may read them, and the arithmetic of the steps.
+
+    Parameters
+    ----------
+    problem, stepsize, transform, optimizer
+        As in `replay`.
+    opening : Opening
+        Of the method: how many workers begin, and how large its table is.
+    x0 : numpy.ndarray, shape (dim,)
+    gamma : float
+        The stepsize γ.
+    dtype : str
+    """
+
+    def __init__(
+        self,
+        problem: Problem,
+        opening: Opening,
+        stepsize: Stepsize,
+        transform: Transform,
+        optimizer: Optimizer,
+        x0: np.ndarray,
+        gamma: float,
+        dtype: str,
+    ):
+        self.n_steps = 0
+        self.idle = False
+        """Whether steps are counted only, as when a checkpoint is read."""
+        self._kernels = bound_kernels(dtype, delivered, stepsize, transform, optimizer)
+        self._walk = compiled_walk(dtype)
+        self._rules = rules_of(
+            problem, stepsize, transform, optimizer, lambda: opening.workers.size
+        )
+        n_slots, lane = opening.workers.size + 2, np.array([gamma])
+        self._blocks = new_blocks(
+            problem, transform, optimizer, lane, np.dtype(dtype), n_slots, opening.n_entries
+        )
+        self._free = list(range(n_slots))
+        self._readers = {0: 1}
+        self._plan = _empty_plan(1024, 64)
+        self._n_rows = 0
+        self._gradients: list[np.ndarray] = []
+        self._only_read = (
+            isinstance(stepsize, Constant)
+            and isinstance(transform, Identity)
+            and isinstance(optimizer, SGD | HeavyBall)
+            and opening.n_entries == 0
+        )
+        self._cursor = np.zeros(N_CURSORS, np.int64)
+        self._cursor[PAUSE] = 1
+        self._no_values = np.zeros(0, dtype)
+        slot = self._free.pop()
+        self._plan.slot[0] = slot
+        self._blocks.models[slot, :, 0] = x0
+
+    def model(self, step: int) -> np.ndarray:
+        """Return x_step, of shape (dim, 1); a view that stays valid while the step is held."""
+        block: np.ndarray = self._blocks.models[self._plan.slot[step]]
+        return block
+
+    def hold(self, step: int) -> None:
+        """Keep x_step for one more reader. The newest version is kept without readers too."""
+        self._readers[step] += 1
+
+    def release(self, step: int) -> None:
+        """Note that one reader less needs x_step."""
+        self._readers[step] -= 1
+        if self._readers[step] == 0:
+            del self._readers[step]
+            self._free.append(int(self._plan.slot[step]))
+
+    def add_row(
+        self,
+        entry: int,
+        weight: float,
+        keeps: int = 0,
+        worker: int = 0,
+        read_step: int = 0,
+        gradient: np.ndarray | None = None,
+    ) -> None:
+        """Write a row of the coming step, as `Plan` describes it.
+
+        `gradient`, of shape (dim, 1), is None where its entry has it already.
+        """
+        if self.idle:
+            return
+        row = self._n_rows
+        if row >= self._plan.entry.size:
+            self._plan = _resized(self._plan, self._plan.slot.size, 2 * row)
+        plan = self._plan
+        plan.entry[row], plan.weight[row], plan.keeps[row] = entry, weight, keeps
+        plan.worker[row], plan.read_step[row] = worker, read_step
+        plan.computes[row] = gradient is not None
+        plan.draw[row] = len(self._gradients)
+        if gradient is not None:
+            self._gradients.append(gradient)
+        self._n_rows = row + 1
+
+    def step(self) -> None:
+        """Take the step whose rows have been written."""
+        step = self.n_steps
+        if step + 2 > self._plan.slot.size:
+            self._plan = _resized(self._plan, 2 * self._plan.slot.size, self._plan.entry.size)
+        if not self._free:
+            self._grow_models()
+        # Last readers may leave with this step: their slots are free only after it.
+        self._plan.slot[step + 1] = self._free.pop()
+        if not self.idle:
+            self._walk_one_step()
+        self.n_steps = step + 1
+        self._readers[step + 1] = 1
+        self.release(step)
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Return copies of all that `restore` needs."""
+        steps = sorted(self._readers)
+        return {
+            "model_steps": np.array(steps, np.int64),
+            "models": self._blocks.models[self._plan.slot[steps]],
+            **{name: getattr(self._blocks, name).copy() for name in _MEMORY},
+        }
+
+    def restore(self, arrays: dict[str, np.ndarray]) -> None:
+        """Read the numbers, after the same steps and holds as when they were written.
+
+        Raises
+        ------
+        ValueError
+            If the steps or the holds were others.
+        """
+        steps = arrays["model_steps"].tolist()
+        if steps != sorted(self._readers):
+            raise ValueError(f"versions {steps} are stored, {sorted(self._readers)} are held.")
+        for step, model in zip(steps, arrays["models"], strict=True):
+            self._blocks.models[self._plan.slot[step]] = model
+        for name in _MEMORY:
+            getattr(self._blocks, name)[:] = arrays[name]
+
+    def _walk_one_step(self) -> None:
+        """Let the walk compute the next version."""
+        plan, blocks, values = self._plan, self._blocks, self._no_values
+        step, gradients = self.n_steps, self._gradients
+        plan.first_row[step], plan.first_row[step + 1] = 0, self._n_rows
+        if len(gradients) == 1 and plan.entry[0] < 0 and self._may_stand(gradients[0]):
+            blocks = blocks._replace(direction=gradients[0])
+            plan.draw[0] = -1
+        elif gradients:
+            values = np.concatenate(gradients).reshape(-1)
+        data = Packed(values, _NO_INDICES, _NO_LAYOUT)
+        self._cursor[STEP] = step
+        self._walk(*self._kernels, data, 0, plan, self._rules, blocks, self._cursor)
+        self._n_rows = 0
+        self._gradients = []
+
+    def _may_stand(self, gradient: np.ndarray) -> bool:
+        """Say whether a gradient may stand as the direction itself, without a copy.
+
+        One that is read-only (Ray's object store) may if nothing will be written to it.
+        """
+        return gradient.flags.writeable or (self._only_read and self._plan.weight[0] == 1.0)
+
+    def _grow_models(self) -> None:
+        """Make room for more model versions; views that workers hold stay valid."""
+        old = self._blocks.models
+        grown = np.empty((2 * old.shape[0], *old.shape[1:]), old.dtype)
+        grown[: old.shape[0]] = old
+        self._free += range(old.shape[0], grown.shape[0])
+        self._blocks = self._blocks._replace(models=grown)
+
+
+def _empty_plan(n_steps: int, n_rows: int) -> Plan:
+    """Return an empty plan with room for so many steps, and rows within one step."""
+    row: dict[str, np.ndarray] = {name: np.zeros(n_rows, np.int64) for name in Plan._fields}
+    row["weight"] = np.zeros(n_rows)
+    row["first_row"], row["slot"] = np.zeros(n_steps, np.int64), np.zeros(n_steps, np.int64)
+    row["evaluated"] = np.zeros(0, np.int64)
+    return Plan(**row)
+
+
+def _resized(plan: Plan, n_steps: int, n_rows: int) -> Plan:
+    """Return a copy of the plan with more room."""
+    grown: Any = _empty_plan(n_steps, n_rows)
+    for name in Plan._fields:
+        old = getattr(plan, name)
+        getattr(grown, name)[: old.size] = old
+    return grown  # type: ignore[no-any-return]

@@ -1,0 +1,360 @@
+"""The loop of a live run, between its workers and its server."""
+
+from __future__ import annotations
+
+import math
+import signal
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from asgrad.errors import AsgradError, check_integer, check_positive
+from asgrad.training.checkpoint import Keeper
+from asgrad.training.evaluation import Evaluator
+from asgrad.training.server import Orders, Server
+from asgrad.workers.base import Arrival, Engine, Job, Joined
+
+__all__ = ["Bounds", "Ending", "Facts", "Live", "Stopwatch", "ctrl_c_ends"]
+
+_SHOWN = 100  # failures that are kept in words
+
+
+class Ending(StrEnum):
+    """Why a live run ended."""
+
+    STEPS = "steps"
+    JOBS = "jobs"
+    TIME = "time"
+    TARGET = "target"
+    DIVERGED = "diverged"
+    TOO_FEW_WORKERS = "too few workers"
+    INTERRUPTED = "interrupted"
+
+
+class Stopwatch:
+    """Seconds since a run began, without those between a checkpoint and its resumption."""
+
+    def __init__(self, elapsed: float):
+        self._elapsed = elapsed
+        self.start()
+
+    def start(self) -> None:
+        """Begin here."""
+        self._began = time.perf_counter() - self._elapsed
+
+    def __call__(self) -> float:
+        """Return the seconds."""
+        return time.perf_counter() - self._began
+
+
+@dataclass
+class Facts:
+    """What a run has seen beside its server; written into checkpoints as JSON."""
+
+    elapsed: float
+    n_arrived: int
+    n_refused: int
+    failures: list[str]
+    owed: list[int]
+    """A worker for every job that could not be given out again, until one joins."""
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """When a run ends, and how often it is evaluated."""
+
+    steps: float
+    jobs: float
+    until_time: float
+    target: float | None
+    evaluate_every: float
+    max_refused: int
+
+    @classmethod
+    def checked(
+        cls,
+        steps: int | None,
+        jobs: int | None,
+        until_time: float | None,
+        target: float | None,
+        evaluate_every: float | None,
+        max_refused: int,
+    ) -> Bounds:
+        """Return the bounds that `train` is given; refuse what is none, and a run without end."""
+        if steps is None and jobs is None and until_time is None and target is None:
+            raise AsgradError("train: give a limit: steps, jobs, until_time or target.")
+        for name, count in (("steps", steps), ("jobs", jobs), ("max_refused", max_refused)):
+            if count is not None:
+                check_integer("train", name, count, minimum=0)
+        for name, number in (("until_time", until_time), ("target", target)):
+            if number is not None:
+                check_positive("train", name, number)
+        if evaluate_every is not None:
+            check_positive("train", "evaluate_every", evaluate_every)
+        return cls(
+            math.inf if steps is None else steps,
+            math.inf if jobs is None else jobs,
+            math.inf if until_time is None else until_time,
+            target,
+            math.inf if evaluate_every is None else evaluate_every,
+            max_refused,
+        )
+
+
+class Live:
+    """A live run. Whatever happens is dealt with in one order, that in which it was brought.
+
+    Who brings it puts it into a queue, and deals with what stands there unless another thread does.
+    So nobody waits for a lock, where who asks first need not be the first to get it; and few
+    threads need be woken.
+
+    Parameters
+    ----------
+    server : Server
+        New, or as a checkpoint has it.
+    engine : Engine
+        Opened with this run's `deliver`.
+    bounds : Bounds
+    facts : Facts
+        What was before.
+    clock : Stopwatch
+    """
+
+    def __init__(
+        self, server: Server, engine: Engine, bounds: Bounds, facts: Facts, clock: Stopwatch
+    ):
+        self.server, self.engine, self.bounds = server, engine, bounds
+        self.facts, self.clock = facts, clock
+        self.on_step: Callable[[int, float], None] | None = None
+        self.on_arrival: Callable[[Job], None] | None = None
+        self.ended = threading.Event()
+        self.interrupted = False
+        self._lock = threading.Lock()
+        self._queue: deque[Sequence[Arrival | Joined]] = deque()
+        self._turn = server.n_workers
+        """After so many batches a thread goes back to its own work."""
+        self._status: Ending | None = None
+        self._error: BaseException | None = None
+        self._present = [True] * server.n_workers
+        self._whole = True
+
+    def play(self, evaluator: Evaluator, keeper: Keeper | None) -> Ending:
+        """Run from the first jobs, or those that were under way at the checkpoint, to the end.
+
+        Raises
+        ------
+        BaseException
+            What a callback or the problem's method raised; the run can be resumed all the same.
+        """
+        self.evaluator, self.keeper = evaluator, keeper
+        self.clock.start()
+        with self._lock:
+            now = self.clock()
+            evaluator.ask(self.server.n_steps, now, self.server.x)
+            self._next_evaluation = now + self.bounds.evaluate_every
+            if self.server.jobs:
+                self._status = self._reached(now)
+                if self._status is not None:  # resumed past its limits
+                    self.ended.set()
+                    return self._status
+                self._give_out(Orders(assigned=self.server.unfinished()))
+                for worker in range(self.server.n_workers):
+                    self._join(worker, now)
+                self._give_out(self.server.assign_waiting(now))
+            else:
+                self._give_out(self.server.start(0.0))
+            self._save(now)
+        more = self.handle([])
+        while self._status is None:
+            left = 0.0 if more else self.bounds.until_time - self.clock()
+            pause = min(left, self.bounds.evaluate_every, 0.5)
+            more = self.handle(self.engine.wait(max(pause, 0.0)))
+        if self._error is not None:
+            raise self._error
+        return self._status
+
+    def deliver(self, events: Sequence[Arrival | Joined]) -> bool:
+        """Bring what happened, from any thread, or nothing; deal with what waits, for a while.
+
+        Returns whether something still waits that nobody deals with: whoever has nothing better to
+        do is to call it again.
+        """
+        if events:
+            self._queue.append(events)
+        # Looked at again after the lock is given back: who brought something while it was held has
+        # gone on.
+        for _ in range(self._turn):
+            if not (self._queue and self._lock.acquire(blocking=False)):
+                return False
+            try:
+                if self._queue:
+                    self._deal_with(self._queue.popleft())
+            finally:
+                self._lock.release()
+        return bool(self._queue)
+
+    def handle(self, events: Sequence[Arrival | Joined]) -> bool:
+        """Deal with what happened, if anything, and with what is due; return as `deliver` does."""
+        self._queue.append(events)
+        return self.deliver(())
+
+    def _deal_with(self, events: Sequence[Arrival | Joined]) -> None:
+        """Deal with what happened, in order, and with what is due."""
+        if self._status is not None:
+            return
+        try:
+            now = self.clock()
+            waiting, several = deque(events), len(events) > 1
+            while waiting and not (several and self._reached(now)):
+                event = waiting.popleft()
+                if isinstance(event, Joined):
+                    self._present[event.worker] = True
+                    self._join(event.worker, now)
+                else:
+                    self._take(event, now, more=several)
+                    now = math.nextafter(now, math.inf)  # the trace says who came first
+                if several and not waiting:  # what has come in the meantime
+                    waiting += self.engine.wait(0.0)
+                    now = self.clock()
+            if self.server.waiting:
+                self._give_out(self.server.assign_waiting(now))
+            if now >= self._next_evaluation and not self.evaluator.busy:
+                self.evaluator.ask(self.server.n_steps, now, self.server.x)
+                self._next_evaluation = now + self.bounds.evaluate_every
+            if self.keeper and self.keeper.due(self.server.n_steps, now):
+                self._save(now)
+            if self.evaluator.error is not None:
+                raise self.evaluator.error
+            self._status = self._reached(now) or self._deserted()
+        except BaseException as error:  # raised again where the run was started
+            self._error, self._status = error, Ending.INTERRUPTED
+        if self._status is not None:
+            self.ended.set()
+
+    def end(self, now: float) -> None:
+        """Evaluate and save the last model."""
+        self.evaluator.ask(self.server.n_steps, now, self.server.x)
+        self.evaluator.close()
+        if self.keeper:
+            if self._whole:
+                self._save(now)
+            self.keeper.close()
+            self.facts.failures += self.keeper.failures
+
+    def _reached(self, now: float) -> Ending | None:
+        """Return the first limit that is reached, if any."""
+        server, facts, bounds = self.server, self.facts, self.bounds
+        if server.n_steps >= bounds.steps:
+            return Ending.STEPS
+        if facts.n_arrived >= bounds.jobs:
+            return Ending.JOBS
+        if facts.n_refused > bounds.max_refused or self.evaluator.blown_up():
+            return Ending.DIVERGED
+        if self.evaluator.reached(bounds.target):
+            return Ending.TARGET
+        if self.interrupted:
+            return Ending.INTERRUPTED
+        return Ending.TIME if now >= bounds.until_time else None
+
+    def _deserted(self) -> Ending | None:
+        """Say whether nobody works any more, once all events are dealt with."""
+        if self.server.n_in_flight > 0 or self.engine.may_join():
+            return None
+        if all(self._present):
+            raise AsgradError(
+                f"{self.server.method.label}: every worker is idle after {self.server.n_steps} "
+                "steps and none was assigned a job; a method must assign a job before the last "
+                "one in flight is used up."
+            )
+        return Ending.TOO_FEW_WORKERS
+
+    def _take(self, arrival: Arrival, now: float, more: bool) -> None:
+        """Deal with what came of one job; `more`: of one of several."""
+        job, failure = arrival.job, arrival.failure
+        if arrival.gone:
+            self._present[job.worker] = False
+        if not self.server.expects(job):
+            return  # cancelled or given up in the meantime
+        self.facts.n_refused += arrival.refused
+        if failure:
+            if len(self.facts.failures) < _SHOWN:
+                self.facts.failures.append(failure)
+            self._give_out(self._lose(job, now))
+            return
+        self.facts.n_arrived += 1
+        self._whole = False  # if the method raises, the server is not to be saved
+        orders = self.server.arrive(job, arrival.gradient, now, more=more)
+        self._whole = True
+        if self.on_arrival:
+            self.on_arrival(job)
+        if self.on_step:
+            for step in range(self.server.n_steps - orders.n_steps, self.server.n_steps):
+                self.on_step(step, now)
+        self._give_out(orders)
+
+    def _lose(self, job: Job, now: float) -> Orders:
+        """Give a job up; its worker, or another where the method allows, gets one in its place."""
+        heir: int | None = None
+        n = self.server.n_workers
+        if self._present[job.worker]:
+            heir = job.worker
+        elif self.server.method.any_worker:
+            after = ((job.worker + i) % n for i in range(1, n))
+            heir = next((worker for worker in after if self._present[worker]), None)
+        if heir is None and (self.server.method.any_worker or job.worker not in self.facts.owed):
+            self.facts.owed.append(job.worker)
+        return self.server.lose(job, now, heir)
+
+    def _join(self, worker: int, now: float) -> None:
+        """Give a worker that has come back what could not be given out."""
+        owed = self.facts.owed
+        if self.server.method.any_worker:
+            count = len(owed)
+            owed.clear()
+        else:
+            # One that waits for `assign_waiting` gets its job there.
+            count = 0 if worker in self.server.waiting else owed.count(worker)
+            owed[:] = [other for other in owed if other != worker]
+        for _ in range(count):
+            self._give_out(self.server.join(worker, now))
+
+    def _give_out(self, orders: Orders) -> None:
+        """Hand new jobs to the workers; one for a worker that is gone is lost at once."""
+        waiting = list(orders.assigned)
+        while waiting:
+            job = waiting.pop(0)
+            if not self.engine.submit(job, self.server.model(job.read_step)):
+                self._present[job.worker] = False
+                waiting += self._lose(job, self.clock()).assigned
+
+    def _save(self, now: float) -> None:
+        """Have a checkpoint written."""
+        if self.keeper:
+            self.facts.elapsed = now
+            facts: dict[str, Any] = {**vars(self.facts), "evaluations": self.evaluator.done}
+            facts = {name: list(v) if isinstance(v, list) else v for name, v in facts.items()}
+            self.keeper.save(self.server.n_steps, now, self.server.state(), facts)
+
+
+@contextmanager
+def ctrl_c_ends(run: Live) -> Iterator[None]:
+    """Let Ctrl-C end a run in order, not in the middle of a step; a second one breaks it off."""
+    ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN  # as where nohup has started us
+    if ignored or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def end(number: int, frame: Any) -> None:
+        run.interrupted = True  # no more: an Event's lock might be held by the thread it stops
+        signal.signal(signal.SIGINT, before)
+
+    before = signal.signal(signal.SIGINT, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

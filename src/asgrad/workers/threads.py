@@ -1,0 +1,243 @@
+"""Workers as threads of one process: the kernels, and torch, release the GIL."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from asgrad.errors import check_kind, check_positive, in_one_line
+from asgrad.kernels import is_finite
+from asgrad.times import Clock, Times
+from asgrad.trace import Fate
+from asgrad.workers.base import (
+    NOT_FINITE,
+    Arrival,
+    Job,
+    Joined,
+    Limits,
+    Record,
+    RunContext,
+    arrival_of,
+    check_slowdown,
+    failed,
+    worker_buffers,
+)
+
+__all__ = ["Threads"]
+
+
+@dataclass
+class Threads:
+    """An engine whose workers are threads of this process.
+
+    Parameters
+    ----------
+    n_workers : int, optional
+        If given, must be the problem's.
+    slowdown : sequence of float >= 1, optional
+        Each worker's factor: after a gradient it sleeps until the job has taken that many times as
+        long. Stages unequal machines; jobs of less than a millisecond get slower than asked for, by
+        what the system takes to wake a thread.
+    sleep : Times, optional
+        Seconds that a worker sleeps in every job, on top of computing.
+    deadline : float > 0
+        A job that takes longer than this many times its worker's median is given up and its thread
+        left behind. It counts from the sixth job on.
+    least_deadline : float > 0
+        Seconds below which no job is given up.
+    first_deadline : float > 0
+        Seconds after which one of a worker's first five jobs is given up.
+    restarts : int >= 0
+        How often a worker may fail before it gets no more jobs.
+    """
+
+    n_workers: int | None = None
+    slowdown: Sequence[float] | None = None
+    sleep: Times | None = None
+    deadline: float = 50.0
+    least_deadline: float = 10.0
+    first_deadline: float = 3600.0
+    restarts: int = 3
+
+    _workers: list[_Worker] = field(default_factory=list, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.sleep is not None:
+            check_kind("Threads", "sleep", self.sleep, Times, "ag.times.Exponential(0.1)")
+        self._limits = Limits(
+            "Threads",
+            self.n_workers,
+            self.deadline,
+            self.least_deadline,
+            self.first_deadline,
+            self.restarts,
+        )
+
+    def open(self, context: RunContext) -> None:
+        """Start the workers, after one gradient has compiled or loaded the kernels."""
+        n = context.problem.n_workers
+        self._limits.check_workers(n)
+        slowdown = check_slowdown("Threads", self.slowdown, n)
+        _warm_up(context)
+        self._context = context
+        self._swapping = threading.Lock()
+        clock = self.sleep.begin(n, context.seed) if self.sleep else None
+        self._workers = [
+            _Worker(context, clock, slowdown[i], i, Record(self._limits)) for i in range(n)
+        ]
+
+    def submit(self, job: Job, x: np.ndarray) -> bool:
+        """Queue a job for its worker; False if the worker takes no more."""
+        with self._swapping:
+            worker = self._workers[job.worker]
+            if worker.gone:
+                return False
+            worker.put(job, x)
+            return True
+
+    def wait(self, seconds: float) -> Sequence[Arrival | Joined]:
+        """Wait for the end of the run, or so long; return the jobs that are past their deadline.
+
+        All else the workers deliver themselves: a thread less to wake for every gradient.
+        """
+        self._context.ended.wait(seconds)
+        late: list[Arrival] = []
+        for index, worker in enumerate(self._workers):
+            job, limit = worker.running, worker.record.deadline
+            if job is None:
+                continue
+            if self._context.now() - job.start_time > limit:
+                with self._swapping:  # no job may be put into the inbox that is given up
+                    fresh = worker.replaced(job)
+                    if fresh is None:
+                        continue
+                    self._workers[index] = fresh
+                late.append(failed(job, f"no answer within {limit:.3g} s", gone=fresh.fail()))
+        return late
+
+    def may_join(self) -> bool:
+        """Say no: a thread that is gone does not come back."""
+        return False
+
+    def close(self) -> None:
+        """Tell the workers to stop after the job they are at; do not wait for one that hangs."""
+        for worker in self._workers:
+            worker.stop()
+        for worker in self._workers:
+            worker.thread.join(timeout=0.5)
+
+
+def _warm_up(context: RunContext) -> None:
+    """Compute one gradient before the clock starts: kernels are compiled or loaded by it."""
+    problem, dtype = context.problem, context.dtype
+    x, out = (np.zeros((problem.dim, 1), dtype) for _ in range(2))
+    x[:, 0] = problem.x0
+    buffers = worker_buffers(problem, dtype)
+    problem.kernels()[0](*problem.pack(np.dtype(dtype)), x, 0, 0, context.key, out, *buffers)
+
+
+class _Worker:
+    """One worker: a thread, its inbox, and how it has done."""
+
+    def __init__(
+        self, context: RunContext, clock: Clock | None, slowdown: float, index: int, record: Record
+    ):
+        self._settings = (context, clock, slowdown, index, record)
+        self.inbox: queue.SimpleQueue[tuple[Job, np.ndarray] | None] = queue.SimpleQueue()
+        self.running: Job | None = None
+        self.record = record
+        self.gone = False
+        self._stopped = False
+        self._ending = threading.Lock()
+        self._awake = threading.Event()
+        self.thread = threading.Thread(target=self._work, daemon=True, name=f"asgrad-{index}")
+        self.thread.start()
+
+    def put(self, job: Job, x: np.ndarray) -> None:
+        """Queue a job; one that was called off is slept through no further."""
+        self.inbox.put((job, x))
+        running = self.running
+        if running is not None and running.fate != Fate.IN_FLIGHT:
+            self._awake.set()
+
+    def stop(self) -> None:
+        """Take no further job."""
+        self._stopped = True
+        self._awake.set()
+        self.inbox.put(None)
+
+    def fail(self) -> bool:
+        """Count a failure; say whether the worker takes no more jobs."""
+        self.gone = self.record.fail()
+        return self.gone
+
+    def replaced(self, late: Job) -> _Worker | None:
+        """Return a fresh worker with the jobs that wait; this thread is left to itself.
+
+        None if it has just ended its late job: it may be at the next one.
+        """
+        with self._ending:
+            if self.running is not late:
+                return None
+            self._stopped = True
+        self._awake.set()
+        fresh = _Worker(*self._settings)
+        while not self.inbox.empty():
+            fresh.inbox.put(self.inbox.get())
+        return fresh
+
+    def _work(self) -> None:
+        """Compute one job after the other."""
+        context, clock, slowdown, index, record = self._settings
+        problem, key, dtype, now = context.problem, context.key, context.dtype, context.now
+        compute = problem.kernels()[0]
+        packed = problem.pack(np.dtype(dtype))
+        buffers = worker_buffers(problem, dtype)
+        while not self._stopped:
+            item = self.inbox.get()
+            if item is None or self._stopped:
+                return
+            context.deliver(())  # who has dealt with it has had a turn
+            job, x = item
+            if job.fate != Fate.IN_FLIGHT:
+                continue  # called off while it waited
+            job.start_time = now()
+            self.running = job
+            failure = ""
+            try:
+                gradient = np.empty((problem.dim, 1), dtype)
+                compute(*packed, x, index, job.draw, key, gradient, *buffers)
+                pause = (slowdown - 1.0) * (now() - job.start_time)
+                if clock is not None:
+                    asleep = clock.seconds(
+                        clock.scales, clock.shape, clock.key, index, job.draw, job.start_time
+                    )
+                    what = f"the time of worker {index} for draw {job.draw}"
+                    pause += check_positive("Threads", what, asleep, zero=True)
+                self._sleep(job, now() + pause)
+            except Exception as error:  # whatever a user's problem raises is the job's failure
+                failure = in_one_line(error)
+            if job.fate == Fate.IN_FLIGHT:
+                record.took.append(now() - job.start_time)
+            with self._ending:
+                self.running = None
+                if self._stopped:
+                    return
+            if failure:
+                arrival = failed(job, failure, gone=self.fail())
+            else:
+                arrival = arrival_of(job, gradient if is_finite(gradient) else NOT_FINITE)
+            something_waits = context.deliver([arrival])
+            while something_waits and self.inbox.empty():
+                something_waits = context.deliver(())
+
+    def _sleep(self, job: Job, end: float) -> None:
+        """Sleep until `end` on the run's clock, as long as the job is wanted."""
+        now = self._settings[0].now
+        while job.fate == Fate.IN_FLIGHT and not self._stopped and (left := end - now()) > 0:
+            self._awake.wait(left)
+            self._awake.clear()

@@ -1,0 +1,195 @@
+"""train: what a live run records, that it replays bit for bit, and that failures lose nothing."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import numpy as np
+import pytest
+
+import asgrad as ag
+from asgrad.registry import catalogue
+from asgrad.trace import Fate
+from asgrad.training import Ending
+
+METHODS = [cls() for cls in catalogue(ag.methods).values()] + [
+    ag.methods.Pure(wait=2),
+    ag.methods.Shuffled(once=True, wait=2),
+    ag.methods.Ringmaster(max_delay=2, stop_stale=True),
+    ag.methods.Rennala(batch=5, stop_stale=True),
+]
+
+
+def quadratic(noise: float = 0.1) -> ag.Problem:
+    """A small problem for three workers."""
+    return ag.problems.Quadratic(
+        np.linspace(0.1, 1.0, 20), n_workers=3, heterogeneity=1.0, noise=noise
+    )
+
+
+def check_books(trace: ag.Trace) -> None:
+    """Every job ended once: assigned = applied + dropped + cancelled + lost + in flight."""
+    jobs = trace.jobs
+    counts = [int((jobs.fate == fate).sum()) for fate in Fate]
+    assert sum(counts) == trace.n_jobs
+    keys = set(zip(jobs.worker.tolist(), jobs.draw.tolist(), strict=True))
+    assert len(keys) == trace.n_jobs
+    assert set(trace.contributions.job.tolist()) == set(
+        np.flatnonzero(jobs.fate == Fate.APPLIED).tolist()
+    )
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("method", METHODS, ids=lambda method: method.label)
+def test_a_run_on_threads_replays_bit_for_bit(method, dtype, tmp_path):
+    """The model and its evaluation come back from the trace, also through a file."""
+    problem = quadratic()
+    options = {"dtype": dtype, "optimizer": ag.optimizers.HeavyBall(0.5)}
+    run = ag.train(problem, method, 0.05, steps=150, seed=4, **options)
+    assert run.status == Ending.STEPS
+    assert run.trace.n_steps == 150
+    check_books(run.trace)
+    run.trace.save(tmp_path / "trace")
+    again = ag.replay(ag.Trace.load(tmp_path / "trace"), problem, 0.05, **options)
+    np.testing.assert_array_equal(again.models[:, 0], run.model)
+    assert again.gradient_norm[-1, 0] == run.gradient_norm[-1]
+    assert run.model.dtype == dtype
+
+
+@pytest.mark.parametrize(
+    "rule", [ag.stepsizes.Mishchenko(), ag.stepsizes.Koloskova(stale="drop", concurrency=2)]
+)
+def test_stepsize_rules_replay_bit_for_bit(rule):
+    """As do rules that depend on the delay, and clipping."""
+    problem = quadratic()
+    options = {"method_stepsize": rule, "transform": ag.transforms.Clip(0.5)}
+    engine = ag.Threads(slowdown=[1.0, 1.0, 6.0])
+    run = ag.train(problem, ag.methods.Pure(), 0.1, steps=200, engine=engine, **options)
+    again = ag.replay(run.trace, problem, 0.1, **options)
+    np.testing.assert_array_equal(again.models[:, 0], run.model)
+
+
+def test_softmax_replays_bit_for_bit():
+    """A finite sum with sampled rows too."""
+    problem = ag.problems.Softmax("digits", n_workers=3, split="label", batch=16, strength=0.01)
+    run = ag.train(problem, ag.methods.Random(), 0.05, steps=100, seed=1)
+    again = ag.replay(run.trace, problem, 0.05)
+    np.testing.assert_array_equal(again.models[:, 0], run.model)
+    assert run.accuracy[-1] == again.accuracy[-1, 0]
+
+
+def test_one_worker_is_sequential_sgd():
+    """One worker never has a delay: x ← x − γ g(x; draw), step by step."""
+    problem = ag.problems.Tridiagonal(6, n_workers=1, noise=0.1)
+    run = ag.train(problem, ag.methods.Pure(), 0.2, steps=50, seed=9)
+    from asgrad.streams import Purpose, stream_key
+
+    key = stream_key(9, Purpose.GRADIENT)
+    x = problem.x0
+    for draw in range(50):
+        x = x - 0.2 * problem.gradient(x, 0, draw, key=key)
+    np.testing.assert_allclose(run.model, x, rtol=1e-12)
+
+
+def test_limits_and_callbacks():
+    """Each limit ends the run; callbacks see every step and arrival."""
+    problem = quadratic()
+    seen: dict[str, list] = {"steps": [], "jobs": [], "evaluations": []}
+    run = ag.train(
+        problem, ag.methods.Sync(), 0.1, jobs=30,
+        on_step=lambda step, now: seen["steps"].append(step),
+        on_arrival=lambda job: seen["jobs"].append(job.row),
+        on_evaluation=lambda step, now, loss, norm: seen["evaluations"].append(step),
+    )  # fmt: skip
+    assert run.status == Ending.JOBS
+    assert seen["steps"] == list(range(run.trace.n_steps)) == list(range(10))
+    assert len(seen["jobs"]) == 30
+    assert seen["evaluations"] == run.steps.tolist()
+    assert run.steps[0] == 0
+    assert run.steps[-1] == 10
+    by_time = ag.train(problem, ag.methods.Pure(), 0.1, until_time=0.3)
+    assert by_time.status == Ending.TIME
+    assert by_time.trace.header.end_time == pytest.approx(0.3, abs=0.2)
+    reached = ag.train(
+        quadratic(noise=0.0), ag.methods.Sync(), 1.0, target=0.5, evaluate_every=0.01,
+        until_time=20,
+    )  # fmt: skip
+    assert reached.status == Ending.TARGET
+    assert reached.gradient_norm[-1] <= 0.5
+
+
+def test_a_run_may_go_without_evaluations():
+    """Not even of x_0; it replays all the same."""
+    problem = quadratic()
+    seen: list[int] = []
+    run = ag.train(
+        problem, ag.methods.Pure(), 0.1, steps=50, evaluate_every=None,
+        on_evaluation=lambda step, *values: seen.append(step),
+    )  # fmt: skip
+    assert not seen
+    assert run.steps.size == run.loss.size == run.accuracy.size == run.test_loss.size == 0
+    again = ag.replay(run.trace, problem, 0.1, evaluations=0)
+    np.testing.assert_array_equal(again.models[:, 0], run.model)
+
+
+def test_a_gradient_norm_that_is_no_number_ends_a_run():
+    """Also where f still is one; a replay says the same."""
+
+    class Broken(ag.Problem):
+        """f = 0, with a full gradient that is no number away from the start."""
+
+        n_workers, dim = 2, 2
+
+        def gradient(self, x, worker, draw=0, rng=None):
+            return np.ones(2)
+
+        def loss(self, x):
+            return 0.0
+
+        def full_gradient(self, x):
+            return x / 0 if x.any() else x
+
+    with np.errstate(all="ignore"):
+        run = ag.train(Broken(), ag.methods.Sync(), 0.1, steps=5)
+        assert run.status == Ending.DIVERGED
+        assert ag.replay(run.trace, Broken(), 0.1).status == ["diverged"]
+
+
+def test_a_job_that_is_called_off_is_not_slept_through():
+    """m-Sync calls the slow worker's job off and it starts the next at once, for the new model."""
+    engine = ag.Threads(sleep=ag.times.Fixed(scale=[0.01, 0.01, 2.0]))
+    run = ag.train(quadratic(), ag.methods.MSync(m=2), 0.1, steps=30, engine=engine)
+    assert run.trace.header.end_time < 1.5
+    jobs = run.trace.jobs
+    started = (jobs.worker == 2) & ~np.isnan(jobs.start_time)
+    assert started.sum() > 20
+
+
+def test_threads_end_with_the_run():
+    """No worker thread is left once its last job is done."""
+    ag.train(quadratic(), ag.methods.Pure(), 0.1, steps=20)
+    end = time.monotonic() + 5
+    while any(t.name.startswith("asgrad-") for t in threading.enumerate()):
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({}, "give a limit"),
+        ({"steps": -1}, "steps must be an integer >= 0"),
+        ({"steps": 5, "stepsize": 0.0}, "stepsize must be finite and > 0"),
+        ({"steps": 5, "evaluate_every": 0.0}, "evaluate_every must be finite and > 0"),
+        ({"target": 1.0, "evaluate_every": None}, "a target is seen by evaluations"),
+        ({"steps": 5, "dtype": "int8"}, "unknown dtype 'int8'"),
+        ({"steps": 5, "engine": ag.Threads(slowdown=[1.0])}, "one number for each of the 3"),
+        ({"steps": 5, "method": ag.methods.Pure(wait=9)}, "wait must be at most 3"),
+    ],
+)
+def test_bad_arguments_are_one_clear_line(options, said):
+    """Each wrong argument is named with its rule."""
+    options = {"method": ag.methods.Pure(), "stepsize": 0.1, **options}
+    with pytest.raises(ag.AsgradError, match=said):
+        ag.train(quadratic(), options.pop("method"), options.pop("stepsize"), **options)
