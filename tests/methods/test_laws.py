@@ -19,8 +19,8 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from asgrad import methods, times
 from asgrad.simulation import simulate
+from asgrad.trace import Trace
 from asgrad.trace.tables import Fate
-from asgrad.trace.trace import Trace
 
 SINGLE, MEANS, LATEST = "single", "means", "latest"
 """Who enters a step: a batch of equal weights, a table of workers' means, of latest gradients."""

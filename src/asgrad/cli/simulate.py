@@ -30,7 +30,7 @@ def simulate(
     """Play a method in virtual time; write its trace with --out, print what can be read off it."""
     from asgrad.files import check_target
     from asgrad.simulation import simulate as run
-    from asgrad.trace.parquet import TRACE, write
+    from asgrad.trace.parquet import TRACE
 
     if steps is None and until_time is None and jobs is None:
         steps = 1000
@@ -51,4 +51,4 @@ def simulate(
         )
     print_summary(trace)
     if out is not None:
-        print(f"Trace: {write(trace, out, overwrite=overwrite, elsewhere=True)}")
+        print(f"Trace: {trace.save(out, overwrite=overwrite, elsewhere=True)}")

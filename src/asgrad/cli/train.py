@@ -155,7 +155,7 @@ def profile(
     from asgrad.registry import label as text_of
     from asgrad.times import FromRun
     from asgrad.times.measured import measured_times
-    from asgrad.trace.parquet import TRACE, is_trace, write
+    from asgrad.trace.parquet import TRACE, is_trace
 
     check_positive("profile", "seconds", seconds)
     said = given(
@@ -179,7 +179,7 @@ def profile(
     trace, interrupted = done.trace, done.status == "interrupted"
     if interrupted and overwrite and is_trace(folder):  # what is whole is worth more
         folder, overwrite = free_name(f"{folder}-interrupted"), False
-    folder = write(trace, folder, overwrite=overwrite, elsewhere=True)
+    folder = trace.save(folder, overwrite=overwrite, elsewhere=True)
     _say_failures(done)
     print(f"{label(built)}, {settings.engine}: {trace.header.end_time:.3g} s measured")
     print_times(measured_times(trace))

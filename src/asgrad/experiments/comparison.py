@@ -6,29 +6,39 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from asgrad.errors import AsgradError, check_callable
 from asgrad.experiments.choice import MEASURES, Measure, Rule
-from asgrad.experiments.grid import Cell, Line, Panel, lines_of
+from asgrad.experiments.grid import Found, Line, Panel, lines_of
 from asgrad.experiments.question import Question, ask
-from asgrad.experiments.run import RunFolder, digests, open_run
-from asgrad.experiments.work import Horizon, Key, Work
+from asgrad.experiments.run import (
+    RunFolder,
+    StoredTraces,
+    digests,
+    is_run,
+    metrics_of,
+    open_run,
+    read_cells,
+    read_facts,
+    read_results,
+    write_run,
+)
+from asgrad.experiments.work import Horizon, Work
 from asgrad.methods import Method
-from asgrad.numerics import Result
 from asgrad.numerics.replay import checked_threads
 from asgrad.problems import Problem
 from asgrad.progress import progress_bar
 from asgrad.stepsizes import Stepsize
 from asgrad.times import Times
-from asgrad.trace import Trace
 
 __all__ = ["Comparison", "compare"]
 
 
-@dataclass(frozen=True, eq=False)
-class Comparison:
+@dataclass(frozen=True, eq=False, repr=False)
+class Comparison(Found):
     """What `compare` found.
 
     Attributes
@@ -55,16 +65,6 @@ class Comparison:
         False if the comparison was interrupted; methods that were not finished are left out.
     """
 
-    panels: list[Panel]
-    cells: list[Cell]
-    results: dict[Key, Result]
-    traces: Mapping[tuple[str, int], Trace]
-    rule: Rule
-    horizon: Horizon
-    notes: list[str]
-    origin: dict[str, Any]
-    complete: bool
-
     @property
     def measures(self) -> list[Measure]:
         """All numbers by which models are judged."""
@@ -84,14 +84,6 @@ class Comparison:
         AsgradError
             If there is none at `path`, or it is damaged.
         """
-        from asgrad.experiments.run import (
-            StoredTraces,
-            is_run,
-            read_cells,
-            read_facts,
-            read_results,
-        )
-
         folder = Path(path).expanduser()
         facts = read_facts(folder)
         if not is_run(folder):
@@ -121,15 +113,13 @@ class Comparison:
         AsgradError
             If there is a run already, unless it is to be overwritten, or it cannot be written.
         """
-        from asgrad.experiments.run import is_run, write_run
-
         target = Path(path).expanduser()
         if is_run(target) and not overwrite:
             raise AsgradError(
                 f"{target} holds a finished comparison; replace it with overwrite=True, or choose "
                 "another name."
             )
-        return write_run(self, target, None)
+        return write_run(self, target, None, self.draw)
 
     def to_frame(self) -> Any:
         """Return the metrics as a pandas frame, tidy: a row a panel, method, stepsize, seed and
@@ -140,25 +130,23 @@ class Comparison:
         AsgradError
             If pandas is not installed.
         """
-        from asgrad.experiments.run import metrics_of
-
         try:
             import pandas as pd
         except ImportError as error:
             raise AsgradError("to_frame needs pandas: pip install pandas.") from error
         return pd.DataFrame(metrics_of(self))
 
+    def draw(self, folder: Path) -> None:
+        """Write convergence.png, delays.png and gantt.png into `folder`, which is made."""
+        _report().write_figures(self, folder)
+
     def plot(self) -> Any:
         """Return the curves by step and by time as a matplotlib figure."""
-        from asgrad.report.figures import convergence
-
-        return convergence(self)
+        return _report().convergence(self)
 
     def __str__(self) -> str:
         """The table that the command line shows."""
-        from asgrad.report import table_text
-
-        return table_text(self)
+        return str(_report().table_text(self))
 
     def __repr__(self) -> str:
         """What it is, in one line."""
@@ -173,9 +161,12 @@ class Comparison:
 
     def _repr_html_(self) -> str:
         """The table, for notebooks."""
-        from asgrad.report import table_html
+        return str(_report().table_html(self))
 
-        return table_html(self)
+
+def _report() -> Any:
+    """Return the room that draws; it stands above this one, and is looked up when it is needed."""
+    return import_module("asgrad.report")
 
 
 def compare(
@@ -321,7 +312,7 @@ def compare(
             raise KeyboardInterrupt  # before any method was finished
         comparison = _concluded(question, work, origin)
         if run and comparison.complete:
-            run.finish(comparison)
+            run.finish(comparison, comparison.draw)
     return comparison
 
 

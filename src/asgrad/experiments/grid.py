@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,10 +15,11 @@ from asgrad.numerics import Status
 from asgrad.numerics.plan import model_times
 
 if TYPE_CHECKING:
+    from asgrad.experiments.work import Horizon, Key
     from asgrad.numerics import Result
     from asgrad.trace import Trace
 
-__all__ = ["Cell", "Line", "Panel", "cells_of", "choice_among", "lines_of"]
+__all__ = ["Cell", "Found", "Line", "Panel", "cells_of", "choice_among", "lines_of"]
 
 
 @dataclass(frozen=True)
@@ -93,6 +94,21 @@ class Line:
     """Share of the judged jobs that were dropped or cancelled."""
     tau_avg: float
     tau_max: float
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """What a comparison came to: all that is kept of it. `Comparison` says what it is."""
+
+    panels: list[Panel]
+    cells: list[Cell]
+    results: dict[Key, Result]
+    traces: Mapping[tuple[str, int], Trace]
+    rule: Rule
+    horizon: Horizon
+    notes: list[str]
+    origin: dict[str, Any]
+    complete: bool
 
 
 def choice_among(

@@ -13,27 +13,24 @@ import re
 import shlex
 import shutil
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from itertools import count, pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from asgrad.errors import AsgradError
 from asgrad.experiments.config import to_toml
-from asgrad.experiments.grid import Cell, columns
+from asgrad.experiments.grid import Cell, Found, columns
 from asgrad.experiments.training_folder import alone_in, unfinished
 from asgrad.experiments.work import Key, join_lanes, take_lanes
 from asgrad.files import Kind, cannot_write, check_target, new_folder, write_table, write_text
 from asgrad.numerics import Result, Status
 from asgrad.problems.fingerprint import difference, hashed
 from asgrad.trace import Trace
-
-if TYPE_CHECKING:
-    from asgrad.experiments.comparison import Comparison
 
 __all__ = [
     "FRESH",
@@ -144,10 +141,10 @@ class RunFolder:
         except OSError as error:
             raise AsgradError(f"{cannot_write(str(path), error)} {self.way_on}") from error
 
-    def finish(self, comparison: Comparison) -> Path:
+    def finish(self, comparison: Found, draw: Callable[[Path], None]) -> Path:
         """Write the whole run in the place where it belongs; return that."""
         try:
-            write_run(comparison, self.target, self.config)
+            write_run(comparison, self.target, self.config, draw)
         except AsgradError as error:
             raise AsgradError(f"{error} {self.way_on}") from error
         shutil.rmtree(self.working, ignore_errors=True)
@@ -266,10 +263,16 @@ def _check_identity(target: Path, before: dict[str, Any], now: dict[str, Any]) -
         )
 
 
-def write_run(comparison: Comparison, path: str | Path, config: dict[str, Any] | None) -> Path:
-    """Write the run to a temporary name, then rename it; a run of that name is replaced."""
-    from asgrad.report import write_figures
+def write_run(
+    comparison: Found,
+    path: str | Path,
+    config: dict[str, Any] | None,
+    draw: Callable[[Path], None],
+) -> Path:
+    """Write the run to a temporary name, then rename it; a run of that name is replaced.
 
+    `draw` puts the figures into a folder that it makes.
+    """
     with new_folder(path, _RUN, overwrite=True) as folder:
         if config:
             write_text(folder / _CONFIG, to_toml(config))
@@ -277,7 +280,7 @@ def write_run(comparison: Comparison, path: str | Path, config: dict[str, Any] |
         write_table(folder / _METRICS, metrics_of(comparison))
         for (method, seed), trace in comparison.traces.items():
             trace.save(folder / _TRACES / _trace_name(method, seed))
-        write_figures(comparison, folder / "figures")
+        draw(folder / "figures")
         about = {
             "kind": _KIND,
             "schema_version": _SCHEMA_VERSION,
@@ -482,7 +485,7 @@ def _results(rows: dict[str, np.ndarray]) -> Iterator[tuple[Key, Result]]:
         )
 
 
-def metrics_of(comparison: Comparison) -> dict[str, np.ndarray]:
+def metrics_of(comparison: Found) -> dict[str, np.ndarray]:
     """Return the metrics of every lane at every evaluation, the chosen ones marked."""
     chosen = {(c.panel, c.method): c.stepsize for c in comparison.cells if c.chosen}
     parts = []

@@ -2,39 +2,34 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
 from asgrad.errors import TraceError
-from asgrad.trace.tables import Contributions, Fate
-
-if TYPE_CHECKING:
-    from asgrad.trace.trace import Trace
+from asgrad.trace.tables import Contributions, Fate, Tables
 
 __all__ = ["check"]
 
 
-def check(trace: Trace, what: str) -> None:
-    """Refuse a trace whose tables contradict each other.
+def check(tables: Tables, n_workers: int, what: str) -> None:
+    """Refuse tables that contradict each other.
 
     Raises
     ------
     TraceError
         Its text begins with `what` and names the rule and the row.
     """
-    jobs, rows = trace.jobs, trace.contributions
-    known = (rows.job >= 0) & (rows.job < trace.n_jobs)
+    jobs, rows, step_times = tables
+    n_jobs, n_steps = tables.n_jobs, tables.n_steps
+    known = (rows.job >= 0) & (rows.job < n_jobs)
     _require(what, "contributions: job must lie in [0, n_jobs)", known)
-    contributes = np.bincount(rows.job, minlength=trace.n_jobs) > 0
+    contributes = np.bincount(rows.job, minlength=n_jobs) > 0
     arrived = np.isin(jobs.fate, (Fate.APPLIED, Fate.DROPPED))
     order = np.diff(rows.first_step)
     rules = {
-        "jobs: worker must lie in [0, n_workers)": (jobs.worker >= 0)
-        & (jobs.worker < trace.n_workers),
+        "jobs: worker must lie in [0, n_workers)": (jobs.worker >= 0) & (jobs.worker < n_workers),
         "jobs: fate must be a known one": np.isin(jobs.fate, list(Fate)),
         "jobs: read_step must lie in [0, n_steps]": (jobs.read_step >= 0)
-        & (jobs.read_step <= trace.n_steps),
+        & (jobs.read_step <= n_steps),
         "jobs: draw must be >= 0": jobs.draw >= 0,
         "jobs: assign_time must be finite": np.isfinite(jobs.assign_time),
         "jobs: start_time must be NaN or not before assign_time": np.isnan(jobs.start_time)
@@ -47,15 +42,15 @@ def check(trace: Trace, what: str) -> None:
         == (jobs.fate == Fate.APPLIED),
         "contributions: entry must be >= -1": rows.entry >= -1,
         "contributions: first_step < end_step <= n_steps": (rows.first_step < rows.end_step)
-        & (rows.end_step <= trace.n_steps),
+        & (rows.end_step <= n_steps),
         "contributions: rows must be sorted by first_step, then entry": np.append(
             True, (order > 0) | (order == 0) & (np.diff(rows.entry) >= 0)
         ),
         "contributions: a job cannot enter a step before the one it read": rows.first_step
         >= jobs.read_step[rows.job],
         "contributions: weight must be finite": np.isfinite(rows.weight),
-        "steps: time must be finite and never fall": np.isfinite(trace.step_times)
-        & (np.diff(trace.step_times, prepend=0.0) >= 0),
+        "steps: time must be finite and never fall": np.isfinite(step_times)
+        & (np.diff(step_times, prepend=0.0) >= 0),
     }
     for rule, holds in rules.items():
         _require(what, rule, holds)

@@ -16,8 +16,8 @@ import numpy as np
 from asgrad.errors import AsgradError, TraceError, check_memory, shown
 from asgrad.files import Kind, new_folder, write_table, write_text
 from asgrad.trace.consistency import check
-from asgrad.trace.tables import COLUMNS, Contributions, Jobs
-from asgrad.trace.trace import SCHEMA_VERSION, Header, Trace
+from asgrad.trace.header import SCHEMA_VERSION, Header
+from asgrad.trace.tables import COLUMNS, Contributions, Jobs, Tables
 
 __all__ = ["TRACE", "is_trace", "read", "write"]
 
@@ -25,16 +25,16 @@ _HEADER = "header.json"
 
 
 def write(
-    trace: Trace, path: str | Path, *, overwrite: bool = True, elsewhere: bool = False
+    tables: Tables, header: Header, path: str | Path, *, overwrite: bool, elsewhere: bool
 ) -> Path:
-    """Write `trace` to folder `path`, as `new_folder` does; return where it stands."""
+    """Write a trace to folder `path`, as `new_folder` does; return where it stands."""
     path = os.path.expanduser(path)
     try:
         with new_folder(path, TRACE, overwrite=overwrite, elsewhere=elsewhere) as folder:
-            write_table(folder / _file("jobs"), trace.jobs._asdict())
-            write_table(folder / _file("contributions"), trace.contributions._asdict())
-            write_table(folder / _file("steps"), {"time": trace.step_times})
-            write_text(folder / _HEADER, json.dumps(dataclasses.asdict(trace.header), indent=1))
+            write_table(folder / _file("jobs"), tables.jobs._asdict())
+            write_table(folder / _file("contributions"), tables.contributions._asdict())
+            write_table(folder / _file("steps"), {"time": tables.step_times})
+            write_text(folder / _HEADER, json.dumps(dataclasses.asdict(header), indent=1))
     except TraceError:
         raise
     except AsgradError as error:
@@ -42,27 +42,26 @@ def write(
     return folder.path
 
 
-def read(path: str | Path) -> Trace:
+def read(path: str | Path) -> tuple[Tables, Header]:
     """Read the trace in folder `path` and check that it is whole and consistent."""
     folder = Path(os.path.expanduser(path))
     try:
-        found = folder.exists()
+        is_there = folder.exists()
     except OSError as error:  # a name that is too long, a folder that may not be looked into
         raise TraceError(f"no trace at {folder}: {error.strerror}.") from error
-    if not found:
+    if not is_there:
         raise TraceError(f"no trace at {folder}.")
     if not is_trace(folder):
         raise TraceError(f"{folder} is not a trace: a trace is a folder that holds {_HEADER}.")
     header = _read_header(folder)
-    tables = {name: _read_table(folder, name) for name in COLUMNS}
-    trace = Trace(
-        jobs=Jobs(**tables["jobs"]),
-        contributions=Contributions(**tables["contributions"]),
-        step_times=tables["steps"]["time"],
-        header=header,
+    found = {name: _read_table(folder, name) for name in COLUMNS}
+    tables = Tables(
+        jobs=Jobs(**found["jobs"]),
+        contributions=Contributions(**found["contributions"]),
+        step_times=found["steps"]["time"],
     )
-    check(trace, f"trace {folder} is damaged")
-    return trace
+    check(tables, header.n_workers, f"trace {folder} is damaged")
+    return tables, header
 
 
 def is_trace(folder: Path) -> bool:

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numba import types
 
 from asgrad.errors import TraceError
 from asgrad.kernels import compiled
-from asgrad.trace.tables import COLUMNS, Fate, Jobs
-
-if TYPE_CHECKING:
-    from asgrad.trace.trace import Trace
+from asgrad.trace.tables import COLUMNS, Fate, Jobs, Tables
 
 __all__ = ["Summary", "summarize"]
 
@@ -81,8 +77,10 @@ class Summary:
         return wasted / judged if judged else 0.0
 
 
-def summarize(trace: Trace) -> Summary:
-    """Read the summary off a trace.
+def summarize(tables: Tables, first_steps: np.ndarray, n_workers: int, end_time: float) -> Summary:
+    """Read the summary off the tables of a trace.
+
+    `first_steps` holds for every job the first step that used it, −1 where none did.
 
     Raises
     ------
@@ -91,15 +89,15 @@ def summarize(trace: Trace) -> Summary:
     """
     kinds = COLUMNS["jobs"]
     jobs = Jobs(
-        *(np.require(c, kinds[name], ("C", "W")) for name, c in trace.jobs._asdict().items())
+        *(np.require(c, kinds[name], ("C", "W")) for name, c in tables.jobs._asdict().items())
     )
-    n, end = trace.n_workers, float(trace.header.end_time)
+    n, end = n_workers, float(end_time)
     delays, busy = np.zeros(n), np.zeros(n)
     terms, applied = np.zeros(n, np.int64), np.zeros(n, np.int64)
     fates, totals = np.zeros(len(Fate), np.int64), np.zeros(3, np.int64)
     bad = _add_up(
         jobs.worker, jobs.read_step, jobs.start_time, jobs.arrival_time, jobs.fate,
-        trace.first_steps, trace.n_steps, end, delays, terms, applied, busy, fates, totals,
+        first_steps, tables.n_steps, end, delays, terms, applied, busy, fates, totals,
     )  # fmt: skip
     if bad >= 0:
         raise TraceError(
@@ -108,17 +106,17 @@ def summarize(trace: Trace) -> Summary:
         )
     n_computed, longest, sum_of_delays = totals.tolist()
     return Summary(
-        n_steps=trace.n_steps,
-        n_jobs=trace.n_jobs,
+        n_steps=tables.n_steps,
+        n_jobs=tables.n_jobs,
         n_applied=int(fates[Fate.APPLIED]),
         n_dropped=int(fates[Fate.DROPPED]),
         n_cancelled=int(fates[Fate.CANCELLED]),
         n_lost=int(fates[Fate.LOST]),
         n_in_flight=int(fates[Fate.IN_FLIGHT]),
         n_computed=n_computed,
-        end_time=trace.header.end_time,
+        end_time=end_time,
         tau_max=longest,
-        tau_avg=float(sum_of_delays / max(trace.n_jobs, 1)),
+        tau_avg=float(sum_of_delays / max(tables.n_jobs, 1)),
         tau_c=_max_concurrency(jobs.assign_time, jobs.arrival_time),
         worker_delays=delays / np.where(terms, terms, np.nan),
         work_shares=applied / max(int(applied.sum()), 1),

@@ -7,7 +7,7 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 
-__all__ = ["COLUMNS", "Contributions", "Fate", "Jobs", "empty_table"]
+__all__ = ["COLUMNS", "Contributions", "Fate", "Jobs", "Tables", "empty_table"]
 
 
 class Fate(IntEnum):
@@ -62,6 +62,25 @@ class Contributions(NamedTuple):
     """int64."""
     weight: np.ndarray
     """float64."""
+
+
+class Tables(NamedTuple):
+    """All of a trace but its header."""
+
+    jobs: Jobs
+    contributions: Contributions
+    step_times: np.ndarray
+    """float64 of shape (n_steps,), seconds."""
+
+    @property
+    def n_jobs(self) -> int:
+        """How many jobs were assigned."""
+        return int(self.jobs.worker.size)
+
+    @property
+    def n_steps(self) -> int:
+        """How many steps the server took."""
+        return int(self.step_times.size)
 
 
 COLUMNS: dict[str, dict[str, str]] = {

@@ -2,49 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
 from asgrad.errors import TraceError
+from asgrad.trace import parquet
+from asgrad.trace.header import Header
 from asgrad.trace.summary import Summary, summarize
-from asgrad.trace.tables import Contributions, Fate, Jobs
+from asgrad.trace.tables import Contributions, Fate, Jobs, Tables
 
-__all__ = ["SCHEMA_VERSION", "Header", "Trace"]
-
-SCHEMA_VERSION = 1
-
-
-@dataclass(frozen=True)
-class Header:
-    """What a trace says of its run.
-
-    Attributes
-    ----------
-    method, times : str
-        The method and the worker times, as the command line takes them.
-    n_workers : int
-    seed : int
-        Fixes the method's choices, the times, and, on replay, the sampled rows and the noise.
-    end_time : float
-        When the run ended, in seconds.
-    stopped_by : str
-        "steps", "jobs" or "time": the limit that ended the run.
-    versions : dict
-        Versions of asgrad, NumPy and Numba that made the trace.
-    schema_version : int
-    """
-
-    method: str
-    times: str
-    n_workers: int
-    seed: int
-    end_time: float
-    stopped_by: str
-    versions: dict[str, str] = field(default_factory=dict)
-    schema_version: int = SCHEMA_VERSION
+__all__ = ["Trace"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,6 +49,11 @@ class Trace:
         )
 
     @property
+    def tables(self) -> Tables:
+        """The three tables."""
+        return Tables(self.jobs, self.contributions, self.step_times)
+
+    @property
     def n_steps(self) -> int:
         """How many steps the server took."""
         return int(self.step_times.size)
@@ -110,7 +85,7 @@ class Trace:
     @cached_property
     def summary(self) -> Summary:
         """Delays, concurrency, shares of work and idle time, in numbers."""
-        return summarize(self)
+        return summarize(self.tables, self.first_steps, self.n_workers, self.header.end_time)
 
     def until(self, step: int) -> Trace:
         """Return the trace of the run up to x_step: what later steps used is in flight.
@@ -143,17 +118,25 @@ class Trace:
             for a, b in zip(mine, theirs, strict=True)
         )
 
-    def save(self, path: str | Path) -> Path:
-        """Write the trace as a folder of Parquet files and return its path.
+    def save(self, path: str | Path, *, overwrite: bool = True, elsewhere: bool = False) -> Path:
+        """Write the trace as a folder of Parquet files; return where it stands.
+
+        Parameters
+        ----------
+        path : path
+        overwrite : bool
+            Replace a trace that is there; otherwise it is refused.
+        elsewhere : bool
+            Where something else has come to stand there, take a free name beside it.
 
         Raises
         ------
         TraceError
             If the folder cannot be written.
         """
-        from asgrad.trace.parquet import write
-
-        return write(self, path)
+        return parquet.write(
+            self.tables, self.header, path, overwrite=overwrite, elsewhere=elsewhere
+        )
 
     @classmethod
     def load(cls, path: str | Path) -> Trace:
@@ -164,6 +147,5 @@ class Trace:
         TraceError
             If there is none, or it is damaged, foreign or of another version.
         """
-        from asgrad.trace.parquet import read
-
-        return read(path)
+        tables, header = parquet.read(path)
+        return cls(*tables, header)
