@@ -71,7 +71,7 @@ def test_a_long_run_grows_its_tables_without_a_seam(monkeypatch):
     """Growing from nothing and pausing often changes no bit of the trace."""
     module = sys.modules["asgrad.simulation.simulate"]
     whole = ag.simulate(ag.methods.Ringleader(), ag.times.Normal(), n_workers=7, steps=3000)
-    monkeypatch.setattr(module, "_RESERVED", 1)
+    monkeypatch.setattr(module, "RESERVED", 1)
     monkeypatch.setattr(module, "_ARRIVALS_A_CALL", 17)
     monkeypatch.setattr(module, "_PILOT", 5)
     pieces = ag.simulate(ag.methods.Ringleader(), ag.times.Normal(), n_workers=7, steps=3000)
@@ -300,8 +300,8 @@ def test_rows_are_sorted_without_a_second_table(method):
     """Beside what is reserved: an order of 8 bytes a row, and one column of 8 at a time."""
     run, limits = _prepared(method, "linear", 10, None, 100_000, None, 0, True)
     run.play(limits, None, True)
-    run._close_entries()
-    n_rows = run.count("rows")
+    run.books.close()
+    n_rows = run.books.count("rows")
     tracemalloc.start()
     trace = run.trace("jobs")
     _, peak = tracemalloc.get_traced_memory()

@@ -9,7 +9,17 @@ from __future__ import annotations
 
 from asgrad.kernels import inlined
 
-__all__ = ["apply", "assign", "cancel", "clear", "drop", "hold", "take_step", "weigh"]
+__all__ = [
+    "apply",
+    "assign",
+    "cancel",
+    "clear",
+    "drop",
+    "hold",
+    "restart",
+    "take_step",
+    "weigh",
+]
 
 APPLY = 1
 HOLD = 2
@@ -19,6 +29,7 @@ ASSIGN = 5
 CANCEL = 6
 WEIGH = 7
 CLEAR = 8
+RESTART = 9
 
 
 @inlined
@@ -78,3 +89,9 @@ def weigh(out, entry, weight):
 def clear(out, entry):
     """`entry` is emptied: its gradients enter no later step. Its weight becomes 0."""
     _write(out, CLEAR, entry, 0.0)
+
+
+@inlined
+def restart(out, worker):
+    """The unfinished jobs of `worker` are called off; it gets one at the current model instead."""
+    _write(out, RESTART, worker, 0.0)

@@ -20,18 +20,17 @@ from asgrad.errors import (
 )
 from asgrad.kernels import is_compiled
 from asgrad.methods.base import Method, Opening
-from asgrad.methods.decisions import ASSIGN
 from asgrad.progress import progress_bar
 from asgrad.registry import resolve
-from asgrad.simulation import books, events
+from asgrad.simulation import events
+from asgrad.simulation.books import RESERVED, Books
 from asgrad.simulation.cost import BYTES_A_WORKER, Cost, Limits, Point, check_cost, expected
+from asgrad.simulation.tournament import new_tree
 from asgrad.times.base import Clock, Times
-from asgrad.trace import Contributions, Fate, Header, Jobs, Summary, Trace
-from asgrad.trace.tables import empty_table
+from asgrad.trace import Header, Summary, Trace
 
 __all__ = ["Cost", "expected_cost", "simulate", "versions"]
 
-_RESERVED = 1 << 25  # the most jobs that memory is reserved for before they come up
 _ARRIVALS_A_CALL = 500_000  # some tenths of a second, so that Ctrl-C is answered
 _PILOT = 50_000  # arrivals from which the cost of a run is guessed
 _SLOWER = 25  # how many times fewer arrivals where the loop runs as plain Python
@@ -196,59 +195,30 @@ def _prepared(
     run = _Run(decisions, pace, n_workers, seed, record)
     most = min(limits.steps, limits.jobs)
     if record and most < events.UNLIMITED:
-        run.reserve(min(most, _RESERVED))
+        run.books.reserve(min(most, RESERVED))
     return run, limits
 
 
 class _Run:
-    """The arrays of one simulated run; they grow as the event loop asks."""
+    """One simulated run."""
 
     def __init__(self, method: Method, times: Times, n_workers: int, seed: int, record: bool):
         self.method, self.times = method, times
-        self.n_workers, self.seed, self.record = n_workers, seed, record
+        self.n_workers, self.seed = n_workers, seed
         self.opening: Opening = method.begin(n_workers, seed)
+        self.books = Books(self.opening, n_workers, record)
+        self.books.ledger.counts["pending"] = 1
         self.watch: Clock = times.begin(n_workers, seed)
         self.clock = np.zeros(3)
-        self.counts = np.zeros(1, books.COUNTS)
-        for name in ("free", "batch_head", "batch_tail", "arriving"):
-            self.counts[name] = -1
-        idle = np.zeros(1, books.WORKERS)
-        for name in ("running", "head", "tail"):
-            idle[name] = -1
-        self.workers = _aligned(n_workers, books.WORKERS)
-        self.workers[:] = idle
-        self.tree = _new_tree(n_workers)
-        self.entries = np.zeros(self.opening.n_entries, books.ENTRIES)
-        self.entries["head"] = -1
-        self.slots = np.empty(0, books.SLOTS)
-        self.jobs, self.rows = empty_table(Jobs, 0), empty_table(Contributions, 0)
-        self.step_times, self.log = np.empty(0), np.empty(0, books.LOG)
-        self.out = self.opening.decision_table(n_workers)
-        self.restart = np.empty(self.out.shape[0] + 2, np.int64)
-        first = self.opening.workers
-        self.out[0, 0] = first.size
-        self.out[1 : first.size + 1, 0] = ASSIGN
-        self.out[1 : first.size + 1, 1] = first
-        self.counts["pending"] = 1
+        self.tree = new_tree(n_workers)
         self.is_compiled = is_compiled(self.opening.rule) and is_compiled(self.watch.seconds)
         self.stopped_by = ""
         self.started = 0.0
-        self.insist = False
-
-    def reserve(self, n_jobs: int) -> None:
-        """Make room in the trace in advance; memory that is never written costs nothing."""
-        size = n_jobs + 2 * self.n_workers + 16
-        self.jobs, self.rows = empty_table(Jobs, size), empty_table(Contributions, size)
-        self.step_times, self.log = np.empty(size), np.empty(size, books.LOG)
-
-    def count(self, name: str) -> int:
-        """Return one of the event loop's counters."""
-        return int(self.counts[name][0])
 
     def play(self, limits: Limits, tell: Callable[[float], None] | None, insist: bool) -> str:
         """Run the event loop to a limit; return which one it was."""
         points = self.begin(limits)
-        self.insist = insist
+        self.books.insist = insist
         if len(points) == 2 and not insist:
             check_cost(self.expected(points[0], points[1], limits), points[-1])
         told = 0.0
@@ -279,46 +249,36 @@ class _Run:
 
     def point(self) -> Point:
         """Return how far the run has come."""
-        arrived, steps = self.count("arrived"), self.count("steps")
-        rows = self.count("rows") + self.count("kept")
-        return Point(arrived, steps, float(self.clock[events.NOW]), rows, time.perf_counter())
+        count = self.books.count
+        rows = count("rows") + count("kept")
+        now = float(self.clock[events.NOW])
+        return Point(count("arrived"), count("steps"), now, rows, time.perf_counter())
 
     def expected(self, first: Point, last: Point, limits: Limits) -> Cost:
         """Return what the run takes if it goes on as from `first` to `last`."""
         table = self.opening.n_entries > 0
-        return expected(first, last, limits, self.n_workers, self.record, table)
+        return expected(first, last, limits, self.n_workers, self.books.record, table)
 
     def go_on(self, limits: Limits, max_arrivals: int) -> None:
         """Run the event loop for some arrivals, or to a limit."""
-        loop = events.run if self.is_compiled else events.run.py_func
-        pause_at = self.count("arrived") + max_arrivals
+        loop = events.run if self.is_compiled else events.run_in_python()
+        ends = events.Ends(*limits, self.books.count("arrived") + max_arrivals)
+        pace = events.Pace(self.watch.scales, self.watch.shape, self.watch.key)
         status = events.GROW
         while status == events.GROW:
             status = loop(
                 self.opening.rule,
                 self.watch.seconds,
-                self.counts,
-                self.slots,
-                self.jobs,
-                self.rows,
-                self.workers,
+                self.books.ledger,
                 self.tree,
-                self.entries,
-                self.step_times,
-                self.log,
                 self.opening.state,
-                self.out,
-                self.restart,
-                self.watch.scales,
-                self.watch.shape,
-                self.watch.key,
+                pace,
                 self.clock,
-                self.record,
-                *limits,
-                pause_at,
+                self.books.record,
+                ends,
             )
             if status == events.GROW:
-                self.grow()
+                self.books.grow()
         if status != events.PAUSE:
             self.refuse(status)
             names = {events.STEPS: "steps", events.JOBS: "jobs", events.TIME: "time"}
@@ -326,63 +286,33 @@ class _Run:
 
     def refuse(self, status: int) -> None:
         """Raise if the loop ended for a reason that is an error."""
+        count, out = self.books.count, self.books.ledger.out
         if status == events.STALLED:
             raise AsgradError(
-                f"{type(self.method).__name__}: every worker is idle after {self.count('steps')} "
+                f"{type(self.method).__name__}: every worker is idle after {count('steps')} "
                 "steps and none was assigned a job; a method must assign a job before the last "
                 "one in flight is used up."
             )
         if status == events.STANDSTILL:
             raise AsgradError(
                 f"simulate: time stands still at {self.clock[events.NOW]:g} s: "
-                f"{self.count('standing') - 1} jobs took 0 seconds; give a worker times above 0, "
+                f"{count('standing') - 1} jobs took 0 seconds; give a worker times above 0, "
                 "or a limit on jobs."
             )
         if status == events.OVERFLOW:
             raise AsgradError(
-                f"{type(self.method).__name__}: at most {self.out.shape[0] - 1} decisions fit one "
-                f"arrival, got {self.out[0, 0]:.0f}."
+                f"{type(self.method).__name__}: at most {out.shape[0] - 1} decisions fit one "
+                f"arrival, got {out[0, 0]:.0f}."
             )
         if status == events.BAD_TIME:
             raise AsgradError(
                 f"{type(self.times).__name__}: the time of a job must be finite and >= 0, got "
-                f"{self.clock[events.DURATION]:g} for worker {self.count('worker')}. It was asked "
-                f"for draw {self.count('draw')}."
+                f"{self.clock[events.DURATION]:g} for worker {count('worker')}. It was asked "
+                f"for draw {count('draw')}."
             )
 
-    def grow(self) -> None:
-        """Make room for the decisions that wait to be carried out."""
-        coming = int(self.out[0, 0])
-        if self.count("n_free") < coming:
-            old = self.slots.size
-            self.slots = _larger(self.slots, old + coming + 1024)
-            links = self.slots["link"][old:]
-            links[:-1] = np.arange(old + 1, self.slots.size)
-            links[-1] = self.count("free")
-            self.counts["free"] = old
-            self.counts["n_free"] += links.size
-        if self.record:
-            n_jobs = self.count("assigned") + coming
-            n_rows = max(self.count("needed_rows"), self.count("rows") + self.count("kept"))
-            if self.count("rows") > _RESERVED and not self.insist:
-                check_memory("simulate", "a trace of as many jobs again", 105 * n_rows)
-            self.jobs = Jobs(*(_larger(column, n_jobs) for column in self.jobs))
-            self.rows = Contributions(*(_larger(column, n_rows) for column in self.rows))
-            self.step_times = _larger(self.step_times, self.count("steps") + coming)
-            self.log = _larger(self.log, self.count("arrived") + 1)
-
     def trace(self, stopped_by: str) -> Trace:
-        """Return what was recorded; an entry still in use counts to the last step."""
-        self._close_entries()
-        n_jobs, n_rows = self.count("assigned"), self.count("rows")
-        rows = Contributions(*(column[:n_rows] for column in self.rows))
-        if self.opening.n_entries:
-            order = np.lexsort((rows.entry, rows.first_step))
-            for column in rows:  # in place: a second table would take as much again
-                column[:] = column[order]
-        arrived = self.log[: self.count("arrived")]
-        self.jobs.arrival_time[arrived["row"]] = arrived["time"]
-        self.jobs.fate[rows.job] = Fate.APPLIED
+        """Return what was recorded."""
         header = Header(
             method=self.method.label,
             times=self.times.label,
@@ -392,98 +322,46 @@ class _Run:
             stopped_by=stopped_by,
             versions=versions(),
         )
-        return Trace(
-            Jobs(*(column[:n_jobs] for column in self.jobs)),
-            rows,
-            self.step_times[: self.count("steps")],
-            header,
-        )
+        return Trace(*self.books.tables(), header)
 
     def summary(self) -> Summary:
         """Return the running sums as a summary."""
-        self._close_entries()
-        n, n_steps, end = self.n_workers, self.count("steps"), float(self.clock[events.NOW])
-        waiting = self._jobs_in_flight()
+        self.books.close()
+        count, workers = self.books.count, self.books.ledger.workers
+        n, n_steps, end = self.n_workers, count("steps"), float(self.clock[events.NOW])
+        waiting = self.books.in_use()
+        waiting = waiting[waiting["applied"] == 0]
         running = waiting[~np.isnan(waiting["start_time"]) & (waiting["arrived"] == 0)]
         ages = n_steps - waiting["read_step"]
-        applied = self.workers["applied"]
+        applied = workers["applied"]
         terms = applied + np.bincount(waiting["worker"], minlength=n)
-        sums = self.workers["delay"] + np.bincount(waiting["worker"], weights=ages, minlength=n)
-        busy = self.workers["busy"] + np.bincount(
+        sums = workers["delay"] + np.bincount(waiting["worker"], weights=ages, minlength=n)
+        busy = workers["busy"] + np.bincount(
             running["worker"], weights=end - running["start_time"], minlength=n
         )
         n_applied = int(applied.sum())
         return Summary(
             n_steps=n_steps,
-            n_jobs=self.count("assigned"),
+            n_jobs=count("assigned"),
             n_applied=n_applied,
-            n_dropped=self.count("dropped"),
-            n_cancelled=self.count("cancelled"),
+            n_dropped=count("dropped"),
+            n_cancelled=count("cancelled"),
             n_lost=0,
             n_in_flight=waiting.size,
-            n_computed=self.count("arrived"),
+            n_computed=count("arrived"),
             end_time=end,
-            tau_max=int(max(self.count("max_delay"), ages.max(initial=0))),
-            tau_avg=float(sums.sum() / max(self.count("assigned"), 1)),
-            tau_c=self.count("max_flying"),
+            tau_max=int(max(count("max_delay"), ages.max(initial=0))),
+            tau_avg=float(sums.sum() / max(count("assigned"), 1)),
+            tau_c=count("max_flying"),
             worker_delays=sums / np.where(terms, terms, np.nan),
             work_shares=applied / max(n_applied, 1),
             idle_times=end - busy,
         )
 
-    def _close_entries(self) -> None:
-        """Write the rows of the gradients that are still held at the end."""
-        if not self.opening.n_entries:
-            return
-        self.out[0, 0] = 0
-        if self.record:
-            self.grow()
-        events.close_entries(
-            self.counts, self.slots, self.jobs, self.rows, self.workers, self.entries, self.record
-        )
-
-    def _jobs_in_flight(self) -> np.ndarray:
-        """Return the slots of the jobs whose story is not over, when the run is not recorded."""
-        in_use = np.ones(self.slots.size, bool)
-        slot = self.count("free")
-        while slot >= 0:
-            in_use[slot] = False
-            slot = int(self.slots["link"][slot])
-        slots = self.slots[in_use]
-        return slots[slots["applied"] == 0]
-
 
 def _limit(name: str, value: int | None) -> int:
     """Return a limit on a count; none means as good as none."""
     return events.UNLIMITED if value is None else check_integer("simulate", name, value, minimum=0)
-
-
-def _new_tree(n_workers: int) -> np.ndarray:
-    """Return the tournament tree of idle workers."""
-    leaves = max(2, 1 << (n_workers - 1).bit_length())
-    tree = _aligned(2 * leaves, books.TREE)
-    tree["finish"], tree["ticket"] = books.place(np.inf), 0
-    return tree
-
-
-def _aligned(size: int, dtype: np.dtype) -> np.ndarray:
-    """Return an uninitialised array that begins with a cache line.
-
-    A job's slot and a worker's record fill one line each; astride two they would cost two misses.
-    """
-    line = 64
-    raw = np.empty(size * dtype.itemsize + line, np.uint8)
-    offset = -raw.ctypes.data % line
-    return raw[offset : offset + size * dtype.itemsize].view(dtype)
-
-
-def _larger(array: np.ndarray, size: int) -> np.ndarray:
-    """Return a copy with room for at least `size` elements, at least twice what it had."""
-    if array.size >= size:
-        return array
-    grown = _aligned(max(size, 2 * array.size, 1024), array.dtype)
-    grown[: array.size] = array
-    return grown
 
 
 def versions() -> dict[str, str]:

@@ -1,0 +1,695 @@
+"""The ledger: jobs, queues, batch, table, and what a server's decisions do to them. Compiled.
+
+The simulator and the server of a live run both keep it, so a decision means the same to both.
+
+A job lives in a slot from its assignment until its fate is settled; then the slot is used again.
+`link` chains slots into lists: a worker's queue, the batch of the coming step, an entry of the
+table, the free slots. With `record`, what happens to a job is also written to the tables of a
+trace; with `live`, whoever drives the ledger is told what he has to do (`ACTS`).
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import Any, NamedTuple
+
+import numpy as np
+from numba import typeof
+
+from asgrad.kernels import inlined
+from asgrad.methods.decisions import (
+    APPLY,
+    ASSIGN,
+    CANCEL,
+    CLEAR,
+    DROP,
+    HOLD,
+    RESTART,
+    STEP,
+    WEIGH,
+)
+from asgrad.trace.tables import Contributions, Fate, Jobs, empty_table
+
+__all__ = [
+    "ACTS",
+    "Act",
+    "COUNTS",
+    "ENTRIES",
+    "LOG",
+    "Ledger",
+    "SLOTS",
+    "PRESENCE",
+    "WORKERS",
+    "aligned",
+    "arrive_job",
+    "assign_job",
+    "carry_out",
+    "give_out_waiting",
+    "job_at",
+    "join_worker",
+    "lacks_room",
+    "larger",
+    "ledger_type",
+    "lose_job",
+    "n_acts_at_most",
+    "next_job",
+    "unlink_job",
+    "weigh_entry",
+]
+
+_IN_FLIGHT = int(Fate.IN_FLIGHT)
+_APPLIED = int(Fate.APPLIED)
+_DROPPED = int(Fate.DROPPED)
+_CANCELLED = int(Fate.CANCELLED)
+_LOST = int(Fate.LOST)
+
+SLOTS = np.dtype(
+    [
+        ("worker", np.int32),
+        ("arrived", np.int16),
+        ("applied", np.int16),
+        ("row", np.int64),  # of the trace's jobs
+        ("read_step", np.int64),
+        ("draw", np.int64),
+        ("start_time", np.float64),
+        ("link", np.int64),  # next slot of the list that the job is in; -1 at its end
+        ("since", np.int64),  # held job: from which step its present weight counts; -1: none yet
+        ("weight", np.float64),  # job in the batch: its weight
+    ]
+)
+WORKERS = np.dtype(
+    [
+        ("running", np.int64),  # slot of the job in work, -1 for none
+        ("head", np.int64),  # first and last slot of the queue, -1 for none
+        ("tail", np.int64),
+        ("draws", np.int64),  # jobs assigned so far
+        # Running sums over the worker's jobs, for a summary where no trace is recorded.
+        ("applied", np.int64),
+        ("delay", np.int64),
+        ("busy", np.float64),
+        ("remainder", np.float64),  # what rounding took from the moment at which it finishes
+    ]
+)
+# Who can be given jobs, in a run in which workers come and go.
+PRESENCE = np.dtype([("away", np.int64), ("owed", np.int64)])
+# When each job arrived, in the order of arrival; entered into the trace's jobs at the end, because
+# a million workers' jobs lie far apart in memory.
+LOG = np.dtype([("row", np.int64), ("time", np.float64)])
+# The server's table of held gradients: lists of slots, and the weight of each. In a live run also
+# whether it was changed since the last step, and the weight with which it entered that.
+ENTRIES = np.dtype(
+    [
+        ("head", np.int64),
+        ("tail", np.int64),
+        ("weight", np.float64),
+        ("touched", np.int64),
+        ("shown", np.float64),
+    ]
+)
+COUNTS = np.dtype(
+    [
+        (name, np.int64)
+        for name in (
+            *("steps", "assigned", "arrived", "rows", "flying", "started", "dropped", "cancelled"),
+            *("pending", "arriving"),  # decisions wait to be carried out; whose, -1 at the start
+            *("free", "n_free"),  # list of free slots
+            *("batch_head", "batch_tail"),  # jobs applied to the coming step
+            "kept",  # jobs in the batch and in entries
+            *("max_flying", "max_delay"),
+            *("worker", "draw"),  # of a job whose time is bad
+            "standing",  # arrivals since the last step or the last passing of time
+            "needed_rows",  # how many contributions there must be room for
+            *("n_starting", "n_waiting", "n_acts"),  # how much of these arrays is in use
+            "owed",  # jobs that could not be given out again to anyone
+        )
+    ]
+)
+
+
+class Act(IntEnum):
+    """What the driver of a live ledger has to do, in this order; an act's `code`."""
+
+    ASSIGNED = 1
+    """Give the job in `slot` to its worker."""
+    CANCELLED = 2
+    """Call off the job in `slot`."""
+    ROW = 3
+    """The gradient of the job in `slot` enters the coming step, with `weight`. In a table its
+    entry's gradients stay if `flag` is 1, and leave before it is added if not."""
+    SHOWN = 4
+    """Likewise, of a gradient that its entry has already (slot −1: of all that it has)."""
+    STEP = 5
+    """Take the step of which the rows have been told."""
+    FINISHED = 6
+    """The fate of the job in `slot` is settled: it is `flag`."""
+
+
+_TELL_ASSIGNED = int(Act.ASSIGNED)
+_TELL_CANCELLED = int(Act.CANCELLED)
+_TELL_ROW = int(Act.ROW)
+_TELL_SHOWN = int(Act.SHOWN)
+_TELL_STEP = int(Act.STEP)
+_TELL_FINISHED = int(Act.FINISHED)
+ACTS = np.dtype(
+    [
+        ("code", np.int64),
+        ("slot", np.int64),
+        ("entry", np.int64),
+        ("weight", np.float64),
+        ("flag", np.int64),
+    ]
+)
+
+
+class Ledger(NamedTuple):
+    """The arrays of a ledger."""
+
+    counts: np.ndarray
+    """COUNTS, one element."""
+    slots: np.ndarray
+    workers: np.ndarray
+    entries: np.ndarray
+    presence: np.ndarray
+    out: np.ndarray
+    """float64 of shape (n, 3): the decisions that are to be carried out."""
+    starting: np.ndarray
+    """int64: workers that may have to start a job, in the order of starting."""
+    waiting: np.ndarray
+    """int64: workers whose next job waits until all that has arrived is dealt with."""
+    acts: np.ndarray
+    jobs: Jobs
+    rows: Contributions
+    step_times: np.ndarray
+    log: np.ndarray
+
+
+def aligned(size: int, dtype: np.dtype) -> np.ndarray:
+    """Return an uninitialised array that begins with a cache line.
+
+    A job's slot and a worker's record fill one line each; astride two they would cost two misses.
+    """
+    line = 64
+    raw = np.empty(size * dtype.itemsize + line, np.uint8)
+    offset = -raw.ctypes.data % line
+    return raw[offset : offset + size * dtype.itemsize].view(dtype)
+
+
+def larger(array: np.ndarray, size: int) -> np.ndarray:
+    """Return a copy with room for at least `size` elements, at least twice what it had."""
+    if array.size >= size:
+        return array
+    grown = aligned(max(size, 2 * array.size, 1024), array.dtype)
+    grown[: array.size] = array
+    return grown
+
+
+def ledger_type() -> Any:
+    """Return the type that compiled functions take a ledger as."""
+    whole, real = np.zeros(1, np.int64), np.zeros(1)
+    arrays = (np.zeros(1, kind) for kind in (COUNTS, SLOTS, WORKERS, ENTRIES, PRESENCE))
+    tables = empty_table(Jobs, 1), empty_table(Contributions, 1)
+    others = (np.zeros((1, 3)), whole, whole, np.zeros(1, ACTS), *tables, real, np.zeros(1, LOG))
+    return typeof(Ledger._make((*arrays, *others)))
+
+
+@inlined
+def _act(ledger, code, slot, entry, weight, flag):
+    """Tell the driver what to do; `lacks_room` has seen to it that there is room."""
+    row = ledger.counts[0]["n_acts"]
+    ledger.acts[row]["code"] = code
+    ledger.acts[row]["slot"] = slot
+    ledger.acts[row]["entry"] = entry
+    ledger.acts[row]["weight"] = weight
+    ledger.acts[row]["flag"] = flag
+    ledger.counts[0]["n_acts"] = row + 1
+
+
+@inlined
+def _free_slot(ledger, slot):
+    """Give back the slot of a job whose fate is settled."""
+    ledger.slots[slot]["link"] = ledger.counts[0]["free"]
+    ledger.counts[0]["free"] = slot
+    ledger.counts[0]["n_free"] += 1
+
+
+@inlined
+def assign_job(ledger, record, live, worker, now):
+    """Append a job at the current model to a worker's queue."""
+    counts, slots, workers, jobs = ledger.counts, ledger.slots, ledger.workers, ledger.jobs
+    slot = counts[0]["free"]
+    counts[0]["free"] = slots[slot]["link"]
+    counts[0]["n_free"] -= 1
+    row = counts[0]["assigned"]
+    draw = workers[worker]["draws"]
+    slots[slot]["worker"] = worker
+    slots[slot]["row"] = row
+    slots[slot]["read_step"] = counts[0]["steps"]
+    slots[slot]["draw"] = draw
+    slots[slot]["arrived"] = 0
+    slots[slot]["applied"] = 0
+    slots[slot]["start_time"] = np.nan
+    slots[slot]["link"] = -1
+    if record:
+        jobs.worker[row] = worker
+        jobs.read_step[row] = counts[0]["steps"]
+        jobs.draw[row] = draw
+        jobs.assign_time[row] = now
+        jobs.start_time[row] = np.nan
+        jobs.arrival_time[row] = np.nan
+        jobs.fate[row] = _IN_FLIGHT
+    if workers[worker]["head"] < 0:
+        workers[worker]["head"] = slot
+    else:
+        slots[workers[worker]["tail"]]["link"] = slot
+    workers[worker]["tail"] = slot
+    workers[worker]["draws"] = draw + 1
+    counts[0]["assigned"] = row + 1
+    counts[0]["flying"] += 1
+    if live:
+        _act(ledger, _TELL_ASSIGNED, slot, -1, 0.0, 0)
+
+
+@inlined
+def _give_up(ledger, record, live, slot, now, fate):
+    """End a job that has not arrived."""
+    if record:
+        ledger.jobs.arrival_time[ledger.slots[slot]["row"]] = now
+        ledger.jobs.fate[ledger.slots[slot]["row"]] = fate
+    if live:
+        _act(ledger, _TELL_FINISHED, slot, -1, 0.0, fate)
+    ledger.counts[0]["flying"] -= 1
+    _free_slot(ledger, slot)
+
+
+@inlined
+def _cancel_jobs(ledger, record, live, worker, now):
+    """Call off the running job of a worker and those in its queue, and what waits for it."""
+    counts, slots, workers = ledger.counts, ledger.slots, ledger.workers
+    slot = workers[worker]["running"]
+    if slot >= 0:
+        if not record:
+            workers[worker]["busy"] += now - slots[slot]["start_time"]
+        workers[worker]["running"] = -1
+        if live:
+            _act(ledger, _TELL_CANCELLED, slot, -1, 0.0, 0)
+        _give_up(ledger, record, live, slot, now, _CANCELLED)
+        counts[0]["cancelled"] += 1
+    slot = workers[worker]["head"]
+    while slot >= 0:
+        following = slots[slot]["link"]
+        if live:
+            _act(ledger, _TELL_CANCELLED, slot, -1, 0.0, 0)
+        _give_up(ledger, record, live, slot, now, _CANCELLED)
+        counts[0]["cancelled"] += 1
+        slot = following
+    workers[worker]["head"] = -1
+    kept = 0
+    for i in range(counts[0]["n_waiting"]):
+        ledger.waiting[kept] = ledger.waiting[i]
+        kept += ledger.waiting[i] != worker
+    counts[0]["n_waiting"] = kept
+
+
+@inlined
+def _drop_job(ledger, record, live, slot):
+    """Throw an arrived job away."""
+    if record:
+        ledger.jobs.fate[ledger.slots[slot]["row"]] = _DROPPED
+    if live:
+        _act(ledger, _TELL_FINISHED, slot, -1, 0.0, _DROPPED)
+    ledger.counts[0]["dropped"] += 1
+    _free_slot(ledger, slot)
+
+
+@inlined
+def _use_gradient(ledger, record, slot, entry, first_step, end_step, weight):
+    """Note that a job's gradient entered steps first_step <= s < end_step with this weight."""
+    counts, slots, workers, rows = ledger.counts, ledger.slots, ledger.workers, ledger.rows
+    if slots[slot]["applied"] == 0:
+        slots[slot]["applied"] = 1
+        if not record:  # in a trace the contributions say which jobs were applied
+            worker = slots[slot]["worker"]
+            delay = first_step - slots[slot]["read_step"]
+            workers[worker]["applied"] += 1
+            workers[worker]["delay"] += delay
+            counts[0]["max_delay"] = max(counts[0]["max_delay"], delay)
+    if record:
+        row = counts[0]["rows"]
+        rows.job[row] = slots[slot]["row"]
+        rows.entry[row] = entry
+        rows.first_step[row] = first_step
+        rows.end_step[row] = end_step
+        rows.weight[row] = weight
+        counts[0]["rows"] = row + 1
+
+
+@inlined
+def _tell_entry(ledger, entry):
+    """Tell what a table entry that has changed brings into the coming step.
+
+    A gradient that starts to count is told; if it counted before, with another weight, its entry
+    has it already. Where none starts, an entry that has lost its weight, or its gradients, leaves.
+    """
+    entries, slots, step = ledger.entries, ledger.slots, ledger.counts[0]["steps"]
+    weight = entries[entry]["weight"]
+    carried = 0
+    slot = entries[entry]["head"]
+    while slot >= 0:
+        if slots[slot]["applied"] != 0 and slots[slot]["since"] <= step:
+            carried = 1
+        slot = slots[slot]["link"]
+    starts = False
+    slot = entries[entry]["head"]
+    while slot >= 0 and weight != 0:
+        if slots[slot]["since"] == step:
+            code = _TELL_ROW if slots[slot]["applied"] == 0 else _TELL_SHOWN
+            _act(ledger, code, slot, entry, weight, carried)
+            starts = True
+        slot = slots[slot]["link"]
+    gone = weight == 0 or entries[entry]["head"] < 0
+    if not starts and entries[entry]["shown"] != 0 and gone:
+        _act(ledger, _TELL_SHOWN, -1, entry, 0.0, 1)
+    entries[entry]["shown"] = 0.0 if gone else weight
+
+
+@inlined
+def _finish_entry(ledger, entry):
+    """Note, after a step, which of an entry's gradients it has used for the first time."""
+    slots, step = ledger.slots, ledger.counts[0]["steps"]
+    slot = ledger.entries[entry]["head"]
+    while slot >= 0 and ledger.entries[entry]["weight"] != 0:
+        if slots[slot]["since"] == step and slots[slot]["applied"] == 0:
+            slots[slot]["applied"] = 1
+            _act(ledger, _TELL_FINISHED, slot, entry, 0.0, _APPLIED)
+        slot = slots[slot]["link"]
+    ledger.entries[entry]["touched"] = 0
+
+
+@inlined
+def _take_step(ledger, record, live, now):
+    """Take a step: the jobs of the batch are applied and the batch is emptied."""
+    counts, slots = ledger.counts, ledger.slots
+    step = counts[0]["steps"]
+    if live:
+        slot = counts[0]["batch_head"]
+        while slot >= 0:
+            _act(ledger, _TELL_ROW, slot, -1, slots[slot]["weight"], 0)
+            slot = slots[slot]["link"]
+        for entry in range(ledger.entries.size):
+            if ledger.entries[entry]["touched"] != 0:
+                _tell_entry(ledger, entry)
+        _act(ledger, _TELL_STEP, -1, -1, 0.0, 0)
+    slot = counts[0]["batch_head"]
+    while slot >= 0:
+        following = slots[slot]["link"]
+        _use_gradient(ledger, record, slot, -1, step, step + 1, slots[slot]["weight"])
+        if live:
+            _act(ledger, _TELL_FINISHED, slot, -1, 0.0, _APPLIED)
+        _free_slot(ledger, slot)
+        counts[0]["kept"] -= 1
+        slot = following
+    counts[0]["batch_head"] = -1
+    if live:
+        for entry in range(ledger.entries.size):
+            if ledger.entries[entry]["touched"] != 0:
+                _finish_entry(ledger, entry)
+    if record:
+        ledger.step_times[step] = now
+    counts[0]["steps"] = step + 1
+
+
+@inlined
+def _apply_job(ledger, slot, weight):
+    """Put an arrived job into the batch of the coming step."""
+    counts, slots = ledger.counts, ledger.slots
+    slots[slot]["weight"] = weight
+    slots[slot]["link"] = -1
+    if counts[0]["batch_head"] < 0:
+        counts[0]["batch_head"] = slot
+    else:
+        slots[counts[0]["batch_tail"]]["link"] = slot
+    counts[0]["batch_tail"] = slot
+    counts[0]["kept"] += 1
+
+
+@inlined
+def _hold_job(ledger, slot, entry):
+    """Add an arrived job to an entry of the table."""
+    slots, entries = ledger.slots, ledger.entries
+    slots[slot]["link"] = -1
+    slots[slot]["since"] = ledger.counts[0]["steps"] if entries[entry]["weight"] != 0 else -1
+    if entries[entry]["head"] < 0:
+        entries[entry]["head"] = slot
+    else:
+        slots[entries[entry]["tail"]]["link"] = slot
+    entries[entry]["tail"] = slot
+    entries[entry]["touched"] = 1
+    ledger.counts[0]["kept"] += 1
+
+
+@inlined
+def weigh_entry(ledger, record, entry, weight):
+    """Change the weight of an entry from the coming step on; rows with the old one are closed."""
+    slots, entries, step = ledger.slots, ledger.entries, ledger.counts[0]["steps"]
+    old = entries[entry]["weight"]
+    slot = entries[entry]["head"]
+    while slot >= 0:
+        since = slots[slot]["since"]
+        if old != 0 and since < step:
+            _use_gradient(ledger, record, slot, entry, since, step, old)
+        slots[slot]["since"] = step if weight != 0 else -1
+        slot = slots[slot]["link"]
+    entries[entry]["weight"] = weight
+    entries[entry]["touched"] = 1
+
+
+@inlined
+def _clear_entry(ledger, record, live, entry):
+    """Empty an entry; a job that never entered a step is dropped."""
+    slots, entries = ledger.slots, ledger.entries
+    weigh_entry(ledger, record, entry, 0.0)
+    slot = entries[entry]["head"]
+    while slot >= 0:
+        following = slots[slot]["link"]
+        if slots[slot]["applied"] == 0:
+            _drop_job(ledger, record, live, slot)
+        else:
+            _free_slot(ledger, slot)
+        ledger.counts[0]["kept"] -= 1
+        slot = following
+    entries[entry]["head"] = -1
+
+
+@inlined
+def _assign(ledger, record, live, deferred, worker, now):
+    """Assign a job, or, `deferred`, note that it waits; an idle worker is to start it."""
+    counts = ledger.counts
+    if deferred:
+        ledger.waiting[counts[0]["n_waiting"]] = worker
+        counts[0]["n_waiting"] += 1
+        return
+    assign_job(ledger, record, live, worker, now)
+    if not live and ledger.workers[worker]["running"] < 0:
+        ledger.starting[counts[0]["n_starting"]] = worker
+        counts[0]["n_starting"] += 1
+
+
+@inlined
+def carry_out(ledger, record, live, deferred, now):
+    """Carry out the decisions in `out`; `starting` then names who may have to start a job.
+
+    They stand in the order of starting: the worker that arrived goes on with its queue at once,
+    before what is assigned now. `deferred`: what is assigned waits for `give_out_waiting`.
+    """
+    counts, workers, out, starting = ledger.counts, ledger.workers, ledger.out, ledger.starting
+    slot = counts[0]["arriving"]
+    arrived = ledger.slots[slot]["worker"] if slot >= 0 else -1
+    counts[0]["n_starting"] = 0
+    n_cancels = 0
+    if arrived >= 0 and workers[arrived]["head"] >= 0:
+        starting[0] = arrived
+        counts[0]["n_starting"] = 1
+    for i in range(1, int(out[0, 0]) + 1):
+        code = int(out[i, 0])
+        target = int(out[i, 1])
+        if code == APPLY:
+            _apply_job(ledger, slot, out[i, 2])
+        elif code == STEP:
+            _take_step(ledger, record, live, now)
+        elif code == ASSIGN:
+            _assign(ledger, record, live, deferred, target, now)
+        elif code == DROP:
+            _drop_job(ledger, record, live, slot)
+        elif code in (CANCEL, RESTART):
+            _cancel_jobs(ledger, record, live, target, now)
+            n_cancels += 1
+            if code == RESTART:
+                _assign(ledger, record, live, deferred, target, now)
+        elif code == HOLD:
+            _hold_job(ledger, slot, target)
+        elif code == WEIGH:
+            weigh_entry(ledger, record, target, out[i, 2])
+        elif code == CLEAR:
+            _clear_entry(ledger, record, live, target)
+    # Last those that may be left without work.
+    n_starting = counts[0]["n_starting"]
+    for i in range(1, int(out[0, 0]) + 1 if n_cancels > 0 else 1):
+        if int(out[i, 0]) == CANCEL:
+            starting[n_starting] = int(out[i, 1])
+            n_starting += 1
+    if arrived >= 0:
+        starting[n_starting] = arrived
+        n_starting += 1
+    counts[0]["n_starting"] = n_starting
+
+
+@inlined
+def give_out_waiting(ledger, record, live, now):
+    """Assign, at the current model, the jobs that wait; in the order in which they were named."""
+    ledger.counts[0]["n_starting"] = 0
+    n_waiting = ledger.counts[0]["n_waiting"]
+    ledger.counts[0]["n_waiting"] = 0
+    for i in range(n_waiting):
+        _assign(ledger, record, live, False, ledger.waiting[i], now)
+
+
+@inlined
+def next_job(ledger, record, worker, now):
+    """Take the next job of an idle worker off its queue; return its slot, −1 for none."""
+    slots, workers = ledger.slots, ledger.workers
+    slot = workers[worker]["head"]
+    if slot >= 0:
+        workers[worker]["head"] = slots[slot]["link"]
+        workers[worker]["running"] = slot
+        slots[slot]["start_time"] = now
+        if record:
+            ledger.jobs.start_time[slots[slot]["row"]] = now
+    return slot
+
+
+@inlined
+def arrive_job(ledger, record, worker, now):
+    """Take the finished job of `worker` off it; return the job's slot."""
+    counts, slots, workers, log = ledger.counts, ledger.slots, ledger.workers, ledger.log
+    slot = workers[worker]["running"]
+    slots[slot]["arrived"] = 1
+    if record:
+        log[counts[0]["arrived"]]["row"] = slots[slot]["row"]
+        log[counts[0]["arrived"]]["time"] = now
+    else:
+        workers[worker]["busy"] += now - slots[slot]["start_time"]
+    workers[worker]["running"] = -1
+    counts[0]["flying"] -= 1
+    counts[0]["arrived"] += 1
+    counts[0]["arriving"] = slot
+    return slot
+
+
+@inlined
+def job_at(ledger, worker, row):
+    """Return the slot of a worker's unfinished job by its row, −1 if there is none."""
+    slot = ledger.workers[worker]["head"]
+    while slot >= 0 and ledger.slots[slot]["row"] != row:
+        slot = ledger.slots[slot]["link"]
+    return slot
+
+
+@inlined
+def unlink_job(ledger, worker, slot):
+    """Take a job off its worker's queue, wherever it stands there."""
+    slots, workers = ledger.slots, ledger.workers
+    before, following = -1, workers[worker]["head"]
+    while following != slot:
+        before, following = following, slots[following]["link"]
+    if before < 0:
+        workers[worker]["head"] = slots[slot]["link"]
+    else:
+        slots[before]["link"] = slots[slot]["link"]
+    if workers[worker]["tail"] == slot:
+        workers[worker]["tail"] = before
+
+
+@inlined
+def lose_job(ledger, record, live, any_worker, slot, now):
+    """End a job whose worker failed; another in its place is given out, or owed.
+
+    Its worker gets it if it is there. If it is gone, a method with `any_worker` has the job given
+    to the next worker that is there, and otherwise one, and no more, is owed to the worker.
+    """
+    counts, presence = ledger.counts, ledger.presence
+    worker = int(ledger.slots[slot]["worker"])
+    unlink_job(ledger, worker, slot)
+    _give_up(ledger, record, live, slot, now, _LOST)
+    heir = worker
+    n_asked = 1
+    while presence[heir]["away"] != 0 and any_worker and n_asked < presence.size:
+        heir = (heir + 1) % presence.size
+        n_asked += 1
+    counts[0]["n_starting"] = 0
+    if presence[heir]["away"] == 0:
+        _assign(ledger, record, live, False, heir, now)
+    elif any_worker:
+        counts[0]["owed"] += 1
+    else:
+        presence[worker]["owed"] = 1
+
+
+@inlined
+def join_worker(ledger, record, live, any_worker, worker, now):
+    """Let a worker that was away be given jobs again, and at once what could not be given out."""
+    counts, presence = ledger.counts, ledger.presence
+    presence[worker]["away"] = 0
+    n_jobs = presence[worker]["owed"]
+    presence[worker]["owed"] = 0
+    if any_worker:
+        n_jobs = counts[0]["owed"]
+        counts[0]["owed"] = 0
+    else:
+        for i in range(counts[0]["n_waiting"]):
+            if ledger.waiting[i] == worker:  # it gets its job there
+                n_jobs = 0
+    counts[0]["n_starting"] = 0
+    for _ in range(n_jobs):
+        _assign(ledger, record, live, False, worker, now)
+
+
+@inlined
+def lacks_room(ledger, record, live):
+    """Say whether the arrays are too small for the decisions in `out`."""
+    counts, out = ledger.counts, ledger.out
+    n_decisions = int(out[0, 0])
+    n_coming = n_decisions + counts[0]["n_waiting"] + counts[0]["owed"]
+    if not (record or live):
+        return counts[0]["n_free"] < n_coming
+    n_steps = 0
+    if counts[0]["kept"] > 0 or live:
+        for i in range(1, n_decisions + 1):
+            n_steps += int(out[i, 0]) == STEP
+    # Between two steps each kept job's row can be closed at most once.
+    counts[0]["needed_rows"] = (
+        counts[0]["rows"] + (n_steps + 1) * (counts[0]["kept"] + 1) + n_decisions
+    )
+    if live and n_acts_at_most(ledger, n_steps) > ledger.acts.size:
+        return True
+    return counts[0]["n_free"] < n_coming or (
+        record
+        and (
+            counts[0]["assigned"] + n_coming > ledger.jobs.worker.size
+            or counts[0]["steps"] + n_decisions > ledger.step_times.size
+            or counts[0]["arrived"] + 1 > ledger.log.size  # the next arrival's place
+            or counts[0]["needed_rows"] > ledger.rows.job.size
+        )
+    )
+
+
+@inlined
+def n_acts_at_most(ledger, n_steps):
+    """Return how many acts the decisions in `out` can lead to, with so many steps among them.
+
+    A step tells of every kept job twice, of every entry once, and of itself. Besides, every job in
+    flight may be called off, in two acts, and every decision give one out.
+    """
+    counts = ledger.counts
+    of_a_step = 2 * (counts[0]["kept"] + 1) + ledger.entries.size + 1
+    n_decisions = int(ledger.out[0, 0]) + counts[0]["n_waiting"] + counts[0]["owed"] + 1
+    return n_steps * of_a_step + 2 * (counts[0]["flying"] + n_decisions) + counts[0]["kept"]
