@@ -199,7 +199,8 @@ def entry_point(function: Any, signature: Any) -> Callable[..., Any]:
     Without Numba's dispatch by type, which takes some 10 µs for a named tuple of arrays, a call
     takes 1 µs; its arguments must be of the very types that stand in the signature.
     """
-    function.compile(signature)
+    if not is_compiled(function):  # a helper that is inlined elsewhere
+        function.compile(signature)
     entry: Callable[..., Any] = function.get_compile_result(signature).entry_point
     return entry
 

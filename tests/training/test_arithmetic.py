@@ -87,4 +87,4 @@ def test_numbers_of_other_steps_are_not_read():
     numbers, other = make(), make()
     step(numbers, 1.0)
     with pytest.raises(ValueError, match="versions"):
-        other.restore(numbers.arrays())
+        other.restore(numbers.arrays(), 0, {0: 1})

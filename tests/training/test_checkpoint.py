@@ -115,7 +115,8 @@ def test_state_taken_anywhere_restores_the_same_run(tmp_path):
 def test_evaluations_failures_and_counts_go_on(tmp_path):
     """What was seen before the checkpoint is part of the resumed run."""
     cut_off(tmp_path, ag.methods.Pure(), 30, evaluate_every=0.0001)
-    _, facts = load_newest(tmp_path)
+    _, _, head = load_newest(tmp_path)
+    facts = head["facts"]
     run = ag.train(
         quadratic(), ag.methods.Pure(), 0.05, steps=50, checkpoints=ag.Checkpoints(tmp_path),
         resume=True,

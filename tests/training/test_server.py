@@ -84,9 +84,14 @@ def test_state_restores_whatever_happened(method):
     def happen(target: Server, jobs: list, step: int, seed: int) -> list:
         rng = np.random.default_rng(seed)
         if step % 7 == 3:
-            return target.lose(jobs.pop(0), float(step), 1).assigned + jobs
+            job = jobs.pop(0)
+            if step % 2 and len(jobs) > 1:
+                target.leave(job.worker, float(step))
+            return target.lose(job, float(step)).assigned + jobs
         if step % 7 == 5:
-            return jobs + target.join(2, float(step)).assigned
+            return jobs + [
+                job for worker in range(3) for job in target.join(worker, float(step)).assigned
+            ]
         more = step % 3 == 0 and len(jobs) > 1
         count = 2 if more else 1
         for _ in range(count):
@@ -103,8 +108,8 @@ def test_state_restores_whatever_happened(method):
     for step in range(1, 60):
         open_jobs = happen(server, open_jobs, step, int(rng.integers(2**40)))
     other = make(method)
-    other.restore(server.state())
-    rows = {job.row: job for job in other.jobs}
+    other.restore(server.journal.parts(), server.state())
+    rows = {job.row: job for job in other.unfinished()}
     others = [rows[job.row] for job in open_jobs]
     for step in range(60, 90):
         seed = int(rng.integers(2**40))

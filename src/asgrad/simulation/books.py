@@ -163,12 +163,11 @@ class Books:
             ledger.step_times[: self.count("steps")],
         )
 
-    def in_use(self) -> np.ndarray:
-        """Return the slots, SLOTS, of the jobs whose story is not over."""
+    def is_in_use(self) -> np.ndarray:
+        """Return for every slot whether it holds a job whose story is not over."""
         used = np.ones(self.ledger.slots.size, bool)
         slot = self.count("free")
         while slot >= 0:
             used[slot] = False
             slot = int(self.ledger.slots["link"][slot])
-        slots: np.ndarray = self.ledger.slots[used]
-        return slots
+        return used

@@ -329,7 +329,7 @@ class _Run:
         self.books.close()
         count, workers = self.books.count, self.books.ledger.workers
         n, n_steps, end = self.n_workers, count("steps"), float(self.clock[events.NOW])
-        waiting = self.books.in_use()
+        waiting = self.books.ledger.slots[self.books.is_in_use()]
         waiting = waiting[waiting["applied"] == 0]
         running = waiting[~np.isnan(waiting["start_time"]) & (waiting["arrived"] == 0)]
         ages = n_steps - waiting["read_step"]

@@ -62,8 +62,6 @@ class Arithmetic:
         dtype: str,
     ):
         self.n_steps = 0
-        self.idle = False
-        """Whether steps are counted only, as when a checkpoint is read."""
         self._kernels = bound_kernels(dtype, delivered, stepsize, transform, optimizer)
         self._walk = compiled_walk(dtype)
         self._rules = rules_of(
@@ -120,8 +118,6 @@ class Arithmetic:
 
         `gradient`, of shape (dim, 1), is None where its entry has it already.
         """
-        if self.idle:
-            return
         row = self._n_rows
         if row >= self._plan.entry.size:
             self._plan = _resized(self._plan, self._plan.slot.size, 2 * row)
@@ -143,8 +139,7 @@ class Arithmetic:
             self._grow_models()
         # Last readers may leave with this step: their slots are free only after it.
         self._plan.slot[step + 1] = self._free.pop()
-        if not self.idle:
-            self._walk_one_step()
+        self._walk_one_step()
         self.n_steps = step + 1
         self._readers[step + 1] = 1
         self.release(step)
@@ -158,17 +153,32 @@ class Arithmetic:
             **{name: getattr(self._blocks, name).copy() for name in _MEMORY},
         }
 
-    def restore(self, arrays: dict[str, np.ndarray]) -> None:
-        """Read the numbers, after the same steps and holds as when they were written.
+    def restore(self, arrays: dict[str, np.ndarray], n_steps: int, readers: dict[int, int]) -> None:
+        """Read the numbers as they were after `n_steps`.
+
+        Parameters
+        ----------
+        arrays : dict
+        n_steps : int
+        readers : dict of int to int
+            How many readers each version has that is kept; the newest has one more.
 
         Raises
         ------
         ValueError
-            If the steps or the holds were others.
+            If other versions are stored than have readers.
         """
         steps = arrays["model_steps"].tolist()
-        if steps != sorted(self._readers):
-            raise ValueError(f"versions {steps} are stored, {sorted(self._readers)} are held.")
+        if steps != sorted(readers):
+            raise ValueError(f"versions {steps} are stored, {sorted(readers)} are held.")
+        self.n_steps, self._readers = n_steps, readers
+        if n_steps + 2 > self._plan.slot.size:
+            self._plan = _resized(self._plan, 2 * n_steps + 2, self._plan.entry.size)
+        self._free = list(range(self._blocks.models.shape[0]))
+        for step in steps:
+            if not self._free:
+                self._grow_models()
+            self._plan.slot[step] = self._free.pop()
         for step, model in zip(steps, arrays["models"], strict=True):
             self._blocks.models[self._plan.slot[step]] = model
         for name in _MEMORY:

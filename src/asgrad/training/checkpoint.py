@@ -1,6 +1,7 @@
 """Checkpoints of a live run: all that it needs to go on, written beside it.
 
 FOLDER/step-000000001234/  state.safetensors  checkpoint.json
+FOLDER/journal/            what happened, in segments; a checkpoint names those that led to it
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import shutil
 import threading
 import warnings
 import zlib
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +31,7 @@ from asgrad.errors import (
 )
 from asgrad.files import (
     Kind,
+    cannot_write,
     need_safetensors,
     new_folder,
     read_arrays,
@@ -38,6 +41,7 @@ from asgrad.files import (
     write_text,
 )
 from asgrad.problems.fingerprint import difference
+from asgrad.training.journal import EVENTS, SAID, Part
 
 __all__ = [
     "Checkpoints",
@@ -50,7 +54,9 @@ __all__ = [
 ]
 
 _STATE, _FACTS, _PREFIX = "state.safetensors", "checkpoint.json", "step-"
-_KIND, _VERSION = "asgrad checkpoint", 3
+_KIND, _VERSION = "asgrad checkpoint", 4
+_JOURNAL = "journal"
+_SMALL = 1 << 14  # events; a last segment with fewer is written anew, with what follows it
 
 
 def _is_checkpoint(path: Path) -> bool:
@@ -98,6 +104,77 @@ class Checkpoints:
             check_integer("Checkpoints", "steps", self.steps, minimum=1)
 
 
+class _Segments:
+    """The journal on disk: files that are written once, one after the other.
+
+    Parameters
+    ----------
+    folder : Path
+        Of the checkpoints.
+    known : list of list
+        Of every segment that stands there its name, events, decisions on them, and checksum.
+    """
+
+    def __init__(self, folder: Path, known: list[list[Any]]):
+        self._folder, self.known = folder / _JOURNAL, known
+
+    def write(self, parts: Sequence[Part]) -> list[list[Any]]:
+        """Write what is new in a journal; return all its segments."""
+        try:
+            return self._written(parts)
+        except OSError as error:
+            raise cannot_write(str(self._folder), error) from error
+
+    def _written(self, parts: Sequence[Part]) -> list[list[Any]]:
+        """Write what is new."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        there = {path.name for path in self._folder.iterdir()}
+        if not all(segment[0] in there for segment in self.known):
+            self.known = []  # somebody has removed some: all is written anew
+        n_events = sum(part.n_events for part in parts)
+        first = sum(segment[1] for segment in self.known)
+        if first == n_events:
+            return list(self.known)
+        kept = list(self.known)
+        if kept and kept[-1][1] < _SMALL:
+            kept.pop()
+        skipped = [sum(segment[i] for segment in kept) for i in (1, 2)]
+        name = f"{skipped[0]:012d}-{n_events:012d}.safetensors"
+        columns = [_rest(parts, i, skipped[i]) for i in (0, 1)]
+        temporary = self._folder / f"{name}.writing"
+        arrays = dict(zip(("events", "said"), (c.view(np.uint8) for c in columns), strict=True))
+        checksum = write_arrays(temporary, arrays)
+        temporary.replace(self._folder / name)
+        self.known = [*kept, [name, columns[0].size, columns[1].size, checksum]]
+        return list(self.known)
+
+    def prune(self, wanted: set[str]) -> None:
+        """Remove segments that no checkpoint names."""
+        for path in self._folder.iterdir():
+            if path.name not in wanted:
+                path.unlink(missing_ok=True)
+
+
+def _rest(parts: Sequence[Part], column: int, skipped: int) -> np.ndarray:
+    """Return the events (0) or what was said on them (1) of all parts, without the first."""
+    found = []
+    for part in parts:
+        size = part.n_said if column else part.n_events
+        if skipped < size:
+            found.append(part.arrays()[column][skipped:])
+        skipped = max(skipped - size, 0)
+    return np.concatenate(found) if found else np.zeros(0, (EVENTS, SAID)[column])
+
+
+def _read_segments(folder: Path, segments: list[list[Any]]) -> list[Part]:
+    """Return the journal of a checkpoint."""
+    parts = []
+    for name, _, _, found in segments:
+        arrays = read_arrays(folder / _JOURNAL / name, found)
+        parts.append(Part.of(arrays["events"].view(EVENTS), arrays["said"].view(SAID)))
+    return parts
+
+
 class Keeper:
     """Writes checkpoints in a thread of its own; one that fails is reported, and the run goes on.
 
@@ -110,6 +187,8 @@ class Keeper:
         Where the run begins.
     digests : dict of str to str
         Of the models at the checkpoints before, by step; those to come are added.
+    segments : list of list
+        Of the journal, as the checkpoint names them from which the run goes on.
     """
 
     def __init__(
@@ -119,11 +198,13 @@ class Keeper:
         step: int,
         now: float,
         digests: dict[str, str],
+        segments: list[list[Any]],
     ):
         need_safetensors()
         self._rule, self._settings = rule, settings
         self.folder = Path(rule.folder)
         self._step, self._time, self._digests = step, now, digests
+        self._segments = _Segments(self.folder, segments)
         self._waiting: queue.Queue[Any] = queue.Queue()
         self.failures: list[str] = []
         remove_left(self.folder)
@@ -136,10 +217,17 @@ class Keeper:
         far = self._rule.steps is not None and step - self._step >= self._rule.steps
         return (late or far) and self._waiting.unfinished_tasks == 0
 
-    def save(self, step: int, now: float, state: dict[str, np.ndarray], facts: Any) -> None:
+    def save(
+        self,
+        step: int,
+        now: float,
+        state: dict[str, np.ndarray],
+        journal: Sequence[Part],
+        facts: Any,
+    ) -> None:
         """Have a checkpoint written; `facts` is what JSON can hold."""
         self._step, self._time = step, now
-        self._waiting.put((step, state, facts))
+        self._waiting.put((step, state, journal, facts))
 
     def close(self) -> None:
         """Wait until all is written."""
@@ -163,8 +251,11 @@ class Keeper:
             finally:
                 self._waiting.task_done()
 
-    def _write(self, step: int, state: dict[str, np.ndarray], facts: Any) -> None:
+    def _write(
+        self, step: int, state: dict[str, np.ndarray], journal: Sequence[Part], facts: Any
+    ) -> None:
         """Write a checkpoint and remove the oldest."""
+        segments = self._segments.write(journal)
         self._digests[str(step)] = digest(state["models"][-1])
         with new_folder(
             self.folder / f"{_PREFIX}{step:012d}", _CHECKPOINT, overwrite=True
@@ -174,13 +265,20 @@ class Keeper:
                 "version": _VERSION,
                 "step": step,
                 "state_checksum": write_arrays(folder / _STATE, state),
+                "journal": segments,
                 "settings": self._settings,
                 "facts": {**facts, "digests": self._digests},
             }
             head["head_checksum"] = checksum(head)
             write_text(folder / _FACTS, json.dumps(head, indent=1))
-        for old in list_checkpoints(self.folder)[: -self._rule.keep]:
+        there = list_checkpoints(self.folder)
+        for old in there[: -self._rule.keep]:
             shutil.rmtree(old, ignore_errors=True)
+        wanted = {name for name, *_ in segments}
+        for path in there[-self._rule.keep :]:
+            with suppress(AsgradError):  # damaged: what it names is of no use
+                wanted |= {name for name, *_ in load_head(path)["journal"]}
+        self._segments.prune(wanted)
 
 
 def digest(model: np.ndarray) -> str:
@@ -196,8 +294,8 @@ def list_checkpoints(folder: str | Path) -> list[Path]:
 
 def load_newest(
     folder: str | Path, settings: dict[str, Any] | None = None
-) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Return state and facts of the newest checkpoint that is whole.
+) -> tuple[dict[str, np.ndarray], list[Part], dict[str, Any]]:
+    """Return state, journal and head of the newest checkpoint that is whole.
 
     Those that are damaged are warned of and renamed.
 
@@ -212,6 +310,7 @@ def load_newest(
     for path in reversed(found):
         try:
             state, head = load_checkpoint(path)
+            parts = _read_segments(Path(folder), head["journal"])
         except AsgradError as error:
             message = f"{error} It is set aside and the one before is tried."
             warnings.warn(message, CheckpointWarning, stacklevel=2)
@@ -220,7 +319,7 @@ def load_newest(
             continue
         if settings is not None:
             _check_same(path, head["settings"], settings)
-        return state, head["facts"]
+        return state, parts, head
     raise AsgradError(f"every checkpoint in {folder} is damaged; the run cannot be resumed.")
 
 

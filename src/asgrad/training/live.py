@@ -60,8 +60,6 @@ class Facts:
     n_arrived: int
     n_refused: int
     failures: list[str]
-    owed: list[int]
-    """A worker for every job that could not be given out again, until one joins."""
 
 
 @dataclass(frozen=True)
@@ -140,7 +138,6 @@ class Live:
         """After so many batches a thread goes back to its own work."""
         self._status: Ending | None = None
         self._error: BaseException | None = None
-        self._present = [True] * server.n_workers
         self._whole = True
 
     def play(self, evaluator: Evaluator, keeper: Keeper | None) -> Ending:
@@ -157,14 +154,14 @@ class Live:
             now = self.clock()
             evaluator.ask(self.server.n_steps, now, self.server.x)
             self._next_evaluation = now + self.bounds.evaluate_every
-            if self.server.jobs:
+            if self.server.has_begun:
                 self._status = self._reached(now)
                 if self._status is not None:  # resumed past its limits
                     self.ended.set()
                     return self._status
                 self._give_out(Orders(assigned=self.server.unfinished()))
                 for worker in range(self.server.n_workers):
-                    self._join(worker, now)
+                    self._give_out(self.server.join(worker, now))
                 self._give_out(self.server.assign_waiting(now))
             else:
                 self._give_out(self.server.start(0.0))
@@ -213,8 +210,7 @@ class Live:
             while waiting and not (several and self._reached(now)):
                 event = waiting.popleft()
                 if isinstance(event, Joined):
-                    self._present[event.worker] = True
-                    self._join(event.worker, now)
+                    self._give_out(self.server.join(event.worker, now))
                 else:
                     self._take(event, now, more=several)
                     now = math.nextafter(now, math.inf)  # the trace says who came first
@@ -265,7 +261,7 @@ class Live:
         """Say whether nobody works any more, once all events are dealt with."""
         if self.server.n_in_flight > 0 or self.engine.may_join():
             return None
-        if all(self._present):
+        if self.server.all_present:
             raise AsgradError(
                 f"{self.server.method.label}: every worker is idle after {self.server.n_steps} "
                 "steps and none was assigned a job; a method must assign a job before the last "
@@ -277,14 +273,14 @@ class Live:
         """Deal with what came of one job; `more`: of one of several."""
         job, failure = arrival.job, arrival.failure
         if arrival.gone:
-            self._present[job.worker] = False
+            self.server.leave(job.worker, now)
         if not self.server.expects(job):
             return  # cancelled or given up in the meantime
         self.facts.n_refused += arrival.refused
         if failure:
             if len(self.facts.failures) < _SHOWN:
                 self.facts.failures.append(failure)
-            self._give_out(self._lose(job, now))
+            self._give_out(self.server.lose(job, now))
             return
         self.facts.n_arrived += 1
         self._whole = False  # if the method raises, the server is not to be saved
@@ -297,40 +293,15 @@ class Live:
                 self.on_step(step, now)
         self._give_out(orders)
 
-    def _lose(self, job: Job, now: float) -> Orders:
-        """Give a job up; its worker, or another where the method allows, gets one in its place."""
-        heir: int | None = None
-        n = self.server.n_workers
-        if self._present[job.worker]:
-            heir = job.worker
-        elif self.server.method.any_worker:
-            after = ((job.worker + i) % n for i in range(1, n))
-            heir = next((worker for worker in after if self._present[worker]), None)
-        if heir is None and (self.server.method.any_worker or job.worker not in self.facts.owed):
-            self.facts.owed.append(job.worker)
-        return self.server.lose(job, now, heir)
-
-    def _join(self, worker: int, now: float) -> None:
-        """Give a worker that has come back what could not be given out."""
-        owed = self.facts.owed
-        if self.server.method.any_worker:
-            count = len(owed)
-            owed.clear()
-        else:
-            # One that waits for `assign_waiting` gets its job there.
-            count = 0 if worker in self.server.waiting else owed.count(worker)
-            owed[:] = [other for other in owed if other != worker]
-        for _ in range(count):
-            self._give_out(self.server.join(worker, now))
-
     def _give_out(self, orders: Orders) -> None:
         """Hand new jobs to the workers; one for a worker that is gone is lost at once."""
         waiting = list(orders.assigned)
         while waiting:
             job = waiting.pop(0)
             if not self.engine.submit(job, self.server.model(job.read_step)):
-                self._present[job.worker] = False
-                waiting += self._lose(job, self.clock()).assigned
+                now = self.clock()
+                self.server.leave(job.worker, now)
+                waiting += self.server.lose(job, now).assigned
 
     def _save(self, now: float) -> None:
         """Have a checkpoint written."""
@@ -338,7 +309,9 @@ class Live:
             self.facts.elapsed = now
             facts: dict[str, Any] = {**vars(self.facts), "evaluations": self.evaluator.done}
             facts = {name: list(v) if isinstance(v, list) else v for name, v in facts.items()}
-            self.keeper.save(self.server.n_steps, now, self.server.state(), facts)
+            self.keeper.save(
+                self.server.n_steps, now, self.server.state(), self.server.journal.parts(), facts
+            )
 
 
 @contextmanager

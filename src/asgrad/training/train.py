@@ -201,7 +201,7 @@ def train(
         "x0": hashed([start]),
         "problem": fingerprint(problem) if checkpoints is not None else {},
     }
-    facts, done, digests = _before(server, checkpoints, settings, resume)
+    facts, done, digests, segments = _before(server, checkpoints, settings, resume)
     if resume:
         check_beginning(problem, dtype, start, done)
     engine, clock = engine or Threads(), Stopwatch(facts.elapsed)
@@ -212,7 +212,7 @@ def train(
     evaluator = Evaluator(problem, dtype, done, on_evaluation, never=evaluate_every is None)
     keeper = None
     if checkpoints is not None:
-        keeper = Keeper(checkpoints, settings, server.n_steps, facts.elapsed, digests)
+        keeper = Keeper(checkpoints, settings, server.n_steps, facts.elapsed, digests, segments)
     status, end_time = _played(run, evaluator, keeper)
     header = Header(
         method=decisions.label,
@@ -270,7 +270,7 @@ def _played(run: Live, evaluator: Evaluator, keeper: Keeper | None) -> tuple[End
 
 def _before(
     server: Server, checkpoints: Checkpoints | None, settings: dict[str, Any], resume: bool
-) -> tuple[Facts, list[Evaluation], dict[str, str]]:
+) -> tuple[Facts, list[Evaluation], dict[str, str], list[list[Any]]]:
     """Return what was before this part of the run; bring a new server to where that ended."""
     if checkpoints is not None:
         need_safetensors()
@@ -280,11 +280,12 @@ def _before(
                 f"train: {checkpoints.folder} holds the checkpoints of another run; resume it, or "
                 "choose another folder."
             )
-        return Facts(0.0, 0, 0, [], []), [], {}
+        return Facts(0.0, 0, 0, []), [], {}, []
     if checkpoints is None:
         raise AsgradError("train: to resume, say from which checkpoints: Checkpoints(folder).")
-    state, facts = load_newest(checkpoints.folder, settings)
-    server.restore(state)
+    state, parts, head = load_newest(checkpoints.folder, settings)
+    facts = head["facts"]
+    server.restore(parts, state)
     done = [(int(step), *numbers) for step, *numbers in facts.pop("evaluations")]
     digests = facts.pop("digests")
-    return Facts(**facts), done, digests
+    return Facts(**facts), done, digests, head["journal"]

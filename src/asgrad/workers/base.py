@@ -45,7 +45,7 @@ _FEWEST = 5  # jobs before a worker's median counts
 
 @dataclass(slots=True, eq=False)
 class Job:
-    """One row of the trace's jobs, and what the server still needs of it."""
+    """A job of a live run whose story is not over."""
 
     row: int
     worker: int
@@ -57,10 +57,8 @@ class Job:
     fate: Fate = Fate.IN_FLIGHT
     gradient: np.ndarray | None = None
     """Between its arrival and the first step that uses it."""
-    weight: float = 0.0
-    """In the batch of the coming step."""
-    since: int = -1
-    """Held: the step from which the present weight of its entry counts; −1 while it has none."""
+    slot: int = -1
+    """Of the server's ledger."""
 
 
 class Arrival(NamedTuple):
