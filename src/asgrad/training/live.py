@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import signal
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,9 +16,9 @@ from asgrad.errors import AsgradError, check_integer, check_positive
 from asgrad.training.checkpoint import Keeper
 from asgrad.training.evaluation import Evaluator
 from asgrad.training.server import Orders, Server
-from asgrad.workers.base import Arrival, Engine, Job, Joined
+from asgrad.workers.base import Arrival, Job, Joined, Session, Stopwatch
 
-__all__ = ["Bounds", "Ending", "Facts", "Live", "Stopwatch", "ctrl_c_ends"]
+__all__ = ["Bounds", "Ending", "Facts", "Live", "ctrl_c_ends"]
 
 _SHOWN = 100  # failures that are kept in words
 
@@ -34,22 +33,6 @@ class Ending(StrEnum):
     DIVERGED = "diverged"
     TOO_FEW_WORKERS = "too few workers"
     INTERRUPTED = "interrupted"
-
-
-class Stopwatch:
-    """Seconds since a run began, without those between a checkpoint and its resumption."""
-
-    def __init__(self, elapsed: float):
-        self._elapsed = elapsed
-        self.start()
-
-    def start(self) -> None:
-        """Begin here."""
-        self._began = time.perf_counter() - self._elapsed
-
-    def __call__(self) -> float:
-        """Return the seconds."""
-        return time.perf_counter() - self._began
 
 
 @dataclass
@@ -117,18 +100,14 @@ class Live:
     ----------
     server : Server
         New, or as a checkpoint has it.
-    engine : Engine
-        Opened with this run's `deliver`.
     bounds : Bounds
     facts : Facts
         What was before.
     clock : Stopwatch
     """
 
-    def __init__(
-        self, server: Server, engine: Engine, bounds: Bounds, facts: Facts, clock: Stopwatch
-    ):
-        self.server, self.engine, self.bounds = server, engine, bounds
+    def __init__(self, server: Server, bounds: Bounds, facts: Facts, clock: Stopwatch):
+        self.server, self.bounds = server, bounds
         self.facts, self.clock = facts, clock
         self.on_step: Callable[[int, float], None] | None = None
         self.on_arrival: Callable[[Job], None] | None = None
@@ -143,15 +122,17 @@ class Live:
         self._present = [True] * server.n_workers
         self._whole = True
 
-    def play(self, evaluator: Evaluator, keeper: Keeper | None) -> Ending:
+    def play(self, session: Session, evaluator: Evaluator, keeper: Keeper | None) -> Ending:
         """Run from the first jobs, or those that were under way at the checkpoint, to the end.
+
+        `session` was opened with this run's `deliver`.
 
         Raises
         ------
         BaseException
             What a callback or the problem's method raised; the run can be resumed all the same.
         """
-        self.evaluator, self.keeper = evaluator, keeper
+        self.session, self.evaluator, self.keeper = session, evaluator, keeper
         self.clock.start()
         with self._lock:
             now = self.clock()
@@ -171,12 +152,17 @@ class Live:
             self._save(now)
         more = self.handle([])
         while self._status is None:
-            left = 0.0 if more else self.bounds.until_time - self.clock()
-            pause = min(left, self.bounds.evaluate_every, 0.5)
-            more = self.handle(self.engine.wait(max(pause, 0.0)))
+            more = self.handle(session.wait(0.0 if more else self._next_due()))
         if self._error is not None:
             raise self._error
         return self._status
+
+    def _next_due(self) -> float:
+        """Return the next moment at which something is to be done though nothing happens."""
+        due = self._next_evaluation
+        if self.evaluator.busy:  # it is late
+            due = self.clock() + self.bounds.evaluate_every
+        return min(due, self.bounds.until_time)
 
     def deliver(self, events: Sequence[Arrival | Joined]) -> bool:
         """Bring what happened, from any thread, or nothing; deal with what waits, for a while.
@@ -219,7 +205,7 @@ class Live:
                     self._take(event, now, more=several)
                     now = math.nextafter(now, math.inf)  # the trace says who came first
                 if several and not waiting:  # what has come in the meantime
-                    waiting += self.engine.wait(0.0)
+                    waiting += self.session.wait(0.0)
                     now = self.clock()
             if self.server.waiting:
                 self._give_out(self.server.assign_waiting(now))
@@ -263,7 +249,7 @@ class Live:
 
     def _deserted(self) -> Ending | None:
         """Say whether nobody works any more, once all events are dealt with."""
-        if self.server.n_in_flight > 0 or self.engine.may_join():
+        if self.server.n_in_flight > 0 or self.session.may_join():
             return None
         if all(self._present):
             raise AsgradError(
@@ -328,7 +314,7 @@ class Live:
         waiting = list(orders.assigned)
         while waiting:
             job = waiting.pop(0)
-            if not self.engine.submit(job, self.server.model(job.read_step)):
+            if not self.session.submit(job, self.server.model(job.read_step)):
                 self._present[job.worker] = False
                 waiting += self._lose(job, self.clock()).assigned
 

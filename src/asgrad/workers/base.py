@@ -1,14 +1,16 @@
-"""What a live run asks of real workers, whatever they are."""
+"""What a live run asks of its workers, whatever they are."""
 
 from __future__ import annotations
 
 import math
 import statistics
 import threading
+import time
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol, runtime_checkable
+from dataclasses import dataclass, field, fields
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -26,12 +28,15 @@ from asgrad.trace import Fate
 __all__ = [
     "NOT_FINITE",
     "Arrival",
-    "Engine",
     "Job",
     "Joined",
+    "LOOK",
     "Limits",
     "Record",
     "RunContext",
+    "Session",
+    "Stopwatch",
+    "Workers",
     "arrival_of",
     "check_slowdown",
     "failed",
@@ -39,6 +44,8 @@ __all__ = [
 ]
 
 NOT_FINITE = "the gradient holds NaN or infinity"
+LOOK = 0.5
+"""Seconds after which `Session.wait` returns in any case, so that deadlines are looked at."""
 _REMEMBERED = 31  # job times that a worker's median is taken over
 _FEWEST = 5  # jobs before a worker's median counts
 
@@ -64,7 +71,7 @@ class Job:
 
 
 class Arrival(NamedTuple):
-    """What an engine reports of a job: its gradient, or why there is none."""
+    """What became of a job: its gradient, or why there is none."""
 
     job: Job
     gradient: np.ndarray | None
@@ -94,17 +101,33 @@ class Joined(NamedTuple):
     worker: int
 
 
+class Stopwatch:
+    """Seconds since a run began, without those between a checkpoint and its resumption."""
+
+    def __init__(self, elapsed: float):
+        self._elapsed = elapsed
+        self.start()
+
+    def start(self) -> None:
+        """Begin here."""
+        self._began = time.perf_counter() - self._elapsed
+
+    def __call__(self) -> float:
+        """Return the seconds."""
+        return time.perf_counter() - self._began
+
+
 @dataclass(frozen=True)
 class RunContext:
-    """What a live run gives its engine."""
+    """What a live run gives its workers."""
 
     problem: Problem
     key: int
     """Of the stream from which rows and noise follow."""
     dtype: str
     seed: int
-    now: Callable[[], float]
-    """The run's clock, in seconds."""
+    clock: Callable[[], float]
+    """The run's, in seconds."""
     deliver: Callable[[Sequence[Arrival | Joined]], bool]
     """Tell the run what happened, from any thread, which may deal with what others told as well:
     it may submit jobs before it returns. True: something waits, call it again when there is
@@ -113,25 +136,43 @@ class RunContext:
     """Set when the run has ended."""
 
 
-@runtime_checkable
-class Engine(Protocol):
-    """Real workers."""
+class Workers(ABC):
+    """Who computes in a live run: options, and nothing that changes.
 
-    def open(self, context: RunContext) -> None:
-        """Start the workers."""
+    All state of a run is in the session that `open` returns, so that one object serves many runs,
+    also at once.
+    """
 
+    @property
+    def times_label(self) -> str:
+        """What the trace says of how long jobs took."""
+        return f"measured:{type(self).__name__.lower()}"
+
+    @abstractmethod
+    def open(self, context: RunContext) -> Session:
+        """Start the workers of a run."""
+
+
+class Session(ABC):
+    """The workers of one run. Only the run itself submits, waits and closes."""
+
+    @abstractmethod
     def submit(self, job: Job, x: np.ndarray) -> bool:
         """Queue a job at model `x`, of shape (dim, 1); False if its worker is gone."""
 
-    def wait(self, seconds: float) -> Sequence[Arrival | Joined]:
-        """Wait until something happens that was not delivered otherwise, the run ends, or so long.
+    @abstractmethod
+    def wait(self, until: float) -> Sequence[Arrival | Joined]:
+        """Return what has happened and was not delivered, in its order; wait for it if need be.
 
-        Returns all that has happened. Events are delivered and returned in their order.
+        It may return nothing once the run's clock shows `until`, the run ends, or half a second
+        has passed: then the run looks whether something else is due.
         """
 
     def may_join(self) -> bool:
         """Say whether a worker that is gone may still join."""
+        return False
 
+    @abstractmethod
     def close(self) -> None:
         """Stop the workers."""
 
@@ -146,6 +187,12 @@ class Limits:
     least_deadline: float
     first_deadline: float
     restarts: int
+
+    @classmethod
+    def of(cls, options: Any) -> Limits:
+        """Return those that the options of workers name, checked."""
+        names = [each.name for each in fields(cls)[1:]]
+        return cls(type(options).__name__, *(getattr(options, name) for name in names))
 
     def __post_init__(self) -> None:
         if self.n_workers is not None:
