@@ -1,4 +1,4 @@
-"""What all workers of `train` must do: threads, Ray, and the same over a stand-in for Ray."""
+"""What all workers of `train` do: in virtual time, threads, on Ray and on a stand-in for Ray."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import threading
 import time
 import weakref
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import numpy as np
 import pytest
@@ -30,7 +31,7 @@ from fake_ray import Death, FakeRay
 
 from accounting import Account
 
-ON = ["threads", "fake-ray", "ray"]
+REAL = ["threads", "fake-ray", "ray"]
 METHODS = [
     ag.methods.Pure(),
     ag.methods.Sync(),
@@ -63,16 +64,29 @@ def real_ray():
     ray.shutdown()
 
 
-@pytest.fixture(params=ON)
-def kind(request, monkeypatch):
+def workers_on(on, request):
     """A class of workers."""
-    if request.param == "threads":
+    if on == "threads":
         return ag.Threads
-    if request.param == "ray":
+    if on == "virtual":
+        return partial(ag.Virtual, ag.times.Exponential(0.01))
+    if on == "ray":
         request.getfixturevalue("real_ray")
     else:
-        monkeypatch.setitem(sys.modules, "ray", FakeRay())
+        request.getfixturevalue("fake")
     return ag.Ray
+
+
+@pytest.fixture(params=["virtual", *REAL])
+def kind(request):
+    """Each class of workers."""
+    return workers_on(request.param, request)
+
+
+@pytest.fixture(params=REAL)
+def real(request):
+    """Each class of those whose jobs take the time that they take."""
+    return workers_on(request.param, request)
 
 
 class Faulty(ag.Problem):
@@ -249,9 +263,9 @@ def test_a_gradient_that_always_raises_ends_the_run_before_it_begins(kind):
         assert str(caught.value) == "Ray: no worker could start: RuntimeError: no such column"
 
 
-def test_a_worker_that_dies_is_started_anew(kind):
+def test_a_worker_that_dies_is_started_anew(real):
     """Killed by the system in the middle of a job."""
-    if kind is ag.Threads:
+    if real is ag.Threads:
         pytest.skip("a thread cannot be killed")
     problem = Faulty({(1, 3): "die", (2, 4): "die"})
     arrived = [0, 0, 0]
@@ -263,7 +277,7 @@ def test_a_worker_that_dies_is_started_anew(kind):
             signal.raise_signal(signal.SIGINT)
 
     run, _ = train(
-        problem, ag.methods.Pure(), kind(), until_time=60.0, on_arrival=end_when_all_are_back
+        problem, ag.methods.Pure(), real(), until_time=60.0, on_arrival=end_when_all_are_back
     )
     jobs = run.trace.jobs
     lost = jobs.fate == Fate.LOST
@@ -298,11 +312,11 @@ def test_a_worker_that_fails_too_often_leaves(kind):
     assert stuck.status == Ending.TOO_FEW_WORKERS
 
 
-def test_a_worker_that_hangs_is_replaced(kind):
+def test_a_worker_that_hangs_is_replaced(real):
     """Past its deadline its job is lost, and it comes back."""
     problem = Faulty({(0, 8): "hang"})
     run, counts = train(
-        problem, ag.methods.Sync(), kind(deadline=20.0, least_deadline=0.5), steps=20
+        problem, ag.methods.Sync(), real(deadline=20.0, least_deadline=0.5), steps=20
     )
     assert run.status == Ending.STEPS
     assert counts[Fate.LOST] == 1
@@ -310,10 +324,10 @@ def test_a_worker_that_hangs_is_replaced(kind):
     assert run.trace.step_times[-1] < 60
 
 
-def test_a_worker_that_hangs_in_one_of_its_first_jobs_is_replaced(kind):
+def test_a_worker_that_hangs_in_one_of_its_first_jobs_is_replaced(real):
     """There is no median yet to measure it by."""
     run, counts = train(
-        Faulty({(2, 1): "hang"}), ag.methods.Sync(), kind(first_deadline=0.5), steps=20
+        Faulty({(2, 1): "hang"}), ag.methods.Sync(), real(first_deadline=0.5), steps=20
     )
     assert run.status == Ending.STEPS
     assert counts[Fate.LOST] == 1
@@ -328,7 +342,7 @@ def test_a_worker_that_hangs_in_one_of_its_first_jobs_is_replaced(kind):
     ],
     ids=lambda method: method.label,
 )
-def test_a_worker_that_hangs_in_a_job_that_was_called_off_is_replaced(method, kind):
+def test_a_worker_that_hangs_in_a_job_that_was_called_off_is_replaced(method, real):
     """The jobs that wait behind it are done."""
 
     back = []
@@ -340,7 +354,7 @@ def test_a_worker_that_hangs_in_a_job_that_was_called_off_is_replaced(method, ki
 
     run, _ = train(
         Faulty({(1, 40): "hang long"}), method,
-        kind(least_deadline=0.5, deadline=2.0, restarts=20),  # a busy machine is late at times
+        real(least_deadline=0.5, deadline=2.0, restarts=20),  # a busy machine is late at times
         until_time=100.0, on_arrival=end_when_it_is_back,
     )  # fmt: skip
     jobs = run.trace.jobs
@@ -357,9 +371,9 @@ def test_too_many_bad_gradients_end_the_run_as_diverged(kind):
     assert np.isfinite(run.model).all()
 
 
-def test_slow_workers_take_longer(kind):
+def test_slow_workers_take_longer(real):
     """By the factor that is asked for."""
-    run, _ = train(Faulty(), ag.methods.Pure(), kind(slowdown=[1.0, 1.0, 20.0]), steps=400)
+    run, _ = train(Faulty(), ag.methods.Pure(), real(slowdown=[1.0, 1.0, 20.0]), steps=400)
     took = run.trace.jobs.arrival_time - run.trace.jobs.start_time
     done = run.trace.jobs.fate == Fate.APPLIED
     slow = done & (run.trace.jobs.worker == 2)
@@ -377,8 +391,8 @@ def test_a_cut_off_run_is_resumed(kind, tmp_path):
     assert run.trace.n_steps == 45
 
 
-def test_workers_are_used_again_while_a_job_of_the_run_before_still_runs(kind):
-    again = kind()
+def test_workers_are_used_again_while_a_job_of_the_run_before_still_runs(real):
+    again = real()
     run, _ = train(Faulty({(1, 1): 0.5}), ag.methods.Pure(), again, steps=20)
     assert run.status == Ending.STEPS
     late = (run.trace.jobs.worker == 1) & (run.trace.jobs.draw == 1)
@@ -427,20 +441,23 @@ def test_what_on_open_raises_ends_the_run_before_it_begins(kind):
 
 def test_what_is_refused(kind):
     """In one clear line, before any work."""
-    method = ag.methods.Pure()
-    with pytest.raises(ag.AsgradError, match="one number for each of the 3"):
-        ag.train(Faulty(), method, 0.1, steps=5, workers=kind(slowdown=[1.0]))
-    with pytest.raises(ag.AsgradError, match="slowdown must be >= 1"):
-        ag.train(Faulty(), method, 0.1, steps=5, workers=kind(slowdown=[0.5, 1, 1]))
-    for name in ("deadline", "least_deadline", "first_deadline"):
-        with pytest.raises(ag.AsgradError, match=f"{name} must be finite and > 0"):
-            kind(**{name: 0})
     with pytest.raises(ag.AsgradError, match="the problem has 3 workers, n_workers is 4"):
-        ag.train(Faulty(), method, 0.1, steps=5, workers=kind(4))
+        ag.train(Faulty(), ag.methods.Pure(), 0.1, steps=5, workers=kind(n_workers=4))
     with pytest.raises(ag.AsgradError, match="n_workers must be an integer >= 1"):
         kind(n_workers=0)
     with pytest.raises(ag.AsgradError, match="restarts must be an integer >= 0"):
         kind(restarts=-1)
+
+
+def test_what_is_refused_of_workers_that_take_time(real):
+    method = ag.methods.Pure()
+    with pytest.raises(ag.AsgradError, match="one number for each of the 3"):
+        ag.train(Faulty(), method, 0.1, steps=5, workers=real(slowdown=[1.0]))
+    with pytest.raises(ag.AsgradError, match="slowdown must be >= 1"):
+        ag.train(Faulty(), method, 0.1, steps=5, workers=real(slowdown=[0.5, 1, 1]))
+    for name in ("deadline", "least_deadline", "first_deadline"):
+        with pytest.raises(ag.AsgradError, match=f"{name} must be finite and > 0"):
+            real(**{name: 0})
 
 
 @pytest.fixture

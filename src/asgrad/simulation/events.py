@@ -11,25 +11,27 @@ from numba import typeof, types
 
 from asgrad.kernels import compiled
 from asgrad.methods.base import RULE
+from asgrad.moments import (
+    TREE,
+    finish_place,
+    first_worker,
+    is_later,
+    put_back,
+    reschedule,
+    rounded_off,
+    time_at,
+)
 from asgrad.simulation.books import (
     COUNTS,
     ENTRIES,
     LOG,
     SLOTS,
-    TREE,
     WORKERS,
     arrive_job,
     carry_out,
-    finish_place,
-    first_worker,
-    is_later,
     lacks_room,
     next_job,
     prefetch_arrivals,
-    put_back,
-    reschedule,
-    rounded_off,
-    time_at,
     weigh_entry,
 )
 from asgrad.times.base import SECONDS

@@ -21,6 +21,7 @@ from asgrad.errors import (
 from asgrad.kernels import is_compiled
 from asgrad.methods.base import Method, Opening
 from asgrad.methods.decisions import ASSIGN
+from asgrad.moments import TREE, n_leaves, place
 from asgrad.progress import progress_bar
 from asgrad.registry import resolve
 from asgrad.simulation import books, events
@@ -460,9 +461,8 @@ def _limit(name: str, value: int | None) -> int:
 
 def _new_tree(n_workers: int) -> np.ndarray:
     """Return the tournament tree of idle workers."""
-    leaves = max(2, 1 << (n_workers - 1).bit_length())
-    tree = _aligned(2 * leaves, books.TREE)
-    tree["finish"], tree["ticket"] = books.place(np.inf), 0
+    tree = _aligned(2 * n_leaves(n_workers), TREE)
+    tree["finish"], tree["ticket"] = place(np.inf), 0
     return tree
 
 

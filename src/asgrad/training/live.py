@@ -45,6 +45,10 @@ class Facts:
     failures: list[str]
     owed: list[int]
     """A worker for every job that could not be given out again, until one joins."""
+    due: float = math.nan
+    """When the next evaluation is due; NaN before the first."""
+    workers: Any = None
+    """What the session of the workers wants to know when the run goes on."""
 
 
 @dataclass(frozen=True)
@@ -121,6 +125,8 @@ class Live:
         self._error: BaseException | None = None
         self._present = [True] * server.n_workers
         self._whole = True
+        self._evaluated = -1
+        """The last step whose model was evaluated in this part of the run."""
 
     def play(self, session: Session, evaluator: Evaluator, keeper: Keeper | None) -> Ending:
         """Run from the first jobs, or those that were under way at the checkpoint, to the end.
@@ -136,8 +142,8 @@ class Live:
         self.clock.start()
         with self._lock:
             now = self.clock()
-            evaluator.ask(self.server.n_steps, now, self.server.x)
-            self._next_evaluation = now + self.bounds.evaluate_every
+            if math.isnan(self.facts.due):
+                self._evaluate(now)
             if self.server.jobs:
                 self._status = self._reached(now)
                 if self._status is not None:  # resumed past its limits
@@ -159,10 +165,23 @@ class Live:
 
     def _next_due(self) -> float:
         """Return the next moment at which something is to be done though nothing happens."""
-        due = self._next_evaluation
-        if self.evaluator.busy:  # it is late
+        due = self.facts.due
+        if self.evaluator.beside and (self._is_evaluated or self.evaluator.busy):
             due = self.clock() + self.bounds.evaluate_every
+        elif self._is_evaluated:
+            due = math.inf
         return min(due, self.bounds.until_time)
+
+    @property
+    def _is_evaluated(self) -> bool:
+        """Whether the model is still the one that was evaluated last."""
+        return self.server.n_steps == self._evaluated
+
+    def _evaluate(self, now: float) -> None:
+        """Have the model evaluated."""
+        self.evaluator.ask(self.server.n_steps, now, self.server.x)
+        self._evaluated = self.server.n_steps
+        self.facts.due = now + self.bounds.evaluate_every
 
     def deliver(self, events: Sequence[Arrival | Joined]) -> bool:
         """Bring what happened, from any thread, or nothing; deal with what waits, for a while.
@@ -196,6 +215,9 @@ class Live:
         try:
             now = self.clock()
             waiting, several = deque(events), len(events) > 1
+            idle = not events
+            if self._is_evaluated:  # a new model is seen once this moment has passed
+                self.facts.due = max(self.facts.due, now)
             while waiting and not (several and self._reached(now)):
                 event = waiting.popleft()
                 if isinstance(event, Joined):
@@ -203,20 +225,21 @@ class Live:
                     self._join(event.worker, now)
                 else:
                     self._take(event, now, more=several)
+                if several:
                     now = math.nextafter(now, math.inf)  # the trace says who came first
                 if several and not waiting:  # what has come in the meantime
                     waiting += self.session.wait(0.0)
                     now = self.clock()
             if self.server.waiting:
                 self._give_out(self.server.assign_waiting(now))
-            if now >= self._next_evaluation and not self.evaluator.busy:
-                self.evaluator.ask(self.server.n_steps, now, self.server.x)
-                self._next_evaluation = now + self.bounds.evaluate_every
+            is_due = _has_passed(self.facts.due, now, idle)
+            if is_due and not (self._is_evaluated or self.evaluator.busy):
+                self._evaluate(now)
             if self.keeper and self.keeper.due(self.server.n_steps, now):
                 self._save(now)
             if self.evaluator.error is not None:
                 raise self.evaluator.error
-            self._status = self._reached(now) or self._deserted()
+            self._status = self._reached(now, idle) or self._deserted()
         except BaseException as error:  # raised again where the run was started
             self._error, self._status = error, Ending.INTERRUPTED
         if self._status is not None:
@@ -232,7 +255,7 @@ class Live:
             self.keeper.close()
             self.facts.failures += self.keeper.failures
 
-    def _reached(self, now: float) -> Ending | None:
+    def _reached(self, now: float, idle: bool = False) -> Ending | None:
         """Return the first limit that is reached, if any."""
         server, facts, bounds = self.server, self.facts, self.bounds
         if server.n_steps >= bounds.steps:
@@ -245,7 +268,7 @@ class Live:
             return Ending.TARGET
         if self.interrupted:
             return Ending.INTERRUPTED
-        return Ending.TIME if now >= bounds.until_time else None
+        return Ending.TIME if _has_passed(bounds.until_time, now, idle) else None
 
     def _deserted(self) -> Ending | None:
         """Say whether nobody works any more, once all events are dealt with."""
@@ -321,10 +344,18 @@ class Live:
     def _save(self, now: float) -> None:
         """Have a checkpoint written."""
         if self.keeper:
-            self.facts.elapsed = now
+            self.facts.elapsed, self.facts.workers = now, self.session.state()
             facts: dict[str, Any] = {**vars(self.facts), "evaluations": self.evaluator.done}
             facts = {name: list(v) if isinstance(v, list) else v for name, v in facts.items()}
             self.keeper.save(self.server.n_steps, now, self.server.state(), facts)
+
+
+def _has_passed(moment: float, now: float, idle: bool) -> bool:
+    """Say whether a moment is over, with all that happens at it: in virtual time that may be much.
+
+    At the moment itself it is once nothing has happened (`idle`).
+    """
+    return now > moment or (idle and now == moment)
 
 
 @contextmanager

@@ -26,7 +26,7 @@ from asgrad.training.evaluation import Evaluation, Evaluator, check_beginning, c
 from asgrad.training.live import Bounds, Ending, Facts, Live, ctrl_c_ends
 from asgrad.training.server import Server
 from asgrad.transforms import Transform
-from asgrad.workers.base import Job, RunContext, Session, Stopwatch, Workers
+from asgrad.workers.base import Job, RunContext, Session, Workers
 from asgrad.workers.threads import Threads
 
 __all__ = ["Training", "train"]
@@ -204,18 +204,28 @@ def train(
         "optimizer": label(optimizer),
         "arithmetic": ARITHMETIC,
         "x0": hashed([start]),
+        "times": workers.times_label if workers.is_virtual else "measured",
         "problem": fingerprint(problem) if checkpoints is not None else {},
     }
     facts, done, digests = _before(server, checkpoints, settings, resume)
     if resume:
         check_beginning(problem, dtype, start, done)
-    clock = Stopwatch(facts.elapsed)
-    run = Live(server, bounds, facts, clock)
+    run = Live(server, bounds, facts, workers.clock(facts.elapsed))
     run.on_step, run.on_arrival = on_step, on_arrival
     key = stream_key(seed, Purpose.GRADIENT)
-    context = RunContext(problem, key, dtype, seed, clock, run.deliver, run.ended)
+    ends = (bounds.steps, bounds.jobs, bounds.until_time)
+    context = RunContext(
+        problem, key, dtype, seed, run.clock, run.deliver, run.ended, *ends, facts.workers
+    )
     session = _opened(workers, context, on_open)
-    evaluator = Evaluator(problem, dtype, done, on_evaluation, never=evaluate_every is None)
+    evaluator = Evaluator(
+        problem,
+        dtype,
+        done,
+        on_evaluation,
+        never=evaluate_every is None,
+        beside=not workers.is_virtual,
+    )
     keeper = None
     if checkpoints is not None:
         keeper = Keeper(checkpoints, settings, server.n_steps, facts.elapsed, digests)

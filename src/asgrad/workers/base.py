@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -28,6 +28,7 @@ from asgrad.trace import Fate
 __all__ = [
     "NOT_FINITE",
     "Arrival",
+    "Gradients",
     "Job",
     "Joined",
     "LOOK",
@@ -38,6 +39,7 @@ __all__ = [
     "Stopwatch",
     "Workers",
     "arrival_of",
+    "check_same_number",
     "check_slowdown",
     "failed",
     "worker_buffers",
@@ -134,6 +136,12 @@ class RunContext:
     nothing else to do; nothing need be told then."""
     ended: threading.Event
     """Set when the run has ended."""
+    max_steps: float = math.inf
+    max_jobs: float = math.inf
+    until_time: float = math.inf
+    """Where the run ends, if nothing else ends it before."""
+    kept: Any = None
+    """What a session of the same workers returned as its `state` before a checkpoint."""
 
 
 class Workers(ABC):
@@ -143,10 +151,17 @@ class Workers(ABC):
     also at once.
     """
 
+    is_virtual: ClassVar[bool] = False
+    """Whether the run's clock shows what the session says, and nothing is done beside the run."""
+
     @property
     def times_label(self) -> str:
         """What the trace says of how long jobs took."""
         return f"measured:{type(self).__name__.lower()}"
+
+    def clock(self, elapsed: float) -> Stopwatch:
+        """Return the clock of a run, of which so many seconds were before."""
+        return Stopwatch(elapsed)
 
     @abstractmethod
     def open(self, context: RunContext) -> Session:
@@ -171,6 +186,10 @@ class Session(ABC):
     def may_join(self) -> bool:
         """Say whether a worker that is gone may still join."""
         return False
+
+    def state(self) -> Any:
+        """Return what a session that goes on from here is to know, as JSON can hold it."""
+        return None
 
     @abstractmethod
     def close(self) -> None:
@@ -203,11 +222,7 @@ class Limits:
 
     def check_workers(self, there: int) -> None:
         """Refuse a problem with another number of workers."""
-        if self.n_workers not in (None, there):
-            raise AsgradError(
-                f"{self.owner}: the problem has {there} workers, n_workers is {self.n_workers}; "
-                "give the problem that many, or leave n_workers out."
-            )
+        check_same_number(self.owner, self.n_workers, there)
 
 
 @dataclass
@@ -231,6 +246,15 @@ class Record:
         return self.failures > self.limits.restarts
 
 
+def check_same_number(owner: str, n_workers: int | None, there: int) -> None:
+    """Refuse a problem with another number of workers than was asked for, if it was."""
+    if n_workers not in (None, there):
+        raise AsgradError(
+            f"{owner}: the problem has {there} workers, n_workers is {n_workers}; give the problem "
+            "that many, or leave n_workers out."
+        )
+
+
 def check_slowdown(owner: str, slowdown: Sequence[float] | None, n_workers: int) -> list[float]:
     """Return each worker's factor; by default 1."""
     if slowdown is None:
@@ -250,6 +274,25 @@ def check_slowdown(owner: str, slowdown: Sequence[float] | None, n_workers: int)
             f"{len(factors)}."
         )
     return factors
+
+
+class Gradients:
+    """Gradients of a problem in this process, one at a time.
+
+    The first is computed here, before the run's clock starts: kernels are compiled or loaded by it.
+    """
+
+    def __init__(self, problem: Problem, dtype: str, key: int):
+        self._kernel, self._key = problem.kernels()[0], key
+        self._packed = problem.pack(np.dtype(dtype))
+        self._buffers = worker_buffers(problem, dtype)
+        x, out = (np.zeros((problem.dim, 1), dtype) for _ in range(2))
+        x[:, 0] = problem.x0
+        self.compute(x, 0, 0, out)
+
+    def compute(self, x: np.ndarray, worker: int, draw: int, out: np.ndarray) -> None:
+        """Write the gradient of a job at model `x` into `out`, both of shape (dim, 1)."""
+        self._kernel(*self._packed, x, worker, draw, self._key, out, *self._buffers)
 
 
 def worker_buffers(problem: Problem, dtype: str) -> tuple[np.ndarray, np.ndarray]:

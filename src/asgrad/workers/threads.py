@@ -17,6 +17,7 @@ from asgrad.workers.base import (
     LOOK,
     NOT_FINITE,
     Arrival,
+    Gradients,
     Job,
     Joined,
     Limits,
@@ -76,7 +77,7 @@ class Threads(Workers):
         n, limits = context.problem.n_workers, Limits.of(self)
         limits.check_workers(n)
         slowdown = check_slowdown("Threads", self.slowdown, n)
-        _warm_up(context)
+        Gradients(context.problem, context.dtype, context.key)  # compiles or loads the kernels
         sleep = self.sleep.begin(n, context.seed) if self.sleep else None
         workers = [_Worker(context, sleep, slowdown[i], i, Record(limits)) for i in range(n)]
         return _Session(context, workers)
@@ -125,15 +126,6 @@ class _Session(Session):
             worker.stop()
         for worker in self._workers:
             worker.thread.join(timeout=0.5)
-
-
-def _warm_up(context: RunContext) -> None:
-    """Compute one gradient before the clock starts: kernels are compiled or loaded by it."""
-    problem, dtype = context.problem, context.dtype
-    x, out = (np.zeros((problem.dim, 1), dtype) for _ in range(2))
-    x[:, 0] = problem.x0
-    buffers = worker_buffers(problem, dtype)
-    problem.kernels()[0](*problem.pack(np.dtype(dtype)), x, 0, 0, context.key, out, *buffers)
 
 
 class _Worker:
