@@ -73,7 +73,7 @@ def plain(ray: Any, dim: int, steps: int) -> float:
 def ours(dim: int, steps: int) -> float:
     """Updates a second of the last half of `train`, on a Ray that it starts itself."""
     run = ag.train(
-        Half(dim), ag.methods.Pure(), STEPSIZE, engine=ag.Ray(), steps=steps, x0=np.ones(dim),
+        Half(dim), ag.methods.Pure(), STEPSIZE, workers=ag.Ray(), steps=steps, x0=np.ones(dim),
         evaluate_every=1e9,
     )  # fmt: skip
     times = run.trace.step_times

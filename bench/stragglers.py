@@ -33,7 +33,7 @@ STEPSIZES = 0.0125 * 2.0 ** np.arange(8)
 FAST, SLOW = 0.020, 0.110
 
 
-def engine(slow: float) -> ag.Threads:
+def workers(slow: float) -> ag.Threads:
     """Three workers, and one that sleeps `slow` seconds a job."""
     return ag.Threads(sleep=ag.times.Fixed(scale=[FAST, FAST, FAST, slow]))
 
@@ -73,7 +73,7 @@ def main() -> None:
         problem = digits_cnn(4, split=split, batch=32)
         with tempfile.TemporaryDirectory() as folder:
             profile = ag.train(
-                problem, ag.methods.Pure(), 1e-9, engine=engine(slow), until_time=8.0,
+                problem, ag.methods.Pure(), 1e-9, workers=workers(slow), until_time=8.0,
                 dtype="float32", evaluate_every=0.5,
             )  # fmt: skip
             times = ag.times.FromRun(str(profile.trace.save(Path(folder) / "trace")))
@@ -89,8 +89,8 @@ def main() -> None:
         for name, method in METHODS.items():
             runs = [
                 ag.train(
-                    problem, method, stepsizes[name], engine=engine(slow), until_time=said.seconds,
-                    dtype="float32", evaluate_every=0.25, seed=seed,
+                    problem, method, stepsizes[name], workers=workers(slow),
+                    until_time=said.seconds, dtype="float32", evaluate_every=0.25, seed=seed,
                 )
                 for seed in range(said.seeds)
             ]  # fmt: skip

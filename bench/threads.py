@@ -1,4 +1,4 @@
-"""Live runs on two threads: updates a second, and what the engine itself costs an update."""
+"""Live runs on two threads: updates a second, and what the run itself costs an update."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def run(path: str | None) -> Iterator[dict[str, object]]:
         rates = [(sequential(chosen, steps), live(chosen, steps)) for _ in range(3)]
         plain, rate = (max(column) for column in zip(*rates, strict=True))
         own = N_WORKERS / rate - 1 / plain  # of a worker's time for one update
-        share = f", the engine takes {100 * own * rate / N_WORKERS:.0f}%"
+        share = f", the run itself takes {100 * own * rate / N_WORKERS:.0f}%"
         yield {
             "job": f"train on {N_WORKERS} threads, gradients of {1e6 / plain:.0f} µs",
             "asgrad": f"{rate:.0f} updates/s{share}",

@@ -1,4 +1,4 @@
-"""What an engine was given and what came of it, noted beside a live run, independently of it."""
+"""What workers were given and what came of it, noted beside a live run, independently of it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from asgrad.trace import Fate
 from asgrad.training import Training
-from asgrad.workers.base import Job
+from asgrad.workers.base import Job, Session
 
 
 class Account:
@@ -15,21 +15,21 @@ class Account:
 
     Parameters
     ----------
-    engine : Engine
-        Its `submit` is listened to; used for one run.
     n_workers : int
     on_arrival : callable, optional
         Called as well.
     """
 
-    def __init__(
-        self, engine: Any, n_workers: int, on_arrival: Callable[[Job], None] | None = None
-    ):
+    def __init__(self, n_workers: int, on_arrival: Callable[[Job], None] | None = None):
         self.given: list[Job] = []
         self.refused: list[Job] = []
         self.arrived: list[Job] = []
-        self._n_workers, self._then, self._submit = n_workers, on_arrival, engine.submit
-        engine.submit = self.submit
+        self._n_workers, self._then = n_workers, on_arrival
+
+    def on_open(self, session: Session) -> None:
+        """Listen to what is submitted; the callback of `train`."""
+        self._submit = session.submit
+        session.submit = self.submit  # type: ignore[method-assign]
 
     def submit(self, job: Job, x: Any) -> bool:
         """Note a job that is given out, and one that its worker does not take."""

@@ -463,7 +463,7 @@ def test_a_run_on_ray_is_verified(tmp_path):
     """Ray is started for it and stopped, also where there is no home to keep its token in."""
     pytest.importorskip("ray")
     folder = tmp_path / "run"
-    command = [sys.executable, "-m", "asgrad", "train", "--engine", "ray", "--workers", "2",
+    command = [sys.executable, "-m", "asgrad", "train", "--on", "ray", "--workers", "2",
                "--steps", "40", "--out", str(folder)]  # fmt: skip
     done = subprocess.run(
         command, env={**os.environ, "HOME": "/proc/nothing"}, capture_output=True, text=True

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from asgrad.times import Times
     from asgrad.trace import Summary, Trace
     from asgrad.training import Checkpoints, Training, train
-    from asgrad.workers import Ray, Threads
+    from asgrad.workers import Ray, Threads, Virtual
 
 # Imported on first use, so that `import asgrad` and `asgrad --help` answer at once.
 _HOMES = {
@@ -44,6 +44,7 @@ _HOMES = {
     "Trace": "asgrad.trace",
     "TraceError": "asgrad.errors",
     "Training": "asgrad.training",
+    "Virtual": "asgrad.workers",
     "compare": "asgrad.experiments",
     "replay": "asgrad.numerics",
     "simulate": "asgrad.simulation",
@@ -65,6 +66,7 @@ __all__ = [
     "Trace",
     "TraceError",
     "Training",
+    "Virtual",
     "compare",
     "methods",
     "optimizers",

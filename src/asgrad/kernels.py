@@ -1,8 +1,8 @@
 """Compilation, in one place: how asgrad turns a plain function into machine code.
 
-Every kernel is compiled for one explicit signature and cached on disk. Kernels that an engine
+Every kernel is compiled for one explicit signature and cached on disk. Kernels that another
 takes as an argument (a method's rule, a problem's gradient, ...) are passed as first-class
-functions: the engine then compiles once for all of them. No fast-math anywhere, so a kernel gives
+functions: that one then compiles once for all of them. No fast-math anywhere, so a kernel gives
 the same bits wherever it is called from, however many lanes stand beside each other.
 """
 
@@ -94,7 +94,7 @@ def _cached(function: Callable, **options: Any) -> Any:
 
 
 def _check_compiler() -> None:
-    """Refuse to run where compilation is switched off: the engines hand each other machine code."""
+    """Refuse to run where compilation is off: kernels are handed around as machine code."""
     if numba.config.DISABLE_JIT:
         raise AsgradError(
             "NUMBA_DISABLE_JIT: must be 0 or unset, since asgrad hands its kernels around as "

@@ -2,7 +2,7 @@
 
 A stream is a 64-bit key; number `index` of the stream is a hash of key and index, so any number can
 be had without the ones before it. That is what lets a job's rows and noise be the same in every
-engine, and lets a worker be added without disturbing another. The hash is SplitMix64 (Steele,
+run, and lets a worker be added without disturbing another. The hash is SplitMix64 (Steele,
 Lea, Flood: Fast splittable pseudorandom number generators, OOPSLA 2014).
 """
 

@@ -11,7 +11,7 @@ import pytest
 import asgrad as ag
 from asgrad.experiments import question
 from asgrad.experiments.config import CompareConfig, ProblemConfig, TrainConfig, to_toml
-from asgrad.experiments.training import StoredTraining, engine_of, run_training, save_training
+from asgrad.experiments.training import StoredTraining, run_training, save_training, workers_of
 
 _NO_TORCH = """
 import sys
@@ -138,7 +138,7 @@ def test_a_network_needs_a_stepsize(refused, monkeypatch):
         ("stepsize = '0.1'", "stepsize: must be a valid number, got '0.1'"),
         ("slowdown = [1, 'a']", "slowdown: must be a valid number, got 'a'"),
         ("until_time = inf", "until_time: must be a finite number, got inf"),
-        ("engine = 'spark'", "engine: must be 'threads' or 'ray', got 'spark'"),
+        ("on = 'spark'", "on: must be 'threads' or 'ray', got 'spark'"),
         ("methods = ['pure']", "Did you mean 'method'"),
     ],
 )
@@ -158,36 +158,36 @@ def test_a_value_of_another_kind_is_refused(line, said, tmp_path, refused):
         {"resources": {"a100": 1}},
         {"strategy": "SPREAD"},
         {"patience": 1.0},
-        {"engine": "ray", "sleep": "poisson"},
+        {"on": "ray", "sleep": "poisson"},
     ],
 )
-def test_what_only_another_engine_knows_is_refused(said, refused):
-    other = "threads" if "engine" in said else "ray"
+def test_what_only_other_workers_know_is_refused(said, refused):
+    other = "threads" if "on" in said else "ray"
     config = TrainConfig.read(None, {"workers": 2, **said})
-    assert f"is for the engine {other} only" in refused(lambda: engine_of(config))
+    assert f"is for workers on {other} only" in refused(lambda: workers_of(config))
 
 
-def test_a_file_says_all_that_an_engine_takes(tmp_path, refused):
+def test_a_file_says_all_that_workers_take(tmp_path, refused):
     """Also what is no number; and what it writes down is read again."""
     path = tmp_path / "config.toml"
     path.write_text(
-        "engine = 'ray'\nworkers = 2\ncpus = [1, 0.5]\ngpus = 0.5\nstrategy = 'SPREAD'\n"
+        "on = 'ray'\nworkers = 2\ncpus = [1, 0.5]\ngpus = 0.5\nstrategy = 'SPREAD'\n"
         "resources = [{a100 = 1}, {}]\npatience = 5\nfirst_deadline = 60\nrestarts = 1\n"
     )
     config = TrainConfig.read(path, {})
-    engine = engine_of(config)
+    found = workers_of(config)
     wanted = ag.Ray(cpus=[1.0, 0.5], gpus=0.5, strategy="SPREAD", resources=[{"a100": 1.0}, {}],
                     patience=5.0, first_deadline=60.0, restarts=1)  # fmt: skip
-    assert engine == wanted
+    assert found == wanted
     path.write_text(to_toml(config.model_dump()))
     assert TrainConfig.read(path, {}) == config
-    threads = engine_of(TrainConfig.read(None, {"sleep": "exponential:scale=0.1"}))
+    threads = workers_of(TrainConfig.read(None, {"sleep": "exponential:scale=0.1"}))
     assert threads.sleep == ag.times.Exponential(0.1)
     assert "resources: must be a valid" in refused(
         lambda: TrainConfig.read(None, {"resources": "a100"})
     )
     assert "unknown strategy" in refused(
-        lambda: engine_of(TrainConfig.read(None, {"engine": "ray", "strategy": "PACK"}))
+        lambda: workers_of(TrainConfig.read(None, {"on": "ray", "strategy": "PACK"}))
     )
 
 

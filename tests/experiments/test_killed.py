@@ -26,7 +26,7 @@ stepsize = 0.2
 optimizer = "heavy-ball"
 checkpoint_steps = 20
 slowdown = [1, 2, 3]
-engine = "{engine}"
+on = "{on}"
 out = "{out}"
 """
 
@@ -61,12 +61,12 @@ def check_run(folder: Path, steps: int) -> None:
 
 
 def survive(
-    folder: Path, method: str, steps: int, moments: Sequence[float], engine: str = "threads"
+    folder: Path, method: str, steps: int, moments: Sequence[float], on: str = "threads"
 ) -> int:
     """Train with a kill at each of the moments, in seconds after a start; return the kills."""
     folder.mkdir()
     config, run = folder / "config.toml", folder / "run"
-    config.write_text(CONFIG.format(method=method, steps=steps, out=run, engine=engine))
+    config.write_text(CONFIG.format(method=method, steps=steps, out=run, on=on))
     kills = 0
     for moment in moments:
         begun = run.exists() or run.with_name("run-unfinished").exists()
@@ -87,7 +87,7 @@ def test_a_killed_run_goes_on(tmp_path):
     """Killed once in the middle, once soon after its resumption."""
     config, run = tmp_path / "config.toml", tmp_path / "run"
     config.write_text(
-        CONFIG.format(method="ringmaster:max_delay=2", steps=20_000, out=run, engine="threads")
+        CONFIG.format(method="ringmaster:max_delay=2", steps=20_000, out=run, on="threads")
     )
     process = subprocess.Popen([*RUN, str(config)])
     kept = tmp_path / "run-unfinished" / "checkpoints"
@@ -126,4 +126,4 @@ def test_many_kills_of_a_server_on_ray(tmp_path):
     pytest.importorskip("ray")
     random.seed(1)
     moments = [random.uniform(8.0, 14.0) for _ in range(4)]
-    assert survive(tmp_path / "run", "pure", 12_000, moments, engine="ray") >= 2
+    assert survive(tmp_path / "run", "pure", 12_000, moments, on="ray") >= 2

@@ -167,9 +167,9 @@ def test_a_live_run_replays_bit_for_bit(module, dtype):
     chosen = TorchProblem(
         module(), LOSS, digits(), n_workers=3, split="label", batch=16, augment=rolled
     )
-    engine = ag.Threads(slowdown=[1.0, 1.0, 3.0])
+    workers = ag.Threads(slowdown=[1.0, 1.0, 3.0])
     run = ag.train(
-        chosen, ag.methods.Shuffled(), 0.05, steps=60, engine=engine, dtype=dtype, seed=2
+        chosen, ag.methods.Shuffled(), 0.05, steps=60, workers=workers, dtype=dtype, seed=2
     )
     assert not run.failures
     again = ag.replay(run.trace, chosen, 0.05, dtype=dtype)

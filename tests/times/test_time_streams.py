@@ -229,8 +229,8 @@ def test_a_time_that_cannot_be_is_a_failure_of_a_live_job(bad):
             return self.bad if draw == 1 else 0.0
 
     problem = ag.problems.Tridiagonal(4, n_workers=1)
-    engine = ag.Threads(sleep=Asleep(bad))
-    found = ag.train(problem, Pure(), 0.01, engine=engine, steps=3)
+    workers = ag.Threads(sleep=Asleep(bad))
+    found = ag.train(problem, Pure(), 0.01, workers=workers, steps=3)
     wanted = f"the time of worker 0 for draw 1 must be finite and >= 0, got {bad:g}."
     assert len(found.failures) == 1
     assert wanted in found.failures[0]

@@ -1,4 +1,4 @@
-"""The loop of a live run, told by a scripted engine what happens; and what goes wrong beside it."""
+"""The loop of a live run, told by scripted workers what happens; and what goes wrong beside it."""
 
 from __future__ import annotations
 
@@ -13,18 +13,19 @@ import pytest
 import asgrad as ag
 from asgrad.trace import Fate
 from asgrad.training import Ending, checkpoint, live
-from asgrad.workers.base import Arrival, Job, Joined, RunContext
+from asgrad.workers.base import Arrival, Job, Joined, RunContext, Session, Stopwatch, Workers
 
 
-class Scripted:
-    """An engine that returns one batch of events after the other, made from the jobs it has."""
+class Scripted(Workers, Session):
+    """Workers whose events come in batches, made from the jobs they have; for one run."""
 
     def __init__(self, *script, away=()):
         self.script, self.away = list(script), set(away)
         self.jobs = {0: [], 1: [], 2: []}
 
     def open(self, context):
-        self.now = context.now
+        self.now = context.clock
+        return self
 
     def submit(self, job, x):
         if job.worker in self.away:
@@ -33,11 +34,8 @@ class Scripted:
         self.jobs[job.worker].append(job)
         return True
 
-    def wait(self, seconds):
-        return self.script.pop(0)(self) if self.script and seconds > 0 else []
-
-    def may_join(self):
-        return False
+    def wait(self, until):
+        return self.script.pop(0)(self) if self.script and until > 0 else []
 
     def close(self):
         pass
@@ -51,10 +49,10 @@ class Scripted:
         return Arrival(self.jobs[worker].pop(0), None, "gone", gone=True)
 
 
-def train(method, engine, **limits):
+def train(method, workers, **limits):
     """Three workers on ‖x‖²/2."""
     problem = ag.problems.Quadratic(np.ones(2), n_workers=3)
-    return ag.train(problem, method, 0.1, engine=engine, **limits)
+    return ag.train(problem, method, 0.1, workers=workers, **limits)
 
 
 @pytest.mark.parametrize(
@@ -67,11 +65,11 @@ def train(method, engine, **limits):
 def test_gradients_that_arrive_together_are_counted_one_by_one(method, at_steps):
     """The last worker's comes first, though all jobs started at one moment."""
     order = [2, 0, 1, 1, 2, 0]
-    engine = Scripted(
+    workers = Scripted(
         lambda e: [e.gradient(worker) for worker in order[:3]],
         lambda e: [e.gradient(worker) for worker in order[3:]],
     )
-    run = train(method, engine, jobs=6)
+    run = train(method, workers, jobs=6)
     jobs = run.trace.jobs
     came = np.argsort(jobs.arrival_time)[:6]
     assert jobs.worker[came].tolist() == order
@@ -91,33 +89,33 @@ def test_gradients_that_arrive_together_are_counted_one_by_one(method, at_steps)
 def test_a_worker_that_joins_when_the_method_gives_it_a_job_gets_one(method):
     """Not the one that is owed as well."""
 
-    def back(engine):
-        engine.away.clear()
-        return [engine.gradient(0), Joined(2)]
+    def back(workers):
+        workers.away.clear()
+        return [workers.gradient(0), Joined(2)]
 
-    engine = Scripted(back, away=[2])
-    train(method, engine, steps=5, until_time=0.3)
-    in_flight = [job for job in engine.jobs[2] if job.fate == Fate.IN_FLIGHT]
+    workers = Scripted(back, away=[2])
+    train(method, workers, steps=5, until_time=0.3)
+    in_flight = [job for job in workers.jobs[2] if job.fate == Fate.IN_FLIGHT]
     assert len(in_flight) == 1
 
 
 def test_a_run_goes_on_if_the_last_worker_leaves_when_another_joins():
     """In one batch of events."""
 
-    def swap(engine):
-        engine.away = {0, 2}
-        return [engine.gone(0), Joined(1)]
+    def swap(workers):
+        workers.away = {0, 2}
+        return [workers.gone(0), Joined(1)]
 
-    engine = Scripted(swap, lambda engine: [engine.gradient(1)], away=[1, 2])
-    run = train(ag.methods.Pure(), engine, steps=1, until_time=5)
+    workers = Scripted(swap, lambda workers: [workers.gradient(1)], away=[1, 2])
+    run = train(ag.methods.Pure(), workers, steps=1, until_time=5)
     assert run.status == Ending.STEPS
 
 
 def test_a_run_without_workers_ends():
     """All leave, none may join."""
-    engine = Scripted(lambda engine: [engine.gone(worker) for worker in range(3)])
-    engine.away = set()
-    run = train(ag.methods.Sync(), engine, steps=5, until_time=5)
+    workers = Scripted(lambda workers: [workers.gone(worker) for worker in range(3)])
+    workers.away = set()
+    run = train(ag.methods.Sync(), workers, steps=5, until_time=5)
     assert run.status == Ending.TOO_FEW_WORKERS
     assert (run.trace.jobs.fate == Fate.LOST).all()
 
@@ -174,13 +172,14 @@ def test_a_sleep_that_raises_is_the_jobs_failure():
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"engine": "ray"}, "engine must be a Engine"),
+        ({"workers": "ray"}, "workers must be a Workers"),
         ({"checkpoints": "kept"}, "checkpoints must be a Checkpoints"),
-        ({"engine": ag.Threads(slowdown=2)}, "slowdown must hold one number for each worker"),
-        ({"engine": ag.Threads(slowdown=[1, 1, float("inf")])}, ">= 1 and finite"),
-        ({"engine": ag.Threads(slowdown="1,1,5")}, "one number for each worker, for instance"),
-        ({"engine": ag.Threads(slowdown=[1, None, 5])}, "slowdown must be a number, got None"),
-        ({"engine": ag.Threads}, "engine must be a Engine"),
+        ({"workers": ag.Threads(slowdown=2)}, "slowdown must hold one number for each worker"),
+        ({"workers": ag.Threads(slowdown=[1, 1, float("inf")])}, ">= 1 and finite"),
+        ({"workers": ag.Threads(slowdown="1,1,5")}, "one number for each worker, for instance"),
+        ({"workers": ag.Threads(slowdown=[1, None, 5])}, "slowdown must be a number, got None"),
+        ({"workers": ag.Threads}, "workers must be a Workers"),
+        ({"on_open": True}, "on_open must be a function, got True"),
         ({"on_step": 3}, "on_step must be a function, got 3"),
         ({"on_arrival": "log"}, "on_arrival must be a function"),
         ({"on_evaluation": []}, "on_evaluation must be a function"),
@@ -189,7 +188,7 @@ def test_a_sleep_that_raises_is_the_jobs_failure():
 def test_other_kinds_are_refused(options, said):
     """With what was expected."""
     with pytest.raises(ag.AsgradError, match=said):
-        train(ag.methods.Pure(), options.pop("engine", None), steps=5, **options)
+        train(ag.methods.Pure(), options.pop("workers", None), steps=5, **options)
 
 
 class Waiting(ag.Problem):
@@ -241,8 +240,8 @@ def test_evaluations_are_compiled_before_the_clock_starts(monkeypatch):
     from asgrad.training import evaluation
 
     begun = []
-    start = live.Stopwatch.start
-    monkeypatch.setattr(live.Stopwatch, "start", lambda self: (begun.append("clock"), start(self)))
+    start = Stopwatch.start
+    monkeypatch.setattr(Stopwatch, "start", lambda self: (begun.append("clock"), start(self)))
     made = evaluation._evaluation
 
     def noted(*of):
@@ -316,19 +315,18 @@ class Waits(ag.Problem):
 
 @pytest.fixture
 def threads():
-    """An engine of one thread that is busy with a late job, the job, and what was delivered."""
+    """A session of one thread that is busy with a late job, the job, and what was delivered."""
     problem, delivered = Waits(), []
-    engine = ag.Threads(least_deadline=0.01, deadline=1e-9)
-    engine.open(
-        RunContext(problem, 7, "float64", 0, time.perf_counter, delivered.extend, threading.Event())
+    session = ag.Threads(least_deadline=0.01, deadline=1e-9).open(
+        RunContext(problem, 7, "float64", 0, Stopwatch(0.0), delivered.extend, threading.Event())
     )
     late = Job(0, 0, 0, 1, 0.0)
-    engine._workers[0].record.took.extend([0.0] * 5)
-    engine.submit(late, np.ones((2, 1)))
+    session._workers[0].record.took.extend([0.0] * 5)
+    session.submit(late, np.ones((2, 1)))
     assert problem.began.wait(20.0)
-    yield engine, problem, late, delivered
+    yield session, problem, late, delivered
     problem.go_on.set()
-    engine.close()
+    session.close()
 
 
 def until(happened):
@@ -341,10 +339,10 @@ def until(happened):
 
 def test_a_job_given_while_a_late_thread_is_replaced_is_done(threads, monkeypatch):
     """It comes from another thread between the moving of the inbox and the change of worker."""
-    engine, problem, late, delivered = threads
+    session, problem, late, delivered = threads
     job = Job(1, 0, 0, 2, 0.0)
-    original = type(engine._workers[0]).replaced
-    giving = threading.Thread(target=engine.submit, args=(job, np.ones((2, 1))))
+    original = type(session._workers[0]).replaced
+    giving = threading.Thread(target=session.submit, args=(job, np.ones((2, 1))))
 
     def slowly(worker, which):
         fresh = original(worker, which)
@@ -352,10 +350,10 @@ def test_a_job_given_while_a_late_thread_is_replaced_is_done(threads, monkeypatc
         time.sleep(0.2)
         return fresh
 
-    monkeypatch.setattr(type(engine._workers[0]), "replaced", slowly)
+    monkeypatch.setattr(type(session._workers[0]), "replaced", slowly)
     time.sleep(0.02)
-    old = engine._workers[0].thread
-    assert [arrival.job for arrival in engine.wait(0.0)] == [late]
+    old = session._workers[0].thread
+    assert [arrival.job for arrival in session.wait(0.0)] == [late]
     giving.join()
     until(lambda: [arrival.job for arrival in delivered] == [job])
     problem.go_on.set()
@@ -366,8 +364,8 @@ def test_a_job_given_while_a_late_thread_is_replaced_is_done(threads, monkeypatc
 
 def test_a_thread_that_ends_its_late_job_in_time_is_not_replaced(threads, monkeypatch):
     """It has begun the next job, which must not be left behind with it."""
-    engine, problem, late, delivered = threads
-    job, worker = Job(1, 0, 0, 2, 0.0), engine._workers[0]
+    session, problem, late, delivered = threads
+    job, worker = Job(1, 0, 0, 2, 0.0), session._workers[0]
     original = type(worker).replaced
 
     def after_its_end(worker, which):
@@ -377,9 +375,9 @@ def test_a_thread_that_ends_its_late_job_in_time_is_not_replaced(threads, monkey
 
     monkeypatch.setattr(type(worker), "replaced", after_its_end)
     time.sleep(0.02)
-    assert engine.wait(0.0) == []
-    assert engine._workers[0] is worker
-    engine.submit(job, np.ones((2, 1)))
+    assert session.wait(0.0) == []
+    assert session._workers[0] is worker
+    session.submit(job, np.ones((2, 1)))
     until(lambda: [arrival.job for arrival in delivered] == [late, job])
 
 
@@ -387,7 +385,7 @@ class Queued(live.Live):
     """A run of three workers: whenever something is dealt with, something new is brought."""
 
     def __init__(self, brought):
-        super().__init__(SimpleNamespace(n_workers=3), None, None, None, None)
+        super().__init__(SimpleNamespace(n_workers=3), None, None, None)
         self.brought, self.dealt = list(brought), []
 
     def _deal_with(self, events):

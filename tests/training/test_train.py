@@ -64,8 +64,8 @@ def test_stepsize_rules_replay_bit_for_bit(rule):
     """As do rules that depend on the delay, and clipping."""
     problem = quadratic()
     options = {"method_stepsize": rule, "transform": ag.transforms.Clip(0.5)}
-    engine = ag.Threads(slowdown=[1.0, 1.0, 6.0])
-    run = ag.train(problem, ag.methods.Pure(), 0.1, steps=200, engine=engine, **options)
+    workers = ag.Threads(slowdown=[1.0, 1.0, 6.0])
+    run = ag.train(problem, ag.methods.Pure(), 0.1, steps=200, workers=workers, **options)
     again = ag.replay(run.trace, problem, 0.1, **options)
     np.testing.assert_array_equal(again.models[:, 0], run.model)
 
@@ -158,8 +158,8 @@ def test_a_gradient_norm_that_is_no_number_ends_a_run():
 
 def test_a_job_that_is_called_off_is_not_slept_through():
     """m-Sync calls the slow worker's job off and it starts the next at once, for the new model."""
-    engine = ag.Threads(sleep=ag.times.Fixed(scale=[0.01, 0.01, 2.0]))
-    run = ag.train(quadratic(), ag.methods.MSync(m=2), 0.1, steps=30, engine=engine)
+    workers = ag.Threads(sleep=ag.times.Fixed(scale=[0.01, 0.01, 2.0]))
+    run = ag.train(quadratic(), ag.methods.MSync(m=2), 0.1, steps=30, workers=workers)
     assert run.trace.header.end_time < 1.5
     jobs = run.trace.jobs
     started = (jobs.worker == 2) & ~np.isnan(jobs.start_time)
@@ -184,7 +184,7 @@ def test_threads_end_with_the_run():
         ({"steps": 5, "evaluate_every": 0.0}, "evaluate_every must be finite and > 0"),
         ({"target": 1.0, "evaluate_every": None}, "a target is seen by evaluations"),
         ({"steps": 5, "dtype": "int8"}, "unknown dtype 'int8'"),
-        ({"steps": 5, "engine": ag.Threads(slowdown=[1.0])}, "one number for each of the 3"),
+        ({"steps": 5, "workers": ag.Threads(slowdown=[1.0])}, "one number for each of the 3"),
         ({"steps": 5, "method": ag.methods.Pure(wait=9)}, "wait must be at most 3"),
     ],
 )

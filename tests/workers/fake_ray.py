@@ -1,4 +1,4 @@
-"""A stand-in for Ray, of threads: as much of it as the engine uses, as strict as the real one."""
+"""A stand-in for Ray, of threads: as much of it as asgrad uses, as strict as the real one."""
 
 from __future__ import annotations
 

@@ -56,14 +56,19 @@ def is_alive(pid: int) -> bool:
 class Killer:
     """Kills, from the run's own callback, at given moments; remembers what it killed."""
 
-    def __init__(self, engine: ag.Ray, cluster, plan: list[tuple[float, str]]):
-        self.engine, self.cluster, self.plan = engine, cluster, plan
-        self.account = Account(engine, 4)
+    def __init__(self, cluster, plan: list[tuple[float, str]]):
+        self.cluster, self.plan = cluster, plan
+        self.account = Account(4)
         self.killed: list[int] = []
         self.steps: list[int] = []
         self.n_lost: list[int] = []
         self.last = 0.0
         self.comers: list[threading.Timer] = []
+
+    def on_open(self, session) -> None:
+        """Keep the session; the callback of `train`."""
+        self.session = session
+        self.account.on_open(session)
 
     def add_node(self) -> None:
         """Another node joins."""
@@ -77,7 +82,7 @@ class Killer:
         self.n_lost.append(self.account.check_now())
         _, what = self.plan.pop(0)
         if what == "process":
-            alive = [pid for pid in self.engine.pids if pid and is_alive(pid)]
+            alive = [pid for pid in self.session.pids if pid and is_alive(pid)]
             if not alive:  # all are being started anew
                 self.plan.insert(0, (now + 0.5, what))
                 return
@@ -90,8 +95,8 @@ class Killer:
             assert is_alive(raylet)
             self.cluster.remove_node(node, allow_graceful=False)
             self.killed.append(raylet)
-            # Ray starts nodes from the main thread only; there the engine waits.
-            post = self.engine._events.put
+            # Ray starts nodes from the main thread only; there the run waits.
+            post = self.session._to_do.put
             self.comers.append(threading.Timer(0.5, post, [(self.add_node, ())]))
             self.comers[-1].start()
         self.steps.append(step)
@@ -153,7 +158,7 @@ def test_a_ray_of_ones_own_listens_on_loopback_only():
     """Whoever can reach a Ray can run code in it."""
     found = []
     ag.train(
-        small(), ag.methods.Pure(), 0.05, engine=ag.Ray(), steps=20,
+        small(), ag.methods.Pure(), 0.05, workers=ag.Ray(), steps=20,
         on_step=lambda step, now: found.append(listening(descendants(os.getpid()))),
     )  # fmt: skip
     loopback = {"0100007F", "0000000000000000FFFF00000100007F", "00000000000000000000000001000000"}
@@ -163,8 +168,8 @@ def test_a_ray_of_ones_own_listens_on_loopback_only():
 
 def test_a_killed_process_and_a_killed_node(cluster):
     """A worker is killed, then a node with its workers; a new node takes their place."""
-    engine, back = ag.Ray(restarts=20), set()
-    killer = Killer(engine, cluster, [(1.0, "process"), (4.0, "node")])
+    back = set()
+    killer = Killer(cluster, [(1.0, "process"), (4.0, "node")])
 
     def end_when_all_are_back(job):
         """By then the processes of the killed node are gone."""
@@ -176,8 +181,8 @@ def test_a_killed_process_and_a_killed_node(cluster):
             signal.raise_signal(signal.SIGINT)
 
     run = ag.train(
-        small(), ag.methods.Pure(), 0.05, engine=engine, until_time=120.0, on_step=killer,
-        on_arrival=end_when_all_are_back,
+        small(), ag.methods.Pure(), 0.05, workers=ag.Ray(restarts=20), until_time=120.0,
+        on_open=killer.on_open, on_step=killer, on_arrival=end_when_all_are_back,
     )  # fmt: skip
     assert run.status == Ending.INTERRUPTED
     assert len(killer.killed) == 2
@@ -205,10 +210,11 @@ def test_many_faults_at_random_moments(method, cluster):
         what = random.choice(["process", "process", "node"])
         plan.append((now, what))
         now += random.uniform(3.0, 8.0)
-    engine = ag.Ray(restarts=50)
-    killer = Killer(engine, cluster, plan)
-    run = ag.train(large(), method, 0.05, engine=engine, until_time=now + 45, on_step=killer,
-                   on_arrival=killer.account.on_arrival)  # fmt: skip
+    killer = Killer(cluster, plan)
+    run = ag.train(
+        large(), method, 0.05, workers=ag.Ray(restarts=50), until_time=now + 45,
+        on_open=killer.on_open, on_step=killer, on_arrival=killer.account.on_arrival,
+    )  # fmt: skip
     assert run.status == Ending.TIME
     assert plan == []
     check(run, killer, large())

@@ -1,7 +1,8 @@
-"""What every engine of `train` must do: threads, Ray, and Ray's engine over a stand-in for Ray."""
+"""What all workers of `train` do: in virtual time, threads, on Ray and on a stand-in for Ray."""
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import math
 import os
@@ -12,15 +13,17 @@ import tempfile
 import threading
 import time
 import weakref
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import numpy as np
 import pytest
 
 import asgrad as ag
-import asgrad.workers.ray.cluster
+import asgrad.workers.ray.session
 from asgrad.trace import Fate
 from asgrad.training import Ending
-from asgrad.workers.base import Job, RunContext
+from asgrad.workers.base import Job, RunContext, Stopwatch
 from asgrad.workers.ray import shared_memory
 
 sys.path.insert(0, os.path.dirname(__file__))
@@ -28,7 +31,7 @@ from fake_ray import Death, FakeRay
 
 from accounting import Account
 
-ENGINES = ["threads", "fake-ray", "ray"]
+REAL = ["threads", "fake-ray", "ray"]
 METHODS = [
     ag.methods.Pure(),
     ag.methods.Sync(),
@@ -61,16 +64,29 @@ def real_ray():
     ray.shutdown()
 
 
-@pytest.fixture(params=ENGINES)
-def engine(request, monkeypatch):
-    """A function that makes an engine."""
-    if request.param == "threads":
+def workers_on(on, request):
+    """A class of workers."""
+    if on == "threads":
         return ag.Threads
-    if request.param == "ray":
+    if on == "virtual":
+        return partial(ag.Virtual, ag.times.Exponential(0.01))
+    if on == "ray":
         request.getfixturevalue("real_ray")
     else:
-        monkeypatch.setitem(sys.modules, "ray", FakeRay())
+        request.getfixturevalue("fake")
     return ag.Ray
+
+
+@pytest.fixture(params=["virtual", *REAL])
+def kind(request):
+    """Each class of workers."""
+    return workers_on(request.param, request)
+
+
+@pytest.fixture(params=REAL)
+def real(request):
+    """Each class of those whose jobs take the time that they take."""
+    return workers_on(request.param, request)
 
 
 class Faulty(ag.Problem):
@@ -86,7 +102,7 @@ class Faulty(ag.Problem):
         """x plus noise, unless a fault is due."""
         fault = self.faults.get((worker, draw)) or self.always.get(worker)
         if draw == 0:
-            fault = None  # an engine may compute draw 0 to warm up
+            fault = None  # workers may compute draw 0 to warm up
         if isinstance(fault, float):
             time.sleep(fault)
         if fault == "raise":
@@ -113,13 +129,20 @@ class Faulty(ag.Problem):
         return x
 
 
-def train(problem, method, engine, **options):
+def train(problem, method, workers, on_arrival=None, on_open=None, **options):
     """A run from ones, and the check of its books and bits."""
     start = np.ones(problem.dim)
-    account = Account(engine, problem.n_workers, options.pop("on_arrival", None))
-    options["on_arrival"] = account.on_arrival
-    run = ag.train(problem, method, 0.1, engine=engine, x0=start, **options)
-    del engine.submit
+    account = Account(problem.n_workers, on_arrival)
+
+    def opened(session):
+        account.on_open(session)
+        if on_open:
+            on_open(session)
+
+    run = ag.train(
+        problem, method, 0.1, workers=workers, x0=start, on_open=opened,
+        on_arrival=account.on_arrival, **options,
+    )  # fmt: skip
     account.check(run, resumed=options.get("resume", False))
     jobs = run.trace.jobs
     keys = set(zip(jobs.worker.tolist(), jobs.draw.tolist(), strict=True))
@@ -144,9 +167,9 @@ def train(problem, method, engine, **options):
 
 
 @pytest.mark.parametrize("method", METHODS, ids=lambda method: method.label)
-def test_a_run_replays_bit_for_bit(method, engine):
+def test_a_run_replays_bit_for_bit(method, kind):
     """Whatever the method; its books balance."""
-    run, counts = train(Faulty(), method, engine(), steps=40, seed=3)
+    run, counts = train(Faulty(), method, kind(), steps=40, seed=3)
     assert run.status == Ending.STEPS
     assert counts[Fate.LOST] == 0
     assert run.failures == []
@@ -175,16 +198,18 @@ def test_large_gradients_stay_as_long_as_they_are_read(ray_in_use, method, reach
     request.getfixturevalue(ray_in_use)
     if not reached:
         request.getfixturevalue("monkeypatch").setattr(
-            asgrad.workers.ray.cluster, "OwnPlaces", Elsewhere
+            asgrad.workers.ray.session, "OwnPlaces", Elsewhere
         )
-    engine, seen = ag.Ray(), set()
+    opened, seen = [], set()
 
     def look(job):
-        seen.update(worker.places is not None for worker in engine._workers)
+        seen.update(worker.places is not None for worker in opened[0]._workers)
 
     problem = Faulty({(1, 3): "nan", (2, 4): "raise", (0, 4): "die"}, dim=15_000)
     steps = 5 if method.label == "rennala:batch=90" else 40  # more gradients than there are places
-    run, counts = train(problem, method, engine, steps=steps, seed=3, on_arrival=look)
+    run, counts = train(
+        problem, method, ag.Ray(), steps=steps, seed=3, on_open=opened.append, on_arrival=look
+    )
     assert run.status == Ending.STEPS
     assert reached in seen
     assert not (seen - {reached, False})  # False as well while an actor is started anew
@@ -192,25 +217,25 @@ def test_large_gradients_stay_as_long_as_they_are_read(ray_in_use, method, reach
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
-def test_compiled_problems_give_the_same_bits(engine, dtype):
-    """Kernels in workers, on arrays as the engine hands them over, and in replay."""
+def test_compiled_problems_give_the_same_bits(kind, dtype):
+    """Kernels in workers, on arrays as they are handed over, and in replay."""
     problem = ag.problems.Softmax("digits", n_workers=3, split="label", batch=16, strength=0.01)
-    run = ag.train(problem, ag.methods.Pure(), 0.1, engine=engine(), steps=30, dtype=dtype)
+    run = ag.train(problem, ag.methods.Pure(), 0.1, workers=kind(), steps=30, dtype=dtype)
     again = ag.replay(run.trace, problem, 0.1, dtype=dtype, evaluations=1)
     np.testing.assert_array_equal(again.models[:, 0], run.model)
 
 
-def test_large_models_give_the_same_bits(engine):
+def test_large_models_give_the_same_bits(kind):
     """Models that do not travel with the call."""
-    run, counts = train(Faulty(dim=150_000), ag.methods.Pure(), engine(), steps=30)
+    run, counts = train(Faulty(dim=150_000), ag.methods.Pure(), kind(), steps=30)
     assert run.status == Ending.STEPS
     assert counts[Fate.APPLIED] == 30
 
 
-def test_what_a_worker_raises_loses_its_job_and_the_run_goes_on(engine):
+def test_what_a_worker_raises_loses_its_job_and_the_run_goes_on(kind):
     """The worker gets another job; NaN is refused likewise."""
     faults = {(1, 3): "raise", (1, 5): "raise", (0, 7): "nan"}
-    run, _ = train(Faulty(faults), ag.methods.Pure(), engine(), steps=60)
+    run, _ = train(Faulty(faults), ag.methods.Pure(), kind(), steps=60)
     assert run.status == Ending.STEPS
     jobs = run.trace.jobs
     lost = jobs.fate == Fate.LOST
@@ -230,17 +255,17 @@ class Broken(Faulty):
         raise RuntimeError("no such column")
 
 
-def test_a_gradient_that_always_raises_ends_the_run_before_it_begins(engine):
+def test_a_gradient_that_always_raises_ends_the_run_before_it_begins(kind):
     """As the gradient's own error, or in one line where it comes from another process."""
     with pytest.raises((RuntimeError, ag.AsgradError), match="no such column") as caught:
-        train(Broken(), ag.methods.Pure(), engine(restarts=0), steps=5)
-    if engine is ag.Ray:
+        train(Broken(), ag.methods.Pure(), kind(restarts=0), steps=5)
+    if kind is ag.Ray:
         assert str(caught.value) == "Ray: no worker could start: RuntimeError: no such column"
 
 
-def test_a_worker_that_dies_is_started_anew(engine):
+def test_a_worker_that_dies_is_started_anew(real):
     """Killed by the system in the middle of a job."""
-    if engine is ag.Threads:
+    if real is ag.Threads:
         pytest.skip("a thread cannot be killed")
     problem = Faulty({(1, 3): "die", (2, 4): "die"})
     arrived = [0, 0, 0]
@@ -252,7 +277,7 @@ def test_a_worker_that_dies_is_started_anew(engine):
             signal.raise_signal(signal.SIGINT)
 
     run, _ = train(
-        problem, ag.methods.Pure(), engine(), until_time=60.0, on_arrival=end_when_all_are_back
+        problem, ag.methods.Pure(), real(), until_time=60.0, on_arrival=end_when_all_are_back
     )
     jobs = run.trace.jobs
     lost = jobs.fate == Fate.LOST
@@ -267,31 +292,31 @@ def test_a_worker_that_dies_is_started_anew(engine):
     [ag.methods.Random(), ag.methods.Shuffled(), ag.methods.Minibatch()],
     ids=lambda method: method.label,
 )
-def test_jobs_of_a_worker_that_is_gone_go_to_others(method, engine):
+def test_jobs_of_a_worker_that_is_gone_go_to_others(method, kind):
     """Where the method gives jobs to any worker; as many stay under way as before."""
     problem = Faulty(always={2: "raise"})
-    run, counts = train(problem, method, engine(restarts=1), steps=60)
+    run, counts = train(problem, method, kind(restarts=1), steps=60)
     assert run.status == Ending.STEPS
     assert counts[Fate.LOST] > 2
     concurrency = method.begin(3, 0).workers.size
     assert counts[Fate.IN_FLIGHT] <= concurrency
 
 
-def test_a_worker_that_fails_too_often_leaves(engine):
+def test_a_worker_that_fails_too_often_leaves(kind):
     """The others go on; a method that needs it ends with a clear status."""
     problem = Faulty(always={2: "raise"})
-    run, counts = train(problem, ag.methods.Pure(), engine(restarts=2), steps=40)
+    run, counts = train(problem, ag.methods.Pure(), kind(restarts=2), steps=40)
     assert run.status == Ending.STEPS
     assert counts[Fate.LOST] == 3
-    stuck, _ = train(problem, ag.methods.Sync(), engine(restarts=0), steps=40)
+    stuck, _ = train(problem, ag.methods.Sync(), kind(restarts=0), steps=40)
     assert stuck.status == Ending.TOO_FEW_WORKERS
 
 
-def test_a_worker_that_hangs_is_replaced(engine):
+def test_a_worker_that_hangs_is_replaced(real):
     """Past its deadline its job is lost, and it comes back."""
     problem = Faulty({(0, 8): "hang"})
     run, counts = train(
-        problem, ag.methods.Sync(), engine(deadline=20.0, least_deadline=0.5), steps=20
+        problem, ag.methods.Sync(), real(deadline=20.0, least_deadline=0.5), steps=20
     )
     assert run.status == Ending.STEPS
     assert counts[Fate.LOST] == 1
@@ -299,10 +324,10 @@ def test_a_worker_that_hangs_is_replaced(engine):
     assert run.trace.step_times[-1] < 60
 
 
-def test_a_worker_that_hangs_in_one_of_its_first_jobs_is_replaced(engine):
+def test_a_worker_that_hangs_in_one_of_its_first_jobs_is_replaced(real):
     """There is no median yet to measure it by."""
     run, counts = train(
-        Faulty({(2, 1): "hang"}), ag.methods.Sync(), engine(first_deadline=0.5), steps=20
+        Faulty({(2, 1): "hang"}), ag.methods.Sync(), real(first_deadline=0.5), steps=20
     )
     assert run.status == Ending.STEPS
     assert counts[Fate.LOST] == 1
@@ -317,7 +342,7 @@ def test_a_worker_that_hangs_in_one_of_its_first_jobs_is_replaced(engine):
     ],
     ids=lambda method: method.label,
 )
-def test_a_worker_that_hangs_in_a_job_that_was_called_off_is_replaced(method, engine):
+def test_a_worker_that_hangs_in_a_job_that_was_called_off_is_replaced(method, real):
     """The jobs that wait behind it are done."""
 
     back = []
@@ -329,7 +354,7 @@ def test_a_worker_that_hangs_in_a_job_that_was_called_off_is_replaced(method, en
 
     run, _ = train(
         Faulty({(1, 40): "hang long"}), method,
-        engine(least_deadline=0.5, deadline=2.0, restarts=20),  # a busy machine is late at times
+        real(least_deadline=0.5, deadline=2.0, restarts=20),  # a busy machine is late at times
         until_time=100.0, on_arrival=end_when_it_is_back,
     )  # fmt: skip
     jobs = run.trace.jobs
@@ -337,18 +362,18 @@ def test_a_worker_that_hangs_in_a_job_that_was_called_off_is_replaced(method, en
     assert run.status == Ending.INTERRUPTED
 
 
-def test_too_many_bad_gradients_end_the_run_as_diverged(engine):
+def test_too_many_bad_gradients_end_the_run_as_diverged(kind):
     """Refused, counted, and the model stays finite."""
     problem = Faulty(always=dict.fromkeys(range(3), "nan"))
-    run, _ = train(problem, ag.methods.Pure(), engine(), steps=1000, max_refused=5)
+    run, _ = train(problem, ag.methods.Pure(), kind(), steps=1000, max_refused=5)
     assert run.status == Ending.DIVERGED
     assert run.n_refused == 6
     assert np.isfinite(run.model).all()
 
 
-def test_slow_workers_take_longer(engine):
+def test_slow_workers_take_longer(real):
     """By the factor that is asked for."""
-    run, _ = train(Faulty(), ag.methods.Pure(), engine(slowdown=[1.0, 1.0, 20.0]), steps=400)
+    run, _ = train(Faulty(), ag.methods.Pure(), real(slowdown=[1.0, 1.0, 20.0]), steps=400)
     took = run.trace.jobs.arrival_time - run.trace.jobs.start_time
     done = run.trace.jobs.fate == Fate.APPLIED
     slow = done & (run.trace.jobs.worker == 2)
@@ -357,19 +382,17 @@ def test_slow_workers_take_longer(engine):
     assert np.median(took[slow]) > 4 * np.median(took[fast])
 
 
-def test_a_cut_off_run_is_resumed(engine, tmp_path):
+def test_a_cut_off_run_is_resumed(kind, tmp_path):
     """Jobs that were under way are given out again, none is applied twice."""
     pytest.importorskip("safetensors")
     kept = ag.Checkpoints(tmp_path, steps=5)
-    train(Faulty(), ag.methods.Shuffled(), engine(), steps=20, checkpoints=kept)
-    run, _ = train(
-        Faulty(), ag.methods.Shuffled(), engine(), steps=45, checkpoints=kept, resume=True
-    )
+    train(Faulty(), ag.methods.Shuffled(), kind(), steps=20, checkpoints=kept)
+    run, _ = train(Faulty(), ag.methods.Shuffled(), kind(), steps=45, checkpoints=kept, resume=True)
     assert run.trace.n_steps == 45
 
 
-def test_an_engine_is_used_again_while_a_job_of_the_run_before_still_runs(engine):
-    again = engine()
+def test_workers_are_used_again_while_a_job_of_the_run_before_still_runs(real):
+    again = real()
     run, _ = train(Faulty({(1, 1): 0.5}), ag.methods.Pure(), again, steps=20)
     assert run.status == Ending.STEPS
     late = (run.trace.jobs.worker == 1) & (run.trace.jobs.draw == 1)
@@ -379,22 +402,62 @@ def test_an_engine_is_used_again_while_a_job_of_the_run_before_still_runs(engine
     assert run.trace.n_steps > 20
 
 
-def test_what_is_refused(engine):
+def test_one_object_serves_two_runs_at_once(kind):
+    """Each has its own session; on_open shows it before the first job is given out."""
+    workers, sessions, met = kind(), [], threading.Barrier(2, timeout=60.0)
+
+    def opened(session):
+        sessions.append(session)
+        if len(sessions) <= 2:
+            met.wait()  # both are open
+
+    def one(dim):
+        return train(Faulty(dim=dim), ag.methods.Sync(), workers, steps=20, on_open=opened)
+
+    with ThreadPoolExecutor() as pool:
+        runs = [run for run, _ in pool.map(one, (4, 7))]
+    assert len({id(session) for session in sessions}) == 2
+    assert [run.model.size for run in runs] == [4, 7]
+    assert {run.status for run in runs} == {Ending.STEPS}
+    run, _ = one(5)
+    assert run.status == Ending.STEPS
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        workers.restarts = 5
+
+
+def test_what_on_open_raises_ends_the_run_before_it_begins(kind):
+    """Its workers are stopped."""
+
+    def broken(session):
+        raise RuntimeError("no such pid")
+
+    arrived = []
+    with pytest.raises(RuntimeError, match="no such pid"):
+        train(
+            Faulty(), ag.methods.Pure(), kind(), steps=5, on_open=broken, on_arrival=arrived.append
+        )
+    assert not arrived
+
+
+def test_what_is_refused(kind):
     """In one clear line, before any work."""
+    with pytest.raises(ag.AsgradError, match="the problem has 3 workers, n_workers is 4"):
+        ag.train(Faulty(), ag.methods.Pure(), 0.1, steps=5, workers=kind(n_workers=4))
+    with pytest.raises(ag.AsgradError, match="n_workers must be an integer >= 1"):
+        kind(n_workers=0)
+    with pytest.raises(ag.AsgradError, match="restarts must be an integer >= 0"):
+        kind(restarts=-1)
+
+
+def test_what_is_refused_of_workers_that_take_time(real):
     method = ag.methods.Pure()
     with pytest.raises(ag.AsgradError, match="one number for each of the 3"):
-        ag.train(Faulty(), method, 0.1, steps=5, engine=engine(slowdown=[1.0]))
+        ag.train(Faulty(), method, 0.1, steps=5, workers=real(slowdown=[1.0]))
     with pytest.raises(ag.AsgradError, match="slowdown must be >= 1"):
-        ag.train(Faulty(), method, 0.1, steps=5, engine=engine(slowdown=[0.5, 1, 1]))
+        ag.train(Faulty(), method, 0.1, steps=5, workers=real(slowdown=[0.5, 1, 1]))
     for name in ("deadline", "least_deadline", "first_deadline"):
         with pytest.raises(ag.AsgradError, match=f"{name} must be finite and > 0"):
-            engine(**{name: 0})
-    with pytest.raises(ag.AsgradError, match="the problem has 3 workers, n_workers is 4"):
-        ag.train(Faulty(), method, 0.1, steps=5, engine=engine(4))
-    with pytest.raises(ag.AsgradError, match="n_workers must be an integer >= 1"):
-        engine(n_workers=0)
-    with pytest.raises(ag.AsgradError, match="restarts must be an integer >= 0"):
-        engine(restarts=-1)
+            real(**{name: 0})
 
 
 @pytest.fixture
@@ -411,6 +474,33 @@ def test_a_model_version_is_stored_once_and_only_if_large(fake):
     assert fake.n_puts == 1  # the problem
     train(Faulty(dim=150_000), ag.methods.Sync(), ag.Ray(), steps=10)
     assert fake.n_puts == 2 + 11
+
+
+def test_the_last_of_several_runs_stops_the_ray_that_the_first_has_started(fake):
+    """Not the first to end."""
+    opened, ended = threading.Event(), threading.Event()
+
+    def first():
+        train(Faulty(), ag.methods.Pure(), ag.Ray(), steps=5, on_open=lambda session: opened.set())
+        ended.set()
+
+    running = threading.Thread(target=first)
+
+    def beside(step, now):
+        if step == 0:
+            assert ended.wait(60.0)
+            assert fake.is_initialized()
+
+    def start_first(session):
+        running.start()
+        assert opened.wait(60.0)
+
+    run, _ = train(
+        Faulty(), ag.methods.Pure(), ag.Ray(), steps=5, on_open=start_first, on_step=beside
+    )
+    running.join()
+    assert run.status == Ending.STEPS
+    assert not fake.is_initialized()
 
 
 def test_a_cluster_without_room_is_said(fake):
@@ -447,8 +537,8 @@ def hanging(fake):
 def test_an_actor_that_hangs_while_it_starts_is_replaced(patience, hanging):
     """Before the run begins, and while all wait for it."""
     HangsAtStart.n_hangs = 2
-    engine = ag.Ray(patience=patience, start_deadline=0.2)
-    run, _ = train(HangsAtStart(), ag.methods.Sync(), engine, steps=20, until_time=60.0)
+    workers = ag.Ray(patience=patience, start_deadline=0.2)
+    run, _ = train(HangsAtStart(), ag.methods.Sync(), workers, steps=20, until_time=60.0)
     assert run.status == Ending.STEPS
     assert len(hanging.actors) == 3 + 2
 
@@ -457,30 +547,30 @@ def test_an_actor_that_always_hangs_while_it_starts_is_given_up(hanging):
     """A method that needs its worker ends; where all do, it is said."""
     HangsAtStart.n_hangs = 10**9
     options = {"start_deadline": 0.1, "restarts": 1}
-    engine = ag.Ray(patience=0.05, **options)
-    run, _ = train(HangsAtStart(), ag.methods.Sync(), engine, steps=20, until_time=60.0)
+    workers = ag.Ray(patience=0.05, **options)
+    run, _ = train(HangsAtStart(), ag.methods.Sync(), workers, steps=20, until_time=60.0)
     assert run.status == Ending.TOO_FEW_WORKERS
     assert len(hanging.actors) == 4
     one = HangsAtStart()
     one.n_workers = 2
     one.gradient = lambda x, worker, *of: HangsAtStart.gradient(one, x, 1, 0)
     with pytest.raises(ag.AsgradError, match=r"no worker could start: not ready within 0\.1 s"):
-        ag.train(one, ag.methods.Pure(), 0.1, engine=ag.Ray(patience=20.0, **options), steps=5)
+        ag.train(one, ag.methods.Pure(), 0.1, workers=ag.Ray(patience=20.0, **options), steps=5)
     with pytest.raises(ag.AsgradError, match=r"within 0\.05 s: 2 have started, none has ended its"):
-        ag.train(one, ag.methods.Pure(), 0.1, engine=ag.Ray(patience=0.05), steps=5)
+        ag.train(one, ag.methods.Pure(), 0.1, workers=ag.Ray(patience=0.05), steps=5)
 
 
 def test_a_deadline_of_starting_does_not_count_while_there_is_no_room(fake):
     """An actor that Ray has not placed yet may wait for hours."""
     fake.room = 2
-    engine = ag.Ray(patience=0.05, start_deadline=0.01, restarts=0)
+    workers = ag.Ray(patience=0.05, start_deadline=0.01, restarts=0)
 
     def later(job):
         if job.arrival_time > 0.6:  # a look every half second
             fake.room = 3
 
     run, _ = train(
-        Faulty(), ag.methods.Pure(), engine, steps=100_000, until_time=1.2, on_arrival=later
+        Faulty(), ag.methods.Pure(), workers, steps=100_000, until_time=1.2, on_arrival=later
     )
     assert len(fake.actors) == 3
     jobs = run.trace.jobs
@@ -516,21 +606,23 @@ def test_workers_that_come_late_join(method, fake):
 
 def test_a_run_in_which_all_wait_for_one_that_left_waits_too(fake):
     """For so long as `patience` says; then there are too few workers."""
-    engine, timers = ag.Ray(patience=20.0), []
+    sessions, timers = [], []
 
     def leave(step, now):
         if step == 10:
-            engine.leave(1)
-            timers.append(threading.Timer(0.5, engine.join, [1]))
+            sessions[-1].leave(1)
+            timers.append(threading.Timer(0.5, sessions[-1].join, [1]))
             timers[0].start()
 
-    run, counts = train(Faulty(), ag.methods.Sync(), engine, steps=30, on_step=leave)
+    run, counts = train(
+        Faulty(), ag.methods.Sync(), ag.Ray(patience=20.0), steps=30, on_open=sessions.append,
+        on_step=leave,
+    )  # fmt: skip
     assert run.status == Ending.STEPS
     assert counts[Fate.LOST] <= 1
-    engine = ag.Ray(patience=0.3)
     run, _ = train(
-        Faulty(), ag.methods.Sync(), engine, steps=30,
-        on_step=lambda step, now: step == 10 and engine.leave(1),
+        Faulty(), ag.methods.Sync(), ag.Ray(patience=0.3), steps=30, on_open=sessions.append,
+        on_step=lambda step, now: step == 10 and sessions[-1].leave(1),
     )  # fmt: skip
     assert run.status == Ending.TOO_FEW_WORKERS
     assert 10 < run.trace.n_steps < 30
@@ -578,32 +670,34 @@ class Ordered(Faulty):
 
 def test_all_that_is_ready_is_taken_at_once_in_order_of_arrival(fake):
     """Not in the order of the workers, nor of the calls."""
-    problem, engine, ended = Ordered([2, 0, 1]), ag.Ray(), threading.Event()
-    engine.open(RunContext(problem, 1, "float64", 0, time.monotonic, lambda events: None, ended))
+    problem, clock, ended = Ordered([2, 0, 1]), Stopwatch(0.0), threading.Event()
+    session = ag.Ray().open(RunContext(problem, 1, "float64", 0, clock, lambda events: None, ended))
     try:
         jobs = [Job(row, row, 0, 1, 0.0) for row in range(3)]
         for job in jobs:
-            assert engine.submit(job, np.ones((4, 1)))
+            assert session.submit(job, np.ones((4, 1)))
         while problem.turns:
             time.sleep(0.01)
         time.sleep(0.2)  # the last one returns
-        arrivals = engine.wait(10.0)
+        arrivals = session.wait(0.0)
         assert [arrival.job.worker for arrival in arrivals] == [2, 0, 1]
     finally:
-        engine.close()
+        session.close()
 
 
 def test_workers_leave_and_join(fake):
     """The job of one that leaves is lost; it is given another when it joins."""
-    engine = ag.Ray()
+    sessions = []
 
     def change(step, now):
         if step == 20:
-            engine.leave(1)
+            sessions[0].leave(1)
         if step == 60:
-            engine.join(1)
+            sessions[0].join(1)
 
-    run, counts = train(Faulty(), ag.methods.Pure(), engine, steps=200, on_step=change)
+    run, counts = train(
+        Faulty(), ag.methods.Pure(), ag.Ray(), steps=200, on_open=sessions.append, on_step=change
+    )
     assert counts[Fate.LOST] == 1
     jobs, times = run.trace.jobs, run.trace.step_times
     own = jobs.assign_time[jobs.worker == 1]
@@ -611,7 +705,7 @@ def test_workers_leave_and_join(fake):
     assert not ((own > times[24]) & (own < times[60])).any()
     assert (own > times[60]).any()
     with pytest.raises(ag.AsgradError, match="no run is under way"):
-        engine.leave(1)
+        sessions[0].leave(1)
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
@@ -619,7 +713,7 @@ def test_large_gradients_that_wait_are_in_the_checkpoint(dtype, fake, tmp_path):
     """A run that ends in the middle of a batch goes on, in place as before."""
     pytest.importorskip("safetensors")
     kept = ag.Checkpoints(tmp_path / "kept")
-    options = {"x0": np.ones(30_001), "dtype": dtype, "engine": ag.Ray(), "checkpoints": kept}
+    options = {"x0": np.ones(30_001), "dtype": dtype, "workers": ag.Ray(), "checkpoints": kept}
     problem, method = Faulty(dim=30_001), ag.methods.Rennala(batch=5)
     ag.train(problem, method, 0.1, jobs=33, **options)
     run = ag.train(problem, method, 0.1, steps=12, resume=True, **options)
@@ -644,7 +738,7 @@ def test_large_gradients_that_wait_are_in_the_checkpoint(dtype, fake, tmp_path):
 def test_what_ray_is_not_asked_for(options, said, fake):
     """Each wrong option is named with its rule."""
     with pytest.raises(ag.AsgradError, match=said):
-        ag.train(Faulty(), ag.methods.Pure(), 0.1, steps=5, engine=ag.Ray(**options))
+        ag.train(Faulty(), ag.methods.Pure(), 0.1, steps=5, workers=ag.Ray(**options))
 
 
 def test_an_address_where_nobody_listens_is_refused_at_once(fake):
@@ -667,8 +761,8 @@ def test_a_cluster_that_lets_nobody_in_is_said(fake, monkeypatch, refused):
         raise AuthenticationError("no token found.\nRead the documentation.")
 
     monkeypatch.setattr(fake, "init", init)
-    engine = ag.Ray(address="auto")
-    text = refused(lambda: ag.train(Faulty(), ag.methods.Pure(), 0.1, engine=engine, steps=5))
+    workers = ag.Ray(address="auto")
+    text = refused(lambda: ag.train(Faulty(), ag.methods.Pure(), 0.1, workers=workers, steps=5))
     assert "Ray: no cluster at auto: AuthenticationError: no token found. If it asks" in text
     assert "RAY_AUTH_MODE=token" in text
 
@@ -696,8 +790,8 @@ def test_actors_ask_for_what_their_workers_need(fake, monkeypatch):
         return made
 
     monkeypatch.setattr(fake, "remote", recording, raising=False)
-    engine = ag.Ray(cpus=2, gpus=[1, 0.5, 0], resources={"a100": 1}, strategy="SPREAD")
-    train(Faulty(), ag.methods.Pure(), engine, steps=5)
+    workers = ag.Ray(cpus=2, gpus=[1, 0.5, 0], resources={"a100": 1}, strategy="SPREAD")
+    train(Faulty(), ag.methods.Pure(), workers, steps=5)
     assert [options["num_gpus"] for options in asked] == [1, 0.5, 0]
     assert all(options["num_cpus"] == 2 for options in asked)
     assert all(options["resources"] == {"a100": 1} for options in asked)
@@ -709,4 +803,4 @@ def test_without_ray_it_is_said_how_to_get_it(monkeypatch):
     """In one line."""
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(ag.AsgradError, match=r"pip install 'asgrad\[ray\]'"):
-        ag.train(Faulty(), ag.methods.Pure(), 0.1, steps=5, engine=ag.Ray())
+        ag.train(Faulty(), ag.methods.Pure(), 0.1, steps=5, workers=ag.Ray())

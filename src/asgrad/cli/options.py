@@ -14,8 +14,8 @@ __all__ = [
     "Batch",
     "Config",
     "DataText",
-    "EngineName",
     "Equal",
+    "On",
     "Out",
     "Overwrite",
     "ProblemText",
@@ -65,8 +65,8 @@ StartText = Annotated[
     str | None, typer.Option("--x0", help="Where runs start: zeros, ones, normal or a .npy file.")
 ]
 Batch = Annotated[int | None, typer.Option(help="Rows of a stochastic gradient; 0: all.")]
-EngineName = Annotated[
-    str | None, typer.Option(help="Who the workers are: threads of this process, or ray.")
+On = Annotated[
+    str | None, typer.Option(help="What the workers run on: threads of this process, or ray.")
 ]
 Address = Annotated[
     str | None, typer.Option(help="Address of a Ray cluster; by default Ray is started here.")

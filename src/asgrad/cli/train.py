@@ -14,8 +14,8 @@ from asgrad.cli.options import (
     Batch,
     Config,
     DataText,
-    EngineName,
     Equal,
+    On,
     Out,
     Overwrite,
     ProblemText,
@@ -62,7 +62,7 @@ def train(
     until_time: UntilTime = None,
     target: Annotated[float | None, typer.Option(help="Stop at this gradient norm.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed.")] = None,
-    engine: EngineName = None,
+    on: On = None,
     address: Address = None,
     slowdown: Slowdown = None,
     resume: Annotated[
@@ -98,7 +98,7 @@ def train(
         until_time=until_time,
         target=target,
         seed=seed,
-        engine=engine,
+        on=on,
         address=address,
         slowdown=numbers("slowdown", slowdown),
         out=out,
@@ -139,7 +139,7 @@ def profile(
     split: SplitText = None,
     batch: Batch = None,
     workers: Workers = None,
-    engine: EngineName = None,
+    on: On = None,
     address: Address = None,
     slowdown: Slowdown = None,
     out: Out = None,
@@ -164,7 +164,7 @@ def profile(
         split=split,
         batch=batch,
         workers=workers,
-        engine=engine,
+        on=on,
         address=address,
         slowdown=numbers("slowdown", slowdown),
     )
@@ -181,7 +181,7 @@ def profile(
         folder, overwrite = free_name(f"{folder}-interrupted"), False
     folder = trace.save(folder, overwrite=overwrite, elsewhere=True)
     _say_failures(done)
-    print(f"{label(built)}, {settings.engine}: {trace.header.end_time:.3g} s measured")
+    print(f"{label(built)}, {settings.on}: {trace.header.end_time:.3g} s measured")
     print_times(measured_times(trace))
     times = shlex.quote(text_of(FromRun(str(folder))))
     print(f"Compare methods on these workers: asgrad compare --workers {trace.n_workers} "

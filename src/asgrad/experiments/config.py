@@ -343,7 +343,9 @@ class TrainConfig(ProblemConfig):
     dtype: Literal["auto", "float64", "float32"] = Field(
         "auto", description="float64, float32, or auto: a network's own, else float64"
     )
-    engine: Literal["threads", "ray"] = Field("threads", description="threads or ray")
+    on: Literal["threads", "ray"] = Field(
+        "threads", description="what the workers run on: threads or ray"
+    )
     address: str | None = Field(None, description="of a Ray cluster; by default Ray starts here")
     cpus: float | list[float] = Field(1.0, description="CPUs of a Ray actor, or a list of them")
     gpus: float | list[float] = Field(0.0, description="GPUs of a Ray actor, or a list of them")

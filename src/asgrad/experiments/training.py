@@ -60,7 +60,7 @@ from asgrad.training import Checkpoints, Training, train
 from asgrad.training.checkpoint import digest, list_checkpoints, load_checkpoint, load_head
 from asgrad.training.tensorboard import logged
 from asgrad.workers import Ray, Threads
-from asgrad.workers.base import Engine, Job
+from asgrad.workers.base import Job, Workers
 
 __all__ = ["StoredTraining", "profile", "run_training", "save_training"]
 
@@ -233,7 +233,7 @@ def run_training(
             raise AsgradError("train: the problem's smoothness is not known; give --stepsize.")
         stepsize = 0.25 / problem.smoothness
     config = config.model_copy(update={"stepsize": stepsize})
-    engine = engine_of(config)
+    workers = workers_of(config)
     with (
         unfinished_run(config, resume) as folder,
         logged(folder / LOGS, kept_there(folder, config, on_evaluation)) as log_evaluation,
@@ -245,7 +245,7 @@ def run_training(
             problem,
             contender.method,
             stepsize,
-            engine=engine,
+            workers=workers,
             steps=config.steps,
             until_time=config.until_time,
             target=config.target,
@@ -275,7 +275,7 @@ def profile(config: TrainConfig, problem: Problem, seconds: float, **callbacks: 
         problem,
         Pure(),
         1e-9,  # the model hardly moves
-        engine=engine_of(config),
+        workers=workers_of(config),
         until_time=seconds,
         dtype=dtype_of(config),
         seed=config.seed,
@@ -292,7 +292,7 @@ def profile(config: TrainConfig, problem: Problem, seconds: float, **callbacks: 
     return run
 
 
-def engine_of(config: TrainConfig) -> Engine:
+def workers_of(config: TrainConfig) -> Workers:
     """Return the workers that the configuration asks for."""
     shared: dict[str, Any] = {
         "slowdown": config.slowdown,
@@ -301,7 +301,7 @@ def engine_of(config: TrainConfig) -> Engine:
         "first_deadline": config.first_deadline,
         "restarts": config.restarts,
     }
-    if config.engine == "ray":
+    if config.on == "ray":
         _leave_to("threads", config, "sleep")
         return Ray(**{key: getattr(config, key) for key in _OF_RAY}, **shared)
     _leave_to("ray", config, *_OF_RAY)
@@ -309,13 +309,13 @@ def engine_of(config: TrainConfig) -> Engine:
     return Threads(sleep=sleep, **shared)
 
 
-def _leave_to(engine: str, config: TrainConfig, *keys: str) -> None:
-    """Refuse what is said of keys that only another engine knows."""
+def _leave_to(on: str, config: TrainConfig, *keys: str) -> None:
+    """Refuse what is said of keys that only other workers know."""
     for key in keys:
         if getattr(config, key) != TrainConfig.model_fields[key].default:
             raise AsgradError(
-                f"{key}: is for the engine {engine} only, got {getattr(config, key)!r}; leave it "
-                f"out, or choose that engine: --engine {engine}."
+                f"{key}: is for workers on {on} only, got {getattr(config, key)!r}; leave it out, "
+                f"or choose those: --on {on}."
             )
 
 

@@ -11,10 +11,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from asgrad.moments import latest_of
 from asgrad.numerics import Interrupted, Result, replay
 from asgrad.numerics.plan import model_times
 from asgrad.problems import Problem
-from asgrad.simulation.moments import latest_of
 from asgrad.stepsizes import Stepsize
 from asgrad.trace import Trace
 

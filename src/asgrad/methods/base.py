@@ -1,4 +1,4 @@
-"""What a method is: the server's decisions, written once and driven by every engine."""
+"""What a method is: the server's decisions, written once, for simulated and live runs."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ after `step` steps; the rule changes `state` and writes its decisions into `out`
 
 
 class Opening(NamedTuple):
-    """What a method hands an engine at the start of a run."""
+    """What a method begins a run with."""
 
     state: np.ndarray
-    """int64, all that the method remembers; the engine owns it and may save it."""
+    """int64, all that the method remembers; the run owns it and may save it."""
     workers: np.ndarray
     """int64, the workers of the first jobs, all at x_0, in the order of assignment."""
     rule: Callable

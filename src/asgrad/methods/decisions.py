@@ -2,7 +2,7 @@
 
 A rule fills a table `out` (float64, one decision a row): out[0, 0] counts the decisions, row i >= 1
 holds (code, target, weight). Exactly one of apply, hold and drop must be said of the job that
-arrived. Engines carry the decisions out in the order in which they were written.
+arrived. Decisions are carried out in the order in which they were written.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def _write(out, code, target, weight):
     """Append one decision."""
     row = int(out[0, 0]) + 1
     out[0, 0] = row
-    if row < out.shape[0]:  # the engine refuses what does not fit
+    if row < out.shape[0]:  # what does not fit is refused by whoever carries it out
         out[row, 0] = code
         out[row, 1] = target
         out[row, 2] = weight

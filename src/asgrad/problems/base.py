@@ -60,7 +60,7 @@ def evaluate_type(f: Any) -> Any:
 
 
 class Packed(NamedTuple):
-    """A compiled problem's data in three flat arrays, so that one engine serves all problems."""
+    """A compiled problem's data in three flat arrays, so that one walk serves all problems."""
 
     values: np.ndarray
     """float: parameters, features, targets."""
@@ -102,7 +102,7 @@ class Problem(ABC):
         """Return a stochastic gradient of f_worker at x, of shape (dim,).
 
         All randomness is to come from `rng`, which follows from the run's seed, the worker and the
-        draw; so a job's gradient is the same in every engine. `train` calls it from the threads of
+        draw; so a job's gradient is the same in every run. `train` calls it from the threads of
         several workers at once.
         """
 

@@ -33,6 +33,8 @@ class Evaluator:
         Called with step, time, f and ‖∇f‖.
     never : bool
         Whether nothing is evaluated, whoever asks.
+    beside : bool
+        Whether a thread of its own evaluates, beside the run; otherwise whoever asks waits.
     """
 
     def __init__(
@@ -42,23 +44,27 @@ class Evaluator:
         done: list[Evaluation],
         tell: Callable[[int, float, float, float], None] | None,
         never: bool = False,
+        beside: bool = True,
     ):
-        self.done, self._n_before, self._never = done, len(done), never
-        self.busy = False
+        self.done, self._n_before = done, len(done)
+        self.beside, self.busy = beside, False
         self.error: BaseException | None = None
         """What ended the thread: raised by the problem or by `tell`."""
-        self._problem, self._dtype, self._tell = problem, dtype, tell
-        if (
-            isinstance(problem, CompiledProblem) and not never
-        ):  # before the clock starts: it may take seconds
-            _evaluation(problem, dtype)(np.zeros((problem.dim, 1), dtype))
+        self._problem, self._tell = problem, tell
+        self._compute = None if never else _evaluation(problem, dtype)
+        if self._compute and isinstance(problem, CompiledProblem):
+            # Before the clock starts: it may take seconds.
+            self._compute(np.zeros((problem.dim, 1), dtype))
         self._wanted: queue.SimpleQueue[tuple[int, float, np.ndarray] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._work, daemon=True, name="asgrad-evaluation")
         self._thread.start()
 
     def ask(self, step: int, now: float, x: np.ndarray) -> None:
-        """Have x_step, which is copied, evaluated."""
-        if self._never:
+        """Have x_step evaluated."""
+        if self._compute is None:
+            return
+        if not self.beside:
+            self._evaluate(step, now, x)
             return
         self.busy = True
         self._wanted.put((step, now, x.copy()))
@@ -84,21 +90,20 @@ class Evaluator:
     def _work(self) -> None:
         """Evaluate until told to stop."""
         try:
-            self._evaluate_all()
+            while (item := self._wanted.get()) is not None:
+                self._evaluate(*item)
+                self.busy = False
         except BaseException as error:  # raised again where the run was started
             self.error = error
 
-    def _evaluate_all(self) -> None:
-        """Evaluate the models that wait."""
-        evaluate = _evaluation(self._problem, self._dtype)
-        while (item := self._wanted.get()) is not None:
-            step, now, x = item
-            if not self.done or self.done[-1][0] != step:
-                loss, norm, accuracy, test_loss = evaluate(x)
-                self.done.append((step, now, loss, norm, accuracy, test_loss))
-                if self._tell:
-                    self._tell(step, now, loss, norm)
-            self.busy = False
+    def _evaluate(self, step: int, now: float, x: np.ndarray) -> None:
+        """Evaluate x_step, unless that was done last."""
+        assert self._compute is not None
+        if not self.done or self.done[-1][0] != step:
+            loss, norm, accuracy, test_loss = self._compute(x)
+            self.done.append((step, now, loss, norm, accuracy, test_loss))
+            if self._tell:
+                self._tell(step, now, loss, norm)
 
 
 def _size(evaluation: Evaluation) -> float:

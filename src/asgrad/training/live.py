@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import signal
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,9 +16,9 @@ from asgrad.errors import AsgradError, check_integer, check_positive
 from asgrad.training.checkpoint import Keeper
 from asgrad.training.evaluation import Evaluator
 from asgrad.training.server import Orders, Server
-from asgrad.workers.base import Arrival, Engine, Job, Joined
+from asgrad.workers.base import Arrival, Job, Joined, Session, Stopwatch
 
-__all__ = ["Bounds", "Ending", "Facts", "Live", "Stopwatch", "ctrl_c_ends"]
+__all__ = ["Bounds", "Ending", "Facts", "Live", "ctrl_c_ends"]
 
 _SHOWN = 100  # failures that are kept in words
 
@@ -36,22 +35,6 @@ class Ending(StrEnum):
     INTERRUPTED = "interrupted"
 
 
-class Stopwatch:
-    """Seconds since a run began, without those between a checkpoint and its resumption."""
-
-    def __init__(self, elapsed: float):
-        self._elapsed = elapsed
-        self.start()
-
-    def start(self) -> None:
-        """Begin here."""
-        self._began = time.perf_counter() - self._elapsed
-
-    def __call__(self) -> float:
-        """Return the seconds."""
-        return time.perf_counter() - self._began
-
-
 @dataclass
 class Facts:
     """What a run has seen beside its server; written into checkpoints as JSON."""
@@ -60,6 +43,10 @@ class Facts:
     n_arrived: int
     n_refused: int
     failures: list[str]
+    due: float = math.nan
+    """When the next evaluation is due; NaN before the first."""
+    workers: Any = None
+    """What the session of the workers wants to know when the run goes on."""
 
 
 @dataclass(frozen=True)
@@ -115,18 +102,14 @@ class Live:
     ----------
     server : Server
         New, or as a checkpoint has it.
-    engine : Engine
-        Opened with this run's `deliver`.
     bounds : Bounds
     facts : Facts
         What was before.
     clock : Stopwatch
     """
 
-    def __init__(
-        self, server: Server, engine: Engine, bounds: Bounds, facts: Facts, clock: Stopwatch
-    ):
-        self.server, self.engine, self.bounds = server, engine, bounds
+    def __init__(self, server: Server, bounds: Bounds, facts: Facts, clock: Stopwatch):
+        self.server, self.bounds = server, bounds
         self.facts, self.clock = facts, clock
         self.on_step: Callable[[int, float], None] | None = None
         self.on_arrival: Callable[[Job], None] | None = None
@@ -139,21 +122,25 @@ class Live:
         self._status: Ending | None = None
         self._error: BaseException | None = None
         self._whole = True
+        self._evaluated = -1
+        """The last step whose model was evaluated in this part of the run."""
 
-    def play(self, evaluator: Evaluator, keeper: Keeper | None) -> Ending:
+    def play(self, session: Session, evaluator: Evaluator, keeper: Keeper | None) -> Ending:
         """Run from the first jobs, or those that were under way at the checkpoint, to the end.
+
+        `session` was opened with this run's `deliver`.
 
         Raises
         ------
         BaseException
             What a callback or the problem's method raised; the run can be resumed all the same.
         """
-        self.evaluator, self.keeper = evaluator, keeper
+        self.session, self.evaluator, self.keeper = session, evaluator, keeper
         self.clock.start()
         with self._lock:
             now = self.clock()
-            evaluator.ask(self.server.n_steps, now, self.server.x)
-            self._next_evaluation = now + self.bounds.evaluate_every
+            if math.isnan(self.facts.due):
+                self._evaluate(now)
             if self.server.has_begun:
                 self._status = self._reached(now)
                 if self._status is not None:  # resumed past its limits
@@ -168,12 +155,30 @@ class Live:
             self._save(now)
         more = self.handle([])
         while self._status is None:
-            left = 0.0 if more else self.bounds.until_time - self.clock()
-            pause = min(left, self.bounds.evaluate_every, 0.5)
-            more = self.handle(self.engine.wait(max(pause, 0.0)))
+            more = self.handle(session.wait(0.0 if more else self._next_due()))
         if self._error is not None:
             raise self._error
         return self._status
+
+    def _next_due(self) -> float:
+        """Return the next moment at which something is to be done though nothing happens."""
+        due = self.facts.due
+        if self.evaluator.beside and (self._is_evaluated or self.evaluator.busy):
+            due = self.clock() + self.bounds.evaluate_every
+        elif self._is_evaluated:
+            due = math.inf
+        return min(due, self.bounds.until_time)
+
+    @property
+    def _is_evaluated(self) -> bool:
+        """Whether the model is still the one that was evaluated last."""
+        return self.server.n_steps == self._evaluated
+
+    def _evaluate(self, now: float) -> None:
+        """Have the model evaluated."""
+        self.evaluator.ask(self.server.n_steps, now, self.server.x)
+        self._evaluated = self.server.n_steps
+        self.facts.due = now + self.bounds.evaluate_every
 
     def deliver(self, events: Sequence[Arrival | Joined]) -> bool:
         """Bring what happened, from any thread, or nothing; deal with what waits, for a while.
@@ -207,26 +212,30 @@ class Live:
         try:
             now = self.clock()
             waiting, several = deque(events), len(events) > 1
+            idle = not events
+            if self._is_evaluated:  # a new model is seen once this moment has passed
+                self.facts.due = max(self.facts.due, now)
             while waiting and not (several and self._reached(now)):
                 event = waiting.popleft()
                 if isinstance(event, Joined):
                     self._give_out(self.server.join(event.worker, now))
                 else:
                     self._take(event, now, more=several)
+                if several:
                     now = math.nextafter(now, math.inf)  # the trace says who came first
                 if several and not waiting:  # what has come in the meantime
-                    waiting += self.engine.wait(0.0)
+                    waiting += self.session.wait(0.0)
                     now = self.clock()
             if self.server.waiting:
                 self._give_out(self.server.assign_waiting(now))
-            if now >= self._next_evaluation and not self.evaluator.busy:
-                self.evaluator.ask(self.server.n_steps, now, self.server.x)
-                self._next_evaluation = now + self.bounds.evaluate_every
+            is_due = _has_passed(self.facts.due, now, idle)
+            if is_due and not (self._is_evaluated or self.evaluator.busy):
+                self._evaluate(now)
             if self.keeper and self.keeper.due(self.server.n_steps, now):
                 self._save(now)
             if self.evaluator.error is not None:
                 raise self.evaluator.error
-            self._status = self._reached(now) or self._deserted()
+            self._status = self._reached(now, idle) or self._deserted()
         except BaseException as error:  # raised again where the run was started
             self._error, self._status = error, Ending.INTERRUPTED
         if self._status is not None:
@@ -242,7 +251,7 @@ class Live:
             self.keeper.close()
             self.facts.failures += self.keeper.failures
 
-    def _reached(self, now: float) -> Ending | None:
+    def _reached(self, now: float, idle: bool = False) -> Ending | None:
         """Return the first limit that is reached, if any."""
         server, facts, bounds = self.server, self.facts, self.bounds
         if server.n_steps >= bounds.steps:
@@ -255,11 +264,11 @@ class Live:
             return Ending.TARGET
         if self.interrupted:
             return Ending.INTERRUPTED
-        return Ending.TIME if now >= bounds.until_time else None
+        return Ending.TIME if _has_passed(bounds.until_time, now, idle) else None
 
     def _deserted(self) -> Ending | None:
         """Say whether nobody works any more, once all events are dealt with."""
-        if self.server.n_in_flight > 0 or self.engine.may_join():
+        if self.server.n_in_flight > 0 or self.session.may_join():
             return None
         if self.server.all_present:
             raise AsgradError(
@@ -298,7 +307,7 @@ class Live:
         waiting = list(orders.assigned)
         while waiting:
             job = waiting.pop(0)
-            if not self.engine.submit(job, self.server.model(job.read_step)):
+            if not self.session.submit(job, self.server.model(job.read_step)):
                 now = self.clock()
                 self.server.leave(job.worker, now)
                 waiting += self.server.lose(job, now).assigned
@@ -306,12 +315,20 @@ class Live:
     def _save(self, now: float) -> None:
         """Have a checkpoint written."""
         if self.keeper:
-            self.facts.elapsed = now
+            self.facts.elapsed, self.facts.workers = now, self.session.state()
             facts: dict[str, Any] = {**vars(self.facts), "evaluations": self.evaluator.done}
             facts = {name: list(v) if isinstance(v, list) else v for name, v in facts.items()}
             self.keeper.save(
                 self.server.n_steps, now, self.server.state(), self.server.journal.parts(), facts
             )
+
+
+def _has_passed(moment: float, now: float, idle: bool) -> bool:
+    """Say whether a moment is over, with all that happens at it: in virtual time that may be much.
+
+    At the moment itself it is once nothing has happened (`idle`).
+    """
+    return now > moment or (idle and now == moment)
 
 
 @contextmanager

@@ -23,10 +23,10 @@ from asgrad.trace import Header, Trace
 from asgrad.training.arithmetic import ARITHMETIC, Arithmetic
 from asgrad.training.checkpoint import Checkpoints, Keeper, list_checkpoints, load_newest
 from asgrad.training.evaluation import Evaluation, Evaluator, check_beginning, check_target
-from asgrad.training.live import Bounds, Ending, Facts, Live, Stopwatch, ctrl_c_ends
+from asgrad.training.live import Bounds, Ending, Facts, Live, ctrl_c_ends
 from asgrad.training.server import Server
 from asgrad.transforms import Transform
-from asgrad.workers.base import Engine, Job, RunContext
+from asgrad.workers.base import Job, RunContext, Session, Workers
 from asgrad.workers.threads import Threads
 
 __all__ = ["Training", "train"]
@@ -84,7 +84,7 @@ def train(
     method: Method | str,
     stepsize: float,
     *,
-    engine: Engine | None = None,
+    workers: Workers | None = None,
     steps: int | None = None,
     jobs: int | None = None,
     until_time: float | None = None,
@@ -99,6 +99,7 @@ def train(
     max_refused: int = 10,
     checkpoints: Checkpoints | None = None,
     resume: bool = False,
+    on_open: Callable[[Session], None] | None = None,
     on_step: Callable[[int, float], None] | None = None,
     on_arrival: Callable[[Job], None] | None = None,
     on_evaluation: Callable[[int, float, float, float], None] | None = None,
@@ -117,8 +118,8 @@ def train(
         An object, or a text as on the command line: "ringmaster:max_delay=8".
     stepsize : float > 0
         γ.
-    engine : Engine, optional
-        By default `Threads()`.
+    workers : Workers, optional
+        Who computes; by default `Threads()`.
     steps, jobs : int >= 0, optional
         Stop after so many server steps, or arrivals.
     until_time : float > 0, optional
@@ -140,6 +141,9 @@ def train(
     resume : bool
         Go on from the newest whole checkpoint, with the same problem and settings; the limits count
         from the run's beginning. Jobs that were under way are given out again.
+    on_open : callable, optional
+        Called once, before the first jobs are given out, with the session of the workers: of `Ray`
+        it has `leave`, `join` and `pids`.
     on_step : callable, optional
         Called with the step's number and time after every step, from any thread, one at a time.
     on_arrival : callable, optional
@@ -169,13 +173,14 @@ def train(
     """
     check_problem("train", problem)
     decisions: Method = resolve("train", "method", method, Method, "ag.methods.Pure()")
-    if engine is not None:
-        check_kind("train", "engine", engine, Engine, "ag.Threads()")
+    workers = Threads() if workers is None else workers
+    check_kind("train", "workers", workers, Workers, "ag.Threads()")
     if checkpoints is not None:
         check_kind("train", "checkpoints", checkpoints, Checkpoints, "ag.Checkpoints('kept')")
     method_stepsize, transform, optimizer = resolved_parts(
         "train", method_stepsize, transform, optimizer
     )
+    check_callable("train", "on_open", on_open)
     check_callable("train", "on_step", on_step)
     check_callable("train", "on_arrival", on_arrival)
     check_callable("train", "on_evaluation", on_evaluation)
@@ -199,24 +204,35 @@ def train(
         "optimizer": label(optimizer),
         "arithmetic": ARITHMETIC,
         "x0": hashed([start]),
+        "times": workers.times_label if workers.is_virtual else "measured",
         "problem": fingerprint(problem) if checkpoints is not None else {},
     }
     facts, done, digests, segments = _before(server, checkpoints, settings, resume)
     if resume:
         check_beginning(problem, dtype, start, done)
-    engine, clock = engine or Threads(), Stopwatch(facts.elapsed)
-    run = Live(server, engine, bounds, facts, clock)
+    run = Live(server, bounds, facts, workers.clock(facts.elapsed))
     run.on_step, run.on_arrival = on_step, on_arrival
     key = stream_key(seed, Purpose.GRADIENT)
-    engine.open(RunContext(problem, key, dtype, seed, clock, run.deliver, run.ended))
-    evaluator = Evaluator(problem, dtype, done, on_evaluation, never=evaluate_every is None)
+    ends = (bounds.steps, bounds.jobs, bounds.until_time)
+    context = RunContext(
+        problem, key, dtype, seed, run.clock, run.deliver, run.ended, *ends, facts.workers
+    )
+    session = _opened(workers, context, on_open)
+    evaluator = Evaluator(
+        problem,
+        dtype,
+        done,
+        on_evaluation,
+        never=evaluate_every is None,
+        beside=not workers.is_virtual,
+    )
     keeper = None
     if checkpoints is not None:
         keeper = Keeper(checkpoints, settings, server.n_steps, facts.elapsed, digests, segments)
-    status, end_time = _played(run, evaluator, keeper)
+    status, end_time = _played(run, session, evaluator, keeper)
     header = Header(
         method=decisions.label,
-        times=f"measured:{type(engine).__name__.lower()}",
+        times=workers.times_label,
         n_workers=problem.n_workers,
         seed=seed,
         end_time=end_time,
@@ -241,7 +257,23 @@ def train(
     )
 
 
-def _played(run: Live, evaluator: Evaluator, keeper: Keeper | None) -> tuple[Ending, float]:
+def _opened(
+    workers: Workers, context: RunContext, on_open: Callable[[Session], None] | None
+) -> Session:
+    """Start the workers, and show them to whoever wants to see them."""
+    session = workers.open(context)
+    try:
+        if on_open:
+            on_open(session)
+    except BaseException:
+        session.close()
+        raise
+    return session
+
+
+def _played(
+    run: Live, session: Session, evaluator: Evaluator, keeper: Keeper | None
+) -> tuple[Ending, float]:
     """Run to the end, save the run, and stop its workers; return why and when it ended.
 
     Raises
@@ -252,11 +284,11 @@ def _played(run: Live, evaluator: Evaluator, keeper: Keeper | None) -> tuple[End
     try:
         try:
             with ctrl_c_ends(run):
-                status = run.play(evaluator, keeper)
+                status = run.play(session, evaluator, keeper)
         finally:
             end_time = run.clock()
             try:
-                run.engine.close()
+                session.close()
             finally:
                 run.end(end_time)
         if evaluator.error is not None:

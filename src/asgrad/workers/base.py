@@ -1,14 +1,16 @@
-"""What a live run asks of real workers, whatever they are."""
+"""What a live run asks of its workers, whatever they are."""
 
 from __future__ import annotations
 
 import math
 import statistics
 import threading
+import time
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol, runtime_checkable
+from dataclasses import dataclass, field, fields
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -26,19 +28,26 @@ from asgrad.trace import Fate
 __all__ = [
     "NOT_FINITE",
     "Arrival",
-    "Engine",
+    "Gradients",
     "Job",
     "Joined",
+    "LOOK",
     "Limits",
     "Record",
     "RunContext",
+    "Session",
+    "Stopwatch",
+    "Workers",
     "arrival_of",
+    "check_same_number",
     "check_slowdown",
     "failed",
     "worker_buffers",
 ]
 
 NOT_FINITE = "the gradient holds NaN or infinity"
+LOOK = 0.5
+"""Seconds after which `Session.wait` returns in any case, so that deadlines are looked at."""
 _REMEMBERED = 31  # job times that a worker's median is taken over
 _FEWEST = 5  # jobs before a worker's median counts
 
@@ -62,7 +71,7 @@ class Job:
 
 
 class Arrival(NamedTuple):
-    """What an engine reports of a job: its gradient, or why there is none."""
+    """What became of a job: its gradient, or why there is none."""
 
     job: Job
     gradient: np.ndarray | None
@@ -92,44 +101,95 @@ class Joined(NamedTuple):
     worker: int
 
 
+class Stopwatch:
+    """Seconds since a run began, without those between a checkpoint and its resumption."""
+
+    def __init__(self, elapsed: float):
+        self._elapsed = elapsed
+        self.start()
+
+    def start(self) -> None:
+        """Begin here."""
+        self._began = time.perf_counter() - self._elapsed
+
+    def __call__(self) -> float:
+        """Return the seconds."""
+        return time.perf_counter() - self._began
+
+
 @dataclass(frozen=True)
 class RunContext:
-    """What a live run gives its engine."""
+    """What a live run gives its workers."""
 
     problem: Problem
     key: int
     """Of the stream from which rows and noise follow."""
     dtype: str
     seed: int
-    now: Callable[[], float]
-    """The run's clock, in seconds."""
+    clock: Callable[[], float]
+    """The run's, in seconds."""
     deliver: Callable[[Sequence[Arrival | Joined]], bool]
     """Tell the run what happened, from any thread, which may deal with what others told as well:
     it may submit jobs before it returns. True: something waits, call it again when there is
     nothing else to do; nothing need be told then."""
     ended: threading.Event
     """Set when the run has ended."""
+    max_steps: float = math.inf
+    max_jobs: float = math.inf
+    until_time: float = math.inf
+    """Where the run ends, if nothing else ends it before."""
+    kept: Any = None
+    """What a session of the same workers returned as its `state` before a checkpoint."""
 
 
-@runtime_checkable
-class Engine(Protocol):
-    """Real workers."""
+class Workers(ABC):
+    """Who computes in a live run: options, and nothing that changes.
 
-    def open(self, context: RunContext) -> None:
-        """Start the workers."""
+    All state of a run is in the session that `open` returns, so that one object serves many runs,
+    also at once.
+    """
 
+    is_virtual: ClassVar[bool] = False
+    """Whether the run's clock shows what the session says, and nothing is done beside the run."""
+
+    @property
+    def times_label(self) -> str:
+        """What the trace says of how long jobs took."""
+        return f"measured:{type(self).__name__.lower()}"
+
+    def clock(self, elapsed: float) -> Stopwatch:
+        """Return the clock of a run, of which so many seconds were before."""
+        return Stopwatch(elapsed)
+
+    @abstractmethod
+    def open(self, context: RunContext) -> Session:
+        """Start the workers of a run."""
+
+
+class Session(ABC):
+    """The workers of one run. Only the run itself submits, waits and closes."""
+
+    @abstractmethod
     def submit(self, job: Job, x: np.ndarray) -> bool:
         """Queue a job at model `x`, of shape (dim, 1); False if its worker is gone."""
 
-    def wait(self, seconds: float) -> Sequence[Arrival | Joined]:
-        """Wait until something happens that was not delivered otherwise, the run ends, or so long.
+    @abstractmethod
+    def wait(self, until: float) -> Sequence[Arrival | Joined]:
+        """Return what has happened and was not delivered, in its order; wait for it if need be.
 
-        Returns all that has happened. Events are delivered and returned in their order.
+        It may return nothing once the run's clock shows `until`, the run ends, or half a second
+        has passed: then the run looks whether something else is due.
         """
 
     def may_join(self) -> bool:
         """Say whether a worker that is gone may still join."""
+        return False
 
+    def state(self) -> Any:
+        """Return what a session that goes on from here is to know, as JSON can hold it."""
+        return None
+
+    @abstractmethod
     def close(self) -> None:
         """Stop the workers."""
 
@@ -145,6 +205,12 @@ class Limits:
     first_deadline: float
     restarts: int
 
+    @classmethod
+    def of(cls, options: Any) -> Limits:
+        """Return those that the options of workers name, checked."""
+        names = [each.name for each in fields(cls)[1:]]
+        return cls(type(options).__name__, *(getattr(options, name) for name in names))
+
     def __post_init__(self) -> None:
         if self.n_workers is not None:
             check_integer(self.owner, "n_workers", self.n_workers, minimum=1)
@@ -154,11 +220,7 @@ class Limits:
 
     def check_workers(self, there: int) -> None:
         """Refuse a problem with another number of workers."""
-        if self.n_workers not in (None, there):
-            raise AsgradError(
-                f"{self.owner}: the problem has {there} workers, n_workers is {self.n_workers}; "
-                "give the problem that many, or leave n_workers out."
-            )
+        check_same_number(self.owner, self.n_workers, there)
 
 
 @dataclass
@@ -182,6 +244,15 @@ class Record:
         return self.failures > self.limits.restarts
 
 
+def check_same_number(owner: str, n_workers: int | None, there: int) -> None:
+    """Refuse a problem with another number of workers than was asked for, if it was."""
+    if n_workers not in (None, there):
+        raise AsgradError(
+            f"{owner}: the problem has {there} workers, n_workers is {n_workers}; give the problem "
+            "that many, or leave n_workers out."
+        )
+
+
 def check_slowdown(owner: str, slowdown: Sequence[float] | None, n_workers: int) -> list[float]:
     """Return each worker's factor; by default 1."""
     if slowdown is None:
@@ -201,6 +272,25 @@ def check_slowdown(owner: str, slowdown: Sequence[float] | None, n_workers: int)
             f"{len(factors)}."
         )
     return factors
+
+
+class Gradients:
+    """Gradients of a problem in this process, one at a time.
+
+    The first is computed here, before the run's clock starts: kernels are compiled or loaded by it.
+    """
+
+    def __init__(self, problem: Problem, dtype: str, key: int):
+        self._kernel, self._key = problem.kernels()[0], key
+        self._packed = problem.pack(np.dtype(dtype))
+        self._buffers = worker_buffers(problem, dtype)
+        x, out = (np.zeros((problem.dim, 1), dtype) for _ in range(2))
+        x[:, 0] = problem.x0
+        self.compute(x, 0, 0, out)
+
+    def compute(self, x: np.ndarray, worker: int, draw: int, out: np.ndarray) -> None:
+        """Write the gradient of a job at model `x` into `out`, both of shape (dim, 1)."""
+        self._kernel(*self._packed, x, worker, draw, self._key, out, *self._buffers)
 
 
 def worker_buffers(problem: Problem, dtype: str) -> tuple[np.ndarray, np.ndarray]:

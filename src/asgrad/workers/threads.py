@@ -5,7 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -14,13 +14,17 @@ from asgrad.kernels import is_finite
 from asgrad.times import Clock, Times
 from asgrad.trace import Fate
 from asgrad.workers.base import (
+    LOOK,
     NOT_FINITE,
     Arrival,
+    Gradients,
     Job,
     Joined,
     Limits,
     Record,
     RunContext,
+    Session,
+    Workers,
     arrival_of,
     check_slowdown,
     failed,
@@ -30,9 +34,9 @@ from asgrad.workers.base import (
 __all__ = ["Threads"]
 
 
-@dataclass
-class Threads:
-    """An engine whose workers are threads of this process.
+@dataclass(frozen=True)
+class Threads(Workers):
+    """Workers that are threads of this process.
 
     Parameters
     ----------
@@ -63,32 +67,28 @@ class Threads:
     first_deadline: float = 3600.0
     restarts: int = 3
 
-    _workers: list[_Worker] = field(default_factory=list, init=False, repr=False)
-
     def __post_init__(self) -> None:
         if self.sleep is not None:
             check_kind("Threads", "sleep", self.sleep, Times, "ag.times.Exponential(0.1)")
-        self._limits = Limits(
-            "Threads",
-            self.n_workers,
-            self.deadline,
-            self.least_deadline,
-            self.first_deadline,
-            self.restarts,
-        )
+        Limits.of(self)
 
-    def open(self, context: RunContext) -> None:
-        """Start the workers, after one gradient has compiled or loaded the kernels."""
-        n = context.problem.n_workers
-        self._limits.check_workers(n)
+    def open(self, context: RunContext) -> Session:
+        """Start the threads, after one gradient has compiled or loaded the kernels."""
+        n, limits = context.problem.n_workers, Limits.of(self)
+        limits.check_workers(n)
         slowdown = check_slowdown("Threads", self.slowdown, n)
-        _warm_up(context)
-        self._context = context
+        Gradients(context.problem, context.dtype, context.key)  # compiles or loads the kernels
+        sleep = self.sleep.begin(n, context.seed) if self.sleep else None
+        workers = [_Worker(context, sleep, slowdown[i], i, Record(limits)) for i in range(n)]
+        return _Session(context, workers)
+
+
+class _Session(Session):
+    """The threads of one run."""
+
+    def __init__(self, context: RunContext, workers: list[_Worker]):
+        self._context, self._workers = context, workers
         self._swapping = threading.Lock()
-        clock = self.sleep.begin(n, context.seed) if self.sleep else None
-        self._workers = [
-            _Worker(context, clock, slowdown[i], i, Record(self._limits)) for i in range(n)
-        ]
 
     def submit(self, job: Job, x: np.ndarray) -> bool:
         """Queue a job for its worker; False if the worker takes no more."""
@@ -99,18 +99,19 @@ class Threads:
             worker.put(job, x)
             return True
 
-    def wait(self, seconds: float) -> Sequence[Arrival | Joined]:
-        """Wait for the end of the run, or so long; return the jobs that are past their deadline.
+    def wait(self, until: float) -> Sequence[Arrival | Joined]:
+        """Wait for the end of the run, or as told; return the jobs that are past their deadline.
 
         All else the workers deliver themselves: a thread less to wake for every gradient.
         """
-        self._context.ended.wait(seconds)
+        now = self._context.clock
+        self._context.ended.wait(min(max(until - now(), 0.0), LOOK))
         late: list[Arrival] = []
         for index, worker in enumerate(self._workers):
             job, limit = worker.running, worker.record.deadline
             if job is None:
                 continue
-            if self._context.now() - job.start_time > limit:
+            if now() - job.start_time > limit:
                 with self._swapping:  # no job may be put into the inbox that is given up
                     fresh = worker.replaced(job)
                     if fresh is None:
@@ -118,10 +119,6 @@ class Threads:
                     self._workers[index] = fresh
                 late.append(failed(job, f"no answer within {limit:.3g} s", gone=fresh.fail()))
         return late
-
-    def may_join(self) -> bool:
-        """Say no: a thread that is gone does not come back."""
-        return False
 
     def close(self) -> None:
         """Tell the workers to stop after the job they are at; do not wait for one that hangs."""
@@ -131,22 +128,13 @@ class Threads:
             worker.thread.join(timeout=0.5)
 
 
-def _warm_up(context: RunContext) -> None:
-    """Compute one gradient before the clock starts: kernels are compiled or loaded by it."""
-    problem, dtype = context.problem, context.dtype
-    x, out = (np.zeros((problem.dim, 1), dtype) for _ in range(2))
-    x[:, 0] = problem.x0
-    buffers = worker_buffers(problem, dtype)
-    problem.kernels()[0](*problem.pack(np.dtype(dtype)), x, 0, 0, context.key, out, *buffers)
-
-
 class _Worker:
     """One worker: a thread, its inbox, and how it has done."""
 
     def __init__(
-        self, context: RunContext, clock: Clock | None, slowdown: float, index: int, record: Record
+        self, context: RunContext, sleep: Clock | None, slowdown: float, index: int, record: Record
     ):
-        self._settings = (context, clock, slowdown, index, record)
+        self._settings = (context, sleep, slowdown, index, record)
         self.inbox: queue.SimpleQueue[tuple[Job, np.ndarray] | None] = queue.SimpleQueue()
         self.running: Job | None = None
         self.record = record
@@ -192,8 +180,8 @@ class _Worker:
 
     def _work(self) -> None:
         """Compute one job after the other."""
-        context, clock, slowdown, index, record = self._settings
-        problem, key, dtype, now = context.problem, context.key, context.dtype, context.now
+        context, sleep, slowdown, index, record = self._settings
+        problem, key, dtype, now = context.problem, context.key, context.dtype, context.clock
         compute = problem.kernels()[0]
         packed = problem.pack(np.dtype(dtype))
         buffers = worker_buffers(problem, dtype)
@@ -212,9 +200,9 @@ class _Worker:
                 gradient = np.empty((problem.dim, 1), dtype)
                 compute(*packed, x, index, job.draw, key, gradient, *buffers)
                 pause = (slowdown - 1.0) * (now() - job.start_time)
-                if clock is not None:
-                    asleep = clock.seconds(
-                        clock.scales, clock.shape, clock.key, index, job.draw, job.start_time
+                if sleep is not None:
+                    asleep = sleep.seconds(
+                        sleep.scales, sleep.shape, sleep.key, index, job.draw, job.start_time
                     )
                     what = f"the time of worker {index} for draw {job.draw}"
                     pause += check_positive("Threads", what, asleep, zero=True)
@@ -237,7 +225,7 @@ class _Worker:
 
     def _sleep(self, job: Job, end: float) -> None:
         """Sleep until `end` on the run's clock, as long as the job is wanted."""
-        now = self._settings[0].now
+        now = self._settings[0].clock
         while job.fate == Fate.IN_FLIGHT and not self._stopped and (left := end - now()) > 0:
             self._awake.wait(left)
             self._awake.clear()

@@ -1,4 +1,4 @@
-"""A worker in a process of its own, as the Ray engine starts it; it talks in bytes and arrays."""
+"""A worker in a process of its own, as a session of Ray starts it; it talks in bytes and arrays."""
 
 from __future__ import annotations
 
