@@ -219,7 +219,8 @@ def test_a_run_that_was_cut_off_goes_on_as_if_it_had_not_been(method, times, tmp
         train("raised", jobs=40, on_arrival=broken)
     resumed("raised")
     for path in list_checkpoints(tmp_path / "raised")[1:-1:8]:  # as many as there was time for
-        shutil.copytree(path, tmp_path / f"alone-{path.name}" / path.name)
+        for name in (path.name, "journal"):
+            shutil.copytree(path.parent / name, tmp_path / f"alone-{path.name}" / name)
         resumed(f"alone-{path.name}")
 
 

@@ -130,7 +130,7 @@ class Act(IntEnum):
     """What the driver of a live ledger has to do, in this order; an act's `code`."""
 
     ASSIGNED = 1
-    """Give the job in `slot` to its worker."""
+    """Give the job in `slot` to worker `entry`: it is row `flag` of the trace, draw `weight`."""
     CANCELLED = 2
     """Call off the job in `slot`."""
     ROW = 3
@@ -266,7 +266,7 @@ def assign_job(ledger, record, live, worker, now):
     counts[0]["assigned"] = row + 1
     counts[0]["flying"] += 1
     if live:
-        _act(ledger, _TELL_ASSIGNED, slot, -1, 0.0, 0)
+        _act(ledger, _TELL_ASSIGNED, slot, worker, float(draw), row)
 
 
 @inlined
@@ -687,9 +687,9 @@ def n_acts_at_most(ledger, n_steps):
     """Return how many acts the decisions in `out` can lead to, with so many steps among them.
 
     A step tells of every kept job twice, of every entry once, and of itself. Besides, every job in
-    flight may be called off, in two acts, and every decision give one out.
+    flight may be called off, in two acts, and every decision give one out, which may be called off.
     """
     counts = ledger.counts
     of_a_step = 2 * (counts[0]["kept"] + 1) + ledger.entries.size + 1
     n_decisions = int(ledger.out[0, 0]) + counts[0]["n_waiting"] + counts[0]["owed"] + 1
-    return n_steps * of_a_step + 2 * (counts[0]["flying"] + n_decisions) + counts[0]["kept"]
+    return n_steps * of_a_step + 2 * counts[0]["flying"] + 3 * n_decisions + counts[0]["kept"]

@@ -7,6 +7,7 @@ is brought back to where a checkpoint was taken; nothing else is kept of what is
 from __future__ import annotations
 
 import tempfile
+import weakref
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import IntEnum
@@ -367,7 +368,9 @@ class Journal:
         self.page = Page(np.empty(_CHUNK, EVENTS), np.empty(size, SAID), np.zeros(2, np.int64))
         old = len(self._parts) - _IN_MEMORY
         if old > 0:
-            self._parts[old - 1] = self._parts[old - 1].spilled()
+            spilled = self._parts[old - 1] = self._parts[old - 1].spilled()
+            if spilled.file is not None:
+                weakref.finalize(self, spilled.file.close)
 
 
 def tell(books: Books, journal: Journal, any_worker: bool, told: Told) -> int:

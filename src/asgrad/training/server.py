@@ -170,9 +170,13 @@ class Server:
         gradients = dict(zip(state["gradient_rows"].tolist(), state["gradients"], strict=True))
         readers = {books.count("steps"): 1}
         for slot in np.flatnonzero(books.is_in_use()).tolist():
-            job = self._job(slot, math.nan)
             if books.ledger.slots["applied"][slot]:
                 continue
+            found = books.ledger.slots[slot]
+            row, worker, read_step, draw = (
+                int(found[name]) for name in ("row", "worker", "read_step", "draw")
+            )
+            job = Job(row, worker, read_step, draw, math.nan, slot=slot)
             if books.ledger.slots["arrived"][slot]:
                 job.arrival_time, job.gradient = 0.0, gradients.pop(job.row, None)
                 if job.gradient is None:
@@ -224,7 +228,9 @@ class Server:
                 job.fate, job.gradient = Fate(flag), None
                 numbers.release(job.read_step)
             elif code == _ASSIGNED:
-                job = self._jobs[slot] = self._job(slot, now)
+                # Read off the act: the slot may have been given back, and used again, since.
+                job = Job(flag, entry, numbers.n_steps, int(weight), now, slot=slot)
+                self._jobs[slot] = job
                 numbers.hold(job.read_step)
                 orders.assigned.append(job)
             elif code == _SHOWN:
@@ -244,11 +250,3 @@ class Server:
         by now."""
         if job.start_time <= now:
             self._tell_of(Event.STARTED, job.worker, job.row, now, job.start_time)
-
-    def _job(self, slot: int, now: float) -> Job:
-        """Return the job in a slot of the ledger."""
-        found = self._books.ledger.slots[slot]
-        return Job(
-            int(found["row"]), int(found["worker"]), int(found["read_step"]), int(found["draw"]),
-            now, slot=slot,
-        )  # fmt: skip
