@@ -7,6 +7,7 @@ is brought back to where a checkpoint was taken; nothing else is kept of what is
 from __future__ import annotations
 
 import tempfile
+import threading
 import weakref
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -71,6 +72,7 @@ EVENTS = np.dtype(
 )
 SAID = np.dtype([("code", np.int8), ("target", np.int32), ("weight", np.float64)])
 _CHUNK = 1 << 16  # events
+_reading = threading.Lock()
 _IN_MEMORY = 4  # chunks; older ones lie in temporary files
 # How a call ends.
 DONE, LEDGER_FULL, JOURNAL_FULL, OVERFLOW, OTHERWISE = range(5)
@@ -319,9 +321,11 @@ class Part:
     def arrays(self) -> tuple[np.ndarray, np.ndarray]:
         """Return the events, EVENTS, and what was said on them, SAID."""
         if self.file is not None:
-            self.file.seek(0)
-            content = np.fromfile(self.file, np.uint8)
             edge = self.n_events * EVENTS.itemsize
+            content = np.empty(edge + self.n_said * SAID.itemsize, np.uint8)
+            with _reading:  # a checkpoint may be written beside the run
+                self.file.seek(0)
+                self.file.readinto(content)  # type: ignore[attr-defined]
             return content[:edge].view(EVENTS), content[edge:].view(SAID)
         assert self.events is not None
         assert self.said is not None
@@ -336,7 +340,9 @@ class Part:
             file.flush()
         except OSError:  # a full disk: memory may yet do
             return self
-        return Part(self.n_events, self.n_said, file=file)
+        part = Part(self.n_events, self.n_said, file=file)
+        weakref.finalize(part, file.close)
+        return part
 
 
 class Journal:
@@ -368,9 +374,7 @@ class Journal:
         self.page = Page(np.empty(_CHUNK, EVENTS), np.empty(size, SAID), np.zeros(2, np.int64))
         old = len(self._parts) - _IN_MEMORY
         if old > 0:
-            spilled = self._parts[old - 1] = self._parts[old - 1].spilled()
-            if spilled.file is not None:
-                weakref.finalize(self, spilled.file.close)
+            self._parts[old - 1] = self._parts[old - 1].spilled()
 
 
 def tell(books: Books, journal: Journal, any_worker: bool, told: Told) -> int:
