@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from asgrad.kernels import inlined, prefetch
+from asgrad.kernels import inlined
 from asgrad.methods.decisions import APPLY, ASSIGN, CANCEL, CLEAR, DROP, HOLD, STEP, WEIGH
 from asgrad.trace.tables import Fate
 
@@ -24,7 +24,6 @@ __all__ = [
     "carry_out",
     "lacks_room",
     "next_job",
-    "prefetch_arrivals",
     "weigh_entry",
 ]
 
@@ -59,7 +58,6 @@ WORKERS = np.dtype(
         ("remainder", np.float64),  # what rounding took from the moment at which it finishes
     ]
 )
-_NODES_IN_CACHE = 1 << 14  # the top of the tree, which every arrival touches
 # When each job arrived, in the order of arrival; entered into the trace's jobs at the end, because
 # a million workers' jobs lie far apart in memory.
 LOG = np.dtype([("row", np.int64), ("time", np.float64)])
@@ -81,31 +79,6 @@ COUNTS = np.dtype(
         )
     ]
 )
-
-
-@inlined
-def prefetch_arrivals(slots, workers, tree, scales, worker):
-    """Prefetch what coming arrivals will touch, after `worker` was rescheduled.
-
-    With a million workers an arrival misses the cache a dozen times. The first to finish among a
-    64th of the workers arrives some 64 arrivals from now; it can have changed only in the part of
-    the tree around `worker`. A job's slot is asked for later, when its worker's record is there.
-    """
-    leaves = tree.size // 2
-    if leaves < _NODES_IN_CACHE:
-        return
-    leaf = leaves + worker
-    coming = tree[leaf * 64 // leaves]["ticket"] & (leaves - 1)
-    prefetch(workers, coming)
-    prefetch(scales, coming)
-    node = leaves + coming
-    while node >= _NODES_IN_CACHE:
-        prefetch(tree, node)
-        node >>= 1
-    sooner = tree[leaf * 8 // leaves]["ticket"] & (leaves - 1)
-    slot = workers[sooner]["running"]
-    if slot >= 0:
-        prefetch(slots, slot)
 
 
 @inlined

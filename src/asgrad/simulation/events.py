@@ -11,16 +11,7 @@ from numba import typeof, types
 
 from asgrad.kernels import compiled
 from asgrad.methods.base import RULE
-from asgrad.moments import (
-    TREE,
-    finish_place,
-    first_worker,
-    is_later,
-    put_back,
-    reschedule,
-    rounded_off,
-    time_at,
-)
+from asgrad.moments import is_later, put_back, rounded_off, time_at
 from asgrad.simulation.books import (
     COUNTS,
     ENTRIES,
@@ -31,10 +22,10 @@ from asgrad.simulation.books import (
     carry_out,
     lacks_room,
     next_job,
-    prefetch_arrivals,
     weigh_entry,
 )
 from asgrad.times.base import SECONDS
+from asgrad.tournament import TREE, finish_place, first_worker, prefetch_arrivals, reschedule
 from asgrad.trace.tables import Contributions, Jobs, empty_table
 
 __all__ = ["close_entries", "run"]
@@ -183,7 +174,8 @@ def run(
                 duration += again
                 finish = now + duration
                 workers[worker]["remainder"] = remainder - again + rounded_off(now, duration)
-            reschedule(counts, tree, worker, finish)
+            reschedule(tree, counts[0]["started"], worker, finish)
+            counts[0]["started"] += 1
             prefetch_arrivals(slots, workers, tree, scales, worker)
     counts[0]["max_flying"] = max(counts[0]["max_flying"], counts[0]["flying"])
     clock[NOW], clock[REMAINDER] = now, remainder

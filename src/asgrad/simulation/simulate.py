@@ -18,15 +18,15 @@ from asgrad.errors import (
     check_memory,
     check_positive,
 )
-from asgrad.kernels import is_compiled
+from asgrad.kernels import aligned, is_compiled
 from asgrad.methods.base import Method, Opening
 from asgrad.methods.decisions import ASSIGN
-from asgrad.moments import TREE, n_leaves, place
 from asgrad.progress import progress_bar
 from asgrad.registry import resolve
 from asgrad.simulation import books, events
 from asgrad.simulation.cost import BYTES_A_WORKER, Cost, Limits, Point, check_cost, expected
 from asgrad.times.base import Clock, Times
+from asgrad.tournament import new_tree
 from asgrad.trace import Contributions, Fate, Header, Jobs, Summary, Trace
 from asgrad.trace.tables import empty_table
 
@@ -216,9 +216,9 @@ class _Run:
         idle = np.zeros(1, books.WORKERS)
         for name in ("running", "head", "tail"):
             idle[name] = -1
-        self.workers = _aligned(n_workers, books.WORKERS)
+        self.workers = aligned(n_workers, books.WORKERS)
         self.workers[:] = idle
-        self.tree = _new_tree(n_workers)
+        self.tree = new_tree(n_workers)
         self.entries = np.zeros(self.opening.n_entries, books.ENTRIES)
         self.entries["head"] = -1
         self.slots = np.empty(0, books.SLOTS)
@@ -459,29 +459,11 @@ def _limit(name: str, value: int | None) -> int:
     return events.UNLIMITED if value is None else check_integer("simulate", name, value, minimum=0)
 
 
-def _new_tree(n_workers: int) -> np.ndarray:
-    """Return the tournament tree of idle workers."""
-    tree = _aligned(2 * n_leaves(n_workers), TREE)
-    tree["finish"], tree["ticket"] = place(np.inf), 0
-    return tree
-
-
-def _aligned(size: int, dtype: np.dtype) -> np.ndarray:
-    """Return an uninitialised array that begins with a cache line.
-
-    A job's slot and a worker's record fill one line each; astride two they would cost two misses.
-    """
-    line = 64
-    raw = np.empty(size * dtype.itemsize + line, np.uint8)
-    offset = -raw.ctypes.data % line
-    return raw[offset : offset + size * dtype.itemsize].view(dtype)
-
-
 def _larger(array: np.ndarray, size: int) -> np.ndarray:
     """Return a copy with room for at least `size` elements, at least twice what it had."""
     if array.size >= size:
         return array
-    grown = _aligned(max(size, 2 * array.size, 1024), array.dtype)
+    grown = aligned(max(size, 2 * array.size, 1024), array.dtype)
     grown[: array.size] = array
     return grown
 
