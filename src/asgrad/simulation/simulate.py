@@ -11,14 +11,9 @@ from typing import Literal, overload
 
 import numpy as np
 
-from asgrad.errors import (
-    AsgradError,
-    check_callable,
-    check_integer,
-    check_memory,
-    check_positive,
-)
+from asgrad.errors import AsgradError, check_callable, check_integer, check_positive
 from asgrad.kernels import aligned, is_compiled
+from asgrad.machine import check_memory
 from asgrad.methods.base import Method, Opening
 from asgrad.methods.decisions import ASSIGN
 from asgrad.progress import progress_bar
