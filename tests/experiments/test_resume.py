@@ -23,8 +23,7 @@ from asgrad.experiments.training_folder import (
     resume_training,
     write_facts,
 )
-from asgrad.report import tensorboard
-from asgrad.training import CheckpointWarning
+from asgrad.training import CheckpointWarning, tensorboard
 from asgrad.training.checkpoint import list_checkpoints, load_checkpoint
 
 pytest.importorskip("safetensors")
