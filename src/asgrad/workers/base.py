@@ -9,6 +9,7 @@ import time
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Sequence
+from copy import copy
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, NamedTuple
 
@@ -291,6 +292,12 @@ class Computation:
         """Write the gradient at `x` into `out`, both (dim, 1); return whether it is finite."""
         self._gradient(*self._packed, x, self._worker, draw, self._key, out, *self._buffers)
         return bool(is_finite(out))
+
+    def of_another(self, worker: int) -> Computation:
+        """Return that of a worker which never computes at the same time: they share their space."""
+        other = copy(self)
+        other._worker = worker
+        return other
 
 
 def warm_up(context: RunContext) -> None:

@@ -117,9 +117,8 @@ class _Session(Session):
         self._clock = context.clock
         self._pace = options.times.begin(n, context.seed)
         warm_up(context)
-        self._compute = [
-            Computation(context.problem, context.dtype, context.key, worker) for worker in range(n)
-        ]
+        first = Computation(context.problem, context.dtype, context.key, 0)
+        self._compute = [first, *(first.of_another(worker) for worker in range(1, n))]
         self._n_failures = [0] * n
         self._running: list[tuple[Job, np.ndarray] | None] = [None] * n
         self._queues: list[deque[tuple[Job, np.ndarray]]] = [deque() for _ in range(n)]
