@@ -422,6 +422,21 @@ def test_a_problem_without_labels_has_no_accuracy(tmp_path):
     assert "nan" not in asgrad("replay", str(folder)).stdout
 
 
+def test_a_run_in_virtual_time_is_a_simulation_with_a_model(tmp_path):
+    """Its trace is that of simulate; it is verified, and goes on."""
+    out, trace = str(tmp_path / "run"), str(tmp_path / "trace")
+    done = asgrad("train", "--on", "virtual", "--times", "normal:scale=sqrt", "--workers", "3",
+                  "--method", "shuffled", "--steps", "30", "--out", out)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "shuffled, times normal:scale=sqrt, 3 workers" in done.stdout
+    done = asgrad("train", "--resume", out, "--steps", "50")
+    assert done.returncode == 0, done.stderr
+    assert "bit for bit" in asgrad("replay", out, "--verify").stdout
+    asgrad("simulate", "shuffled", "--times", "normal:scale=sqrt", "--workers", "3",
+           "--steps", "50", "--out", trace)  # fmt: skip
+    assert ag.Trace.load(f"{out}/trace").equals(ag.Trace.load(trace))
+
+
 def test_a_finished_run_is_prolonged(tmp_path):
     """--resume with a new limit; other settings are the run's own."""
     folder = tmp_path / "run"

@@ -31,6 +31,7 @@ __all__ = [
     "Bound",
     "BoundType",
     "add_scaled",
+    "aligned",
     "compiled",
     "copy_columns",
     "entry_point",
@@ -208,6 +209,17 @@ def entry_point(function: Any, signature: Any) -> Callable[..., Any]:
 def is_compiled(function: Any) -> bool:
     """Say whether `function` was made by `compiled`."""
     return hasattr(function, "py_func") and bool(getattr(function, "signatures", ()))
+
+
+def aligned(size: int, dtype: np.dtype) -> np.ndarray:
+    """Return an uninitialised array that begins with a cache line.
+
+    What fills a line, such as a job's slot or a worker's record, would cost two misses astride two.
+    """
+    line = 64
+    raw = np.empty(size * dtype.itemsize + line, np.uint8)
+    offset = -raw.ctypes.data % line
+    return raw[offset : offset + size * dtype.itemsize].view(dtype)
 
 
 def prefetch(array: np.ndarray, index: int) -> None:

@@ -11,7 +11,13 @@ import pytest
 import asgrad as ag
 from asgrad.experiments import question
 from asgrad.experiments.config import CompareConfig, ProblemConfig, TrainConfig, to_toml
-from asgrad.experiments.training import StoredTraining, run_training, save_training, workers_of
+from asgrad.experiments.training import (
+    StoredTraining,
+    profile,
+    run_training,
+    save_training,
+    workers_of,
+)
 
 _NO_TORCH = """
 import sys
@@ -138,7 +144,7 @@ def test_a_network_needs_a_stepsize(refused, monkeypatch):
         ("stepsize = '0.1'", "stepsize: must be a valid number, got '0.1'"),
         ("slowdown = [1, 'a']", "slowdown: must be a valid number, got 'a'"),
         ("until_time = inf", "until_time: must be a finite number, got inf"),
-        ("on = 'spark'", "on: must be 'threads' or 'ray', got 'spark'"),
+        ("on = 'spark'", "on: must be 'threads', 'ray' or 'virtual', got 'spark'"),
         ("methods = ['pure']", "Did you mean 'method'"),
     ],
 )
@@ -159,12 +165,29 @@ def test_a_value_of_another_kind_is_refused(line, said, tmp_path, refused):
         {"strategy": "SPREAD"},
         {"patience": 1.0},
         {"on": "ray", "sleep": "poisson"},
+        {"times": "linear"},
+        {"on": "virtual", "slowdown": [1.0, 2.0]},
+        {"on": "virtual", "sleep": "poisson"},
     ],
 )
 def test_what_only_other_workers_know_is_refused(said, refused):
-    other = "threads" if "on" in said else "ray"
     config = TrainConfig.read(None, {"workers": 2, **said})
-    assert f"is for workers on {other} only" in refused(lambda: workers_of(config))
+    key = list(said)[-1]
+    known = {"times": "virtual", "sleep": "threads", "slowdown": "threads or ray"}.get(key, "ray")
+    text = refused(lambda: workers_of(config))
+    assert text.startswith(f"{key}: is for workers on {known} only, got ")
+
+
+def test_workers_in_virtual_time_have_times_and_an_end(refused):
+    """Linear times by default, and the end of a comparison."""
+    config = TrainConfig.read(None, {"on": "virtual"})
+    assert (config.times, config.until_time) == ("linear", 600.0)
+    assert workers_of(config) == ag.Virtual(ag.times.Linear())
+    config = TrainConfig.read(None, {"on": "virtual", "times": "sqrt", "steps": 5, "restarts": 1})
+    assert config.until_time is None
+    assert workers_of(config) == ag.Virtual("sqrt", restarts=1)
+    text = refused(lambda: profile(config, config.build_problem(), 1.0))
+    assert text.startswith("profile: it measures workers on threads or ray, got on = 'virtual'")
 
 
 def test_a_file_says_all_that_workers_take(tmp_path, refused):

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from scipy import sparse
 
-from asgrad import errors
+from asgrad import machine
 from asgrad.errors import AsgradError, KindError, UnknownNameError
 from asgrad.problems import (
     LeastSquares,
@@ -219,7 +219,7 @@ def test_names_that_no_file_can_have_are_one_short_line(refused, name):
 def test_data_that_memory_cannot_hold_are_refused(refused, tmp_path, monkeypatch):
     path = tmp_path / "small.svm"
     path.write_text("1 1:1\n" * 100)
-    monkeypatch.setattr(errors, "available_memory", lambda: 500)
+    monkeypatch.setattr(machine, "available_memory", lambda: 500)
     assert refused(lambda: load(path)) == (
         f"data: the rows of {path} would take 600 B of memory, 500 B are available."
     )

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import sparse, special
 
-from asgrad import errors
+from asgrad import errors, machine
 from asgrad.problems import LeastSquares, Logistic, Quadratic, Softmax, Tridiagonal, load
 from asgrad.problems.models import suited_model
 from asgrad.problems.split import Shards
@@ -291,7 +291,7 @@ def test_a_softmax_of_very_many_classes_has_a_finite_loss(n_classes):
 
 def test_models_that_memory_cannot_hold_are_refused(refused, tmp_path, monkeypatch):
     """A feature number in the thousand millions makes a model of as many numbers."""
-    monkeypatch.setattr(errors, "available_memory", lambda: 16e9)
+    monkeypatch.setattr(machine, "available_memory", lambda: 16e9)
     path = tmp_path / "far.svm"
     path.write_text("1 2000000000:1\n-1 1:1\n")
     assert refused(lambda: Logistic(path, n_workers=1)) == (

@@ -243,7 +243,7 @@ def test_a_run_that_is_too_large_is_refused_before_it_is_played(refused, monkeyp
     long = refused(lambda: ag.simulate("pure", "fixed", n_workers=10, steps=10**15, record=False))
     assert "the run would take about 1e+15 jobs in about" in long
     monkeypatch.setattr(cost, "available_memory", lambda: 1e6)
-    monkeypatch.setattr("asgrad.errors.available_memory", lambda: 1e6)
+    monkeypatch.setattr("asgrad.machine.available_memory", lambda: 1e6)
     small = {"n_workers": 2, "jobs": 120_000}  # some 12 MB
     assert "12.6 MB of memory, 1 MB are available" in refused(
         lambda: ag.simulate("pure", "fixed", **small)

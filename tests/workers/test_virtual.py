@@ -64,6 +64,11 @@ def test_a_run_is_what_simulate_and_replay_say(method, times):
     check(method, times, jobs=0)
 
 
+def test_what_rounding_takes_is_put_back_alike():
+    """It counts after some thousands of jobs, and then decides ties."""
+    check(ag.methods.Pure(), TIMES[0], jobs=6000)
+
+
 @pytest.mark.parametrize("method", METHODS, ids=lambda method: method.label)
 def test_a_worker_that_needs_no_time_is_played_alike(method):
     """Nobody else gets a turn if it is given job after job."""

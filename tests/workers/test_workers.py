@@ -767,6 +767,17 @@ def test_a_cluster_that_lets_nobody_in_is_said(fake, monkeypatch, refused):
     assert "RAY_AUTH_MODE=token" in text
 
 
+def test_a_ray_that_does_not_start_is_said(fake, monkeypatch, refused):
+    """In one line, as on a machine that is too busy for it."""
+
+    def init(**options):
+        raise Exception("The current node timed out during startup.\nSome of the raylet failed.")
+
+    monkeypatch.setattr(fake, "init", init)
+    text = refused(lambda: ag.train(Faulty(), "pure", 0.1, workers=ag.Ray(), steps=5))
+    assert "none could be started on this machine: Exception: The current node timed out" in text
+
+
 def test_a_problem_that_cannot_be_sent_is_refused(fake, monkeypatch):
     """Ray's own error is a page long."""
 

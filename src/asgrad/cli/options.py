@@ -66,7 +66,8 @@ StartText = Annotated[
 ]
 Batch = Annotated[int | None, typer.Option(help="Rows of a stochastic gradient; 0: all.")]
 On = Annotated[
-    str | None, typer.Option(help="What the workers run on: threads of this process, or ray.")
+    str | None,
+    typer.Option(help="Who the workers are: threads of this process, ray, or virtual."),
 ]
 Address = Annotated[
     str | None, typer.Option(help="Address of a Ray cluster; by default Ray is started here.")

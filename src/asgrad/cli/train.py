@@ -24,6 +24,7 @@ from asgrad.cli.options import (
     StartText,
     Steps,
     TestText,
+    TimesText,
     UntilTime,
     Workers,
     given,
@@ -63,6 +64,7 @@ def train(
     target: Annotated[float | None, typer.Option(help="Stop at this gradient norm.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed.")] = None,
     on: On = None,
+    times: TimesText = None,
     address: Address = None,
     slowdown: Slowdown = None,
     resume: Annotated[
@@ -75,6 +77,8 @@ def train(
     out: Out = None,
 ) -> None:
     """Run a method on real workers; the run survives crashes and can be replayed bit for bit.
+
+    With --on virtual the workers take the --times that are asked for, in virtual time.
 
     Without arguments: pure on the bundled digits, softmax split by label over ten threads, for ten
     seconds. The exit code is 130 after Ctrl-C, 1 if the run diverged or lost its workers.
@@ -99,6 +103,7 @@ def train(
         target=target,
         seed=seed,
         on=on,
+        times=times,
         address=address,
         slowdown=numbers("slowdown", slowdown),
         out=out,

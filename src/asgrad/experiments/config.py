@@ -323,11 +323,7 @@ class CompareConfig(ProblemConfig):
         if values.get("best") == "gradient_norm":
             values["gradient_norm"] = True
         if values.get("steps") is None and values.get("until_time") is None:
-            values["until_time"] = 600.0
-            name = str(values.get("times", "")).strip().partition(":")[0]
-            if name in (times_room.FromRun.name, times_room.FromTable.name):
-                times = build("worker times", times_room, values["times"])
-                values["until_time"] = 60 * times.slowest()
+            values["until_time"] = _virtual_end(str(values.get("times", "")))
 
 
 class TrainConfig(ProblemConfig):
@@ -343,8 +339,11 @@ class TrainConfig(ProblemConfig):
     dtype: Literal["auto", "float64", "float32"] = Field(
         "auto", description="float64, float32, or auto: a network's own, else float64"
     )
-    on: Literal["threads", "ray"] = Field(
-        "threads", description="what the workers run on: threads or ray"
+    on: Literal["threads", "ray", "virtual"] = Field(
+        "threads", description="what the workers run on: threads, ray, or virtual time"
+    )
+    times: str | None = Field(
+        None, description="worker times in virtual time, e.g. normal:scale=sqrt; by default linear"
     )
     address: str | None = Field(None, description="of a Ray cluster; by default Ray starts here")
     cpus: float | list[float] = Field(1.0, description="CPUs of a Ray actor, or a list of them")
@@ -373,11 +372,25 @@ class TrainConfig(ProblemConfig):
 
     @classmethod
     def _complete(cls, values: dict[str, Any]) -> None:
-        """Without a limit, train for ten seconds; a target is one on ‖∇f‖."""
+        """Without a limit, train for ten seconds, or as long as one compares in virtual time.
+
+        A target is one on ‖∇f‖.
+        """
+        in_virtual_time = values.get("on") == "virtual"
+        if in_virtual_time and values.get("times") is None:
+            values["times"] = "linear"
         if values.get("target") is not None:
             values["gradient_norm"] = True
         if all(values.get(name) is None for name in ("steps", "until_time", "target")):
-            values["until_time"] = 10.0
+            end = _virtual_end(str(values["times"])) if in_virtual_time else 10.0
+            values["until_time"] = end
+
+
+def _virtual_end(times: str) -> float:
+    """Return where runs end by default: at 600 s, or 60 jobs of the slowest measured worker."""
+    if times.strip().partition(":")[0] not in (times_room.FromRun.name, times_room.FromTable.name):
+        return 600.0
+    return 60 * float(build("worker times", times_room, times).slowest())
 
 
 def _whole_times(said: Any, folder: Path) -> Any:

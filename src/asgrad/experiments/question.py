@@ -14,18 +14,11 @@ import numpy as np
 from asgrad import methods as method_room
 from asgrad import stepsizes as stepsize_room
 from asgrad import times as times_room
-from asgrad.errors import (
-    AsgradError,
-    KindError,
-    check_integer,
-    check_kind,
-    check_memory,
-    check_positive,
-    shown,
-)
+from asgrad.errors import AsgradError, KindError, check_integer, check_kind, check_positive, shown
 from asgrad.experiments.choice import MEASURES, Rule, gains, moves, windowed
 from asgrad.experiments.grid import Cell, Panel, cells_of, choice_among
 from asgrad.experiments.work import Horizon, Key, Work
+from asgrad.machine import check_memory
 from asgrad.methods import Method, Pure
 from asgrad.numerics import Result, replay
 from asgrad.problems import Problem

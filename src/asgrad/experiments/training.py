@@ -59,13 +59,21 @@ from asgrad.trace import Trace
 from asgrad.training import Checkpoints, Training, train
 from asgrad.training.checkpoint import digest, list_checkpoints, load_checkpoint, load_head
 from asgrad.training.tensorboard import logged
-from asgrad.workers import Ray, Threads
+from asgrad.workers import Ray, Threads, Virtual
 from asgrad.workers.base import Job, Workers
 
 __all__ = ["StoredTraining", "profile", "run_training", "save_training"]
 
 
 _OF_RAY = ("address", "cpus", "gpus", "resources", "strategy", "patience", "start_deadline")
+_OF_REAL = ("slowdown", "deadline", "least_deadline", "first_deadline")
+_KNOWN_ON = {
+    **dict.fromkeys(_OF_REAL, ("threads", "ray")),
+    **dict.fromkeys(_OF_RAY, ("ray",)),
+    "sleep": ("threads",),
+    "times": ("virtual",),
+}
+"""Of the keys that not all workers know, which do."""
 _WRITTEN = (f"{TRACE}/header.json", METRICS)  # which no replay proves
 
 
@@ -269,8 +277,13 @@ def profile(config: TrainConfig, problem: Problem, seconds: float, **callbacks: 
     Raises
     ------
     AsgradError
-        If one delivers nothing.
+        If one delivers nothing, or their times are known without measuring.
     """
+    if config.on == "virtual":
+        raise AsgradError(
+            "profile: it measures workers on threads or ray, got on = 'virtual', whose times are "
+            "given; leave it out."
+        )
     run = train(
         problem,
         Pure(),
@@ -294,29 +307,21 @@ def profile(config: TrainConfig, problem: Problem, seconds: float, **callbacks: 
 
 def workers_of(config: TrainConfig) -> Workers:
     """Return the workers that the configuration asks for."""
-    shared: dict[str, Any] = {
-        "slowdown": config.slowdown,
-        "deadline": config.deadline,
-        "least_deadline": config.least_deadline,
-        "first_deadline": config.first_deadline,
-        "restarts": config.restarts,
-    }
+    for key, on in _KNOWN_ON.items():
+        said = getattr(config, key)
+        if config.on not in on and said != TrainConfig.model_fields[key].default:
+            raise AsgradError(
+                f"{key}: is for workers on {' or '.join(on)} only, got {said!r}; leave it out, or "
+                f"choose those: --on {on[0]}."
+            )
+    if config.on == "virtual":
+        times = build("worker times", times_room, config.times or "linear")
+        return Virtual(times, restarts=config.restarts)
+    shared = {key: getattr(config, key) for key in (*_OF_REAL, "restarts")}
     if config.on == "ray":
-        _leave_to("threads", config, "sleep")
         return Ray(**{key: getattr(config, key) for key in _OF_RAY}, **shared)
-    _leave_to("ray", config, *_OF_RAY)
     sleep = build("worker times", times_room, config.sleep) if config.sleep else None
     return Threads(sleep=sleep, **shared)
-
-
-def _leave_to(on: str, config: TrainConfig, *keys: str) -> None:
-    """Refuse what is said of keys that only other workers know."""
-    for key in keys:
-        if getattr(config, key) != TrainConfig.model_fields[key].default:
-            raise AsgradError(
-                f"{key}: is for workers on {on} only, got {getattr(config, key)!r}; leave it out, "
-                f"or choose those: --on {on}."
-            )
 
 
 def save_training(training: Training, config: TrainConfig) -> Path:

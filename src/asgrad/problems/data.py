@@ -11,15 +11,8 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
-from asgrad.errors import (
-    AsgradError,
-    KindError,
-    check_integer,
-    check_memory,
-    check_positive,
-    shown,
-    unknown_name,
-)
+from asgrad.errors import AsgradError, KindError, check_integer, check_positive, shown, unknown_name
+from asgrad.machine import check_memory
 from asgrad.problems.libsvm import line_of_row, read_libsvm
 from asgrad.streams import Purpose, stream_key
 

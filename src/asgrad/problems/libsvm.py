@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
-from asgrad.errors import AsgradError, check_memory, shown
+from asgrad.errors import AsgradError, shown
+from asgrad.machine import check_memory
 
 __all__ = ["line_of_row", "read_libsvm"]
 

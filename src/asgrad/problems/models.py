@@ -17,10 +17,10 @@ from asgrad.errors import (
     AsgradWarning,
     check_choice,
     check_integer,
-    check_memory,
     check_positive,
     shown,
 )
+from asgrad.machine import check_memory
 from asgrad.problems import linear
 from asgrad.problems.base import CompiledProblem, Packed
 from asgrad.problems.curvature import largest_eigenvalue

@@ -9,8 +9,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from asgrad.errors import AsgradError, check_integer, check_memory, check_positive, shown
+from asgrad.errors import AsgradError, check_integer, check_positive, shown
 from asgrad.kernels import inlined, set_zero
+from asgrad.machine import check_memory
 from asgrad.problems.base import CompiledProblem, Packed
 from asgrad.problems.start import start
 from asgrad.streams import Purpose, job_stream, set_normals, stream_key

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from asgrad.errors import check_memory
+from asgrad.kernels import aligned
+from asgrad.machine import check_memory
 from asgrad.methods.base import Opening
 from asgrad.methods.decisions import ASSIGN, STEP
 from asgrad.simulation.events import close_entries
@@ -17,7 +18,6 @@ from asgrad.simulation.ledger import (
     SLOTS,
     WORKERS,
     Ledger,
-    aligned,
     larger,
     n_acts_at_most,
 )

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-from asgrad.errors import AsgradError, available_memory, check_memory
+from asgrad.errors import AsgradError
+from asgrad.machine import available_memory, check_memory
 
 __all__ = ["BYTES_A_WORKER", "Cost", "Limits", "Point", "check_cost", "expected"]
 

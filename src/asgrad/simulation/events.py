@@ -14,18 +14,9 @@ from typing import NamedTuple
 import numpy as np
 from numba import typeof, types
 
-from asgrad.kernels import compiled, entry_point, inlined, prefetch
+from asgrad.kernels import compiled, entry_point, inlined
 from asgrad.methods.base import RULE
-from asgrad.moments import (
-    TREE,
-    finish_place,
-    first_worker,
-    is_later,
-    put_back,
-    reschedule,
-    rounded_off,
-    time_at,
-)
+from asgrad.moments import is_later, put_back, rounded_off, time_at
 from asgrad.simulation.ledger import (
     arrive_job,
     carry_out,
@@ -35,6 +26,7 @@ from asgrad.simulation.ledger import (
     weigh_entry,
 )
 from asgrad.times.base import SECONDS
+from asgrad.tournament import TREE, finish_place, first_worker, prefetch_arrivals, reschedule
 
 __all__ = ["Ends", "Pace", "close_entries", "run", "run_in_python"]
 
@@ -50,7 +42,6 @@ _BUSY = -2
 UNLIMITED = 2**62
 
 _INFINITE = np.inf
-_NODES_IN_CACHE = 1 << 14  # the top of the tree, which every arrival touches
 
 
 class Pace(NamedTuple):
@@ -130,31 +121,6 @@ def _begin(ledger, clock, record, worker):
 
 
 @inlined
-def _prefetch_arrivals(slots, workers, tree, scales, worker):
-    """Prefetch what coming arrivals will touch, after `worker` was rescheduled.
-
-    With a million workers an arrival misses the cache a dozen times. The first to finish among a
-    64th of the workers arrives some 64 arrivals from now; it can have changed only in the part of
-    the tree around `worker`. A job's slot is asked for later, when its worker's record is there.
-    """
-    leaves = tree.size // 2
-    if leaves < _NODES_IN_CACHE:
-        return
-    leaf = leaves + worker
-    coming = tree[leaf * 64 // leaves]["ticket"] & (leaves - 1)
-    prefetch(workers, coming)
-    prefetch(scales, coming)
-    node = leaves + coming
-    while node >= _NODES_IN_CACHE:
-        prefetch(tree, node)
-        node >>= 1
-    sooner = tree[leaf * 8 // leaves]["ticket"] & (leaves - 1)
-    slot = workers[sooner]["running"]
-    if slot >= 0:
-        prefetch(slots, slot)
-
-
-@inlined
 def _schedule(ledger, tree, scales, clock, worker, slot, duration):
     """Say when a worker will have finished the job that it has begun, if any; False: it is bad."""
     counts, slots, workers = ledger.counts, ledger.slots, ledger.workers
@@ -170,8 +136,9 @@ def _schedule(ledger, tree, scales, clock, worker, slot, duration):
         duration += again
         finish = now + duration
         workers[worker]["remainder"] = remainder - again + rounded_off(now, duration)
-    reschedule(counts, tree, worker, finish)
-    _prefetch_arrivals(slots, workers, tree, scales, worker)
+    reschedule(tree, counts[0]["started"], worker, finish)
+    counts[0]["started"] += 1
+    prefetch_arrivals(slots, workers, tree, scales, worker)
     return True
 
 

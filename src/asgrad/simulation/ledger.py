@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba import typeof
 
-from asgrad.kernels import inlined
+from asgrad.kernels import aligned, inlined
 from asgrad.methods.decisions import (
     APPLY,
     ASSIGN,
@@ -40,7 +40,6 @@ __all__ = [
     "SLOTS",
     "PRESENCE",
     "WORKERS",
-    "aligned",
     "arrive_job",
     "assign_job",
     "carry_out",
@@ -181,17 +180,6 @@ class Ledger(NamedTuple):
     rows: Contributions
     step_times: np.ndarray
     log: np.ndarray
-
-
-def aligned(size: int, dtype: np.dtype) -> np.ndarray:
-    """Return an uninitialised array that begins with a cache line.
-
-    A job's slot and a worker's record fill one line each; astride two they would cost two misses.
-    """
-    line = 64
-    raw = np.empty(size * dtype.itemsize + line, np.uint8)
-    offset = -raw.ctypes.data % line
-    return raw[offset : offset + size * dtype.itemsize].view(dtype)
 
 
 def larger(array: np.ndarray, size: int) -> np.ndarray:

@@ -15,19 +15,18 @@ from asgrad.errors import (
     AsgradError,
     check_callable,
     check_integer,
-    check_memory,
     check_positive,
 )
 from asgrad.kernels import is_compiled
+from asgrad.machine import check_memory
 from asgrad.methods.base import Method, Opening
-from asgrad.moments import TREE, n_leaves, place
 from asgrad.progress import progress_bar
 from asgrad.registry import resolve
 from asgrad.simulation import events
 from asgrad.simulation.books import RESERVED, Books
 from asgrad.simulation.cost import BYTES_A_WORKER, Cost, Limits, Point, check_cost, expected
-from asgrad.simulation.ledger import aligned
 from asgrad.times.base import Clock, Times
+from asgrad.tournament import new_tree
 from asgrad.trace import Header, Summary, Trace
 
 __all__ = ["Cost", "expected_cost", "simulate", "versions"]
@@ -211,7 +210,7 @@ class _Run:
         self.books.ledger.counts["pending"] = 1
         self.watch: Clock = times.begin(n_workers, seed)
         self.clock = np.zeros(3)
-        self.tree = _new_tree(n_workers)
+        self.tree = new_tree(n_workers)
         self.is_compiled = is_compiled(self.opening.rule) and is_compiled(self.watch.seconds)
         self.stopped_by = ""
         self.started = 0.0
@@ -363,13 +362,6 @@ class _Run:
 def _limit(name: str, value: int | None) -> int:
     """Return a limit on a count; none means as good as none."""
     return events.UNLIMITED if value is None else check_integer("simulate", name, value, minimum=0)
-
-
-def _new_tree(n_workers: int) -> np.ndarray:
-    """Return the tournament of idle workers."""
-    tree = aligned(2 * n_leaves(n_workers), TREE)
-    tree["finish"], tree["ticket"] = place(np.inf), 0
-    return tree
 
 
 def versions() -> dict[str, str]:

@@ -13,8 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
-from asgrad.errors import AsgradError, TraceError, check_memory, shown
+from asgrad.errors import AsgradError, TraceError, shown
 from asgrad.files import Kind, new_folder, write_table, write_text
+from asgrad.machine import check_memory
 from asgrad.trace.consistency import check
 from asgrad.trace.header import SCHEMA_VERSION, Header
 from asgrad.trace.tables import COLUMNS, Contributions, Jobs, Tables

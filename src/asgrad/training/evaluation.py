@@ -74,6 +74,17 @@ class Evaluator:
         self._wanted.put(None)
         self._thread.join()
 
+    def columns(self) -> dict[str, np.ndarray]:
+        """Return all evaluations, an array each of steps, times and values."""
+        kinds = {"steps": np.int64} | dict.fromkeys(
+            ("times", "loss", "gradient_norm", "accuracy", "test_loss"), np.float64
+        )
+        columns = list(zip(*self.done, strict=True)) or [()] * len(kinds)
+        return {
+            name: np.array(column, kind)
+            for (name, kind), column in zip(kinds.items(), columns, strict=True)
+        }
+
     def blown_up(self) -> bool:
         """Say whether an evaluation has seen the run diverge, by the rule of `replay`."""
         if not self.done:

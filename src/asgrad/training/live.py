@@ -123,7 +123,7 @@ class Live:
         self._error: BaseException | None = None
         self._whole = True
         self._evaluated = -1
-        """The last step whose model was evaluated in this part of the run."""
+        """The step whose model was evaluated last."""
 
     def play(self, session: Session, evaluator: Evaluator, keeper: Keeper | None) -> Ending:
         """Run from the first jobs, or those that were under way at the checkpoint, to the end.
@@ -141,6 +141,9 @@ class Live:
             now = self.clock()
             if math.isnan(self.facts.due):
                 self._evaluate(now)
+            else:
+                self._evaluated = evaluator.done[-1][0] if evaluator.done else -1
+                self.facts.due = min(self.facts.due, now + self.bounds.evaluate_every)
             if self.server.has_begun:
                 self._status = self._reached(now)
                 if self._status is not None:  # resumed past its limits
@@ -175,9 +178,10 @@ class Live:
         return self.server.n_steps == self._evaluated
 
     def _evaluate(self, now: float) -> None:
-        """Have the model evaluated."""
-        self.evaluator.ask(self.server.n_steps, now, self.server.x)
-        self._evaluated = self.server.n_steps
+        """Have the model evaluated, unless it is still the same."""
+        if not self._is_evaluated:
+            self.evaluator.ask(self.server.n_steps, now, self.server.x)
+            self._evaluated = self.server.n_steps
         self.facts.due = now + self.bounds.evaluate_every
 
     def deliver(self, events: Sequence[Arrival | Joined]) -> bool:
@@ -213,8 +217,8 @@ class Live:
             now = self.clock()
             waiting, several = deque(events), len(events) > 1
             idle = not events
-            if self._is_evaluated:  # a new model is seen once this moment has passed
-                self.facts.due = max(self.facts.due, now)
+            if self.facts.due < now and self._is_evaluated:
+                self.facts.due = now  # a new model is looked at once this moment has passed
             while waiting and not (several and self._reached(now)):
                 event = waiting.popleft()
                 if isinstance(event, Joined):
@@ -228,8 +232,7 @@ class Live:
                     now = self.clock()
             if self.server.waiting:
                 self._give_out(self.server.assign_waiting(now))
-            is_due = _has_passed(self.facts.due, now, idle)
-            if is_due and not (self._is_evaluated or self.evaluator.busy):
+            if _has_passed(self.facts.due, now, idle) and not self.evaluator.busy:
                 self._evaluate(now)
             if self.keeper and self.keeper.due(self.server.n_steps, now):
                 self._save(now)

@@ -213,19 +213,13 @@ def train(
     run = Live(server, bounds, facts, workers.clock(facts.elapsed))
     run.on_step, run.on_arrival = on_step, on_arrival
     key = stream_key(seed, Purpose.GRADIENT)
-    ends = (bounds.steps, bounds.jobs, bounds.until_time)
     context = RunContext(
-        problem, key, dtype, seed, run.clock, run.deliver, run.ended, *ends, facts.workers
-    )
+        problem, key, dtype, seed, run.clock, run.deliver, run.ended, kept=facts.workers,
+        max_steps=bounds.steps, max_jobs=bounds.jobs, until_time=bounds.until_time,
+    )  # fmt: skip
     session = _opened(workers, context, on_open)
-    evaluator = Evaluator(
-        problem,
-        dtype,
-        done,
-        on_evaluation,
-        never=evaluate_every is None,
-        beside=not workers.is_virtual,
-    )
+    beside, never = not workers.is_virtual, evaluate_every is None
+    evaluator = Evaluator(problem, dtype, done, on_evaluation, never=never, beside=beside)
     keeper = None
     if checkpoints is not None:
         keeper = Keeper(checkpoints, settings, server.n_steps, facts.elapsed, digests, segments)
@@ -239,12 +233,6 @@ def train(
         stopped_by=str(status),
         versions=versions(),
     )
-    names = ("steps", "times", "loss", "gradient_norm", "accuracy", "test_loss")
-    evaluations: Any = zip(*evaluator.done, strict=True) if evaluator.done else [()] * len(names)
-    found: dict[str, Any] = {
-        name: np.array(column) for name, column in zip(names, evaluations, strict=True)
-    }
-    found["steps"] = found["steps"].astype(np.int64)
     return Training(
         trace=Trace(*server.tables(), header),
         model=server.x[:, 0].copy(),
@@ -253,7 +241,7 @@ def train(
         failures=facts.failures,
         n_refused=facts.n_refused,
         settings=settings,
-        **found,
+        **evaluator.columns(),
     )
 
 

@@ -9,6 +9,7 @@ import time
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Sequence
+from copy import copy
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, NamedTuple
 
@@ -22,13 +23,14 @@ from asgrad.errors import (
     check_positive,
     shown,
 )
+from asgrad.kernels import is_finite
 from asgrad.problems.base import Problem
 from asgrad.trace import Fate
 
 __all__ = [
     "NOT_FINITE",
     "Arrival",
-    "Gradients",
+    "Computation",
     "Job",
     "Joined",
     "LOOK",
@@ -42,6 +44,7 @@ __all__ = [
     "check_same_number",
     "check_slowdown",
     "failed",
+    "warm_up",
     "worker_buffers",
 ]
 
@@ -126,8 +129,8 @@ class RunContext:
     """Of the stream from which rows and noise follow."""
     dtype: str
     seed: int
-    clock: Callable[[], float]
-    """The run's, in seconds."""
+    clock: Stopwatch
+    """The run's."""
     deliver: Callable[[Sequence[Arrival | Joined]], bool]
     """Tell the run what happened, from any thread, which may deal with what others told as well:
     it may submit jobs before it returns. True: something waits, call it again when there is
@@ -274,23 +277,32 @@ def check_slowdown(owner: str, slowdown: Sequence[float] | None, n_workers: int)
     return factors
 
 
-class Gradients:
-    """Gradients of a problem in this process, one at a time.
+class Computation:
+    """What one worker computes: the gradient of a job; with data and working space."""
 
-    The first is computed here, before the run's clock starts: kernels are compiled or loaded by it.
-    """
-
-    def __init__(self, problem: Problem, dtype: str, key: int):
-        self._kernel, self._key = problem.kernels()[0], key
+    def __init__(self, problem: Problem, dtype: str, key: int, worker: int):
+        self._gradient = problem.kernels()[0]
         self._packed = problem.pack(np.dtype(dtype))
+        self._worker, self._key = worker, key
         self._buffers = worker_buffers(problem, dtype)
-        x, out = (np.zeros((problem.dim, 1), dtype) for _ in range(2))
-        x[:, 0] = problem.x0
-        self.compute(x, 0, 0, out)
 
-    def compute(self, x: np.ndarray, worker: int, draw: int, out: np.ndarray) -> None:
-        """Write the gradient of a job at model `x` into `out`, both of shape (dim, 1)."""
-        self._kernel(*self._packed, x, worker, draw, self._key, out, *self._buffers)
+    def __call__(self, x: np.ndarray, draw: int, out: np.ndarray) -> bool:
+        """Write the gradient at `x` into `out`, both (dim, 1); return whether it is finite."""
+        self._gradient(*self._packed, x, self._worker, draw, self._key, out, *self._buffers)
+        return bool(is_finite(out))
+
+    def of_another(self, worker: int) -> Computation:
+        """Return that of a worker which never computes at the same time: they share their space."""
+        other = copy(self)
+        other._worker = worker
+        return other
+
+
+def warm_up(context: RunContext) -> None:
+    """Compute one gradient before the clock starts: kernels are compiled or loaded by it."""
+    x, out = (np.zeros((context.problem.dim, 1), context.dtype) for _ in range(2))
+    x[:, 0] = context.problem.x0
+    Computation(context.problem, context.dtype, context.key, 0)(x, 0, out)
 
 
 def worker_buffers(problem: Problem, dtype: str) -> tuple[np.ndarray, np.ndarray]:

@@ -10,14 +10,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from asgrad.errors import check_kind, check_positive, in_one_line
-from asgrad.kernels import is_finite
 from asgrad.times import Clock, Times
 from asgrad.trace import Fate
 from asgrad.workers.base import (
     LOOK,
     NOT_FINITE,
     Arrival,
-    Gradients,
+    Computation,
     Job,
     Joined,
     Limits,
@@ -28,7 +27,7 @@ from asgrad.workers.base import (
     arrival_of,
     check_slowdown,
     failed,
-    worker_buffers,
+    warm_up,
 )
 
 __all__ = ["Threads"]
@@ -77,7 +76,7 @@ class Threads(Workers):
         n, limits = context.problem.n_workers, Limits.of(self)
         limits.check_workers(n)
         slowdown = check_slowdown("Threads", self.slowdown, n)
-        Gradients(context.problem, context.dtype, context.key)  # compiles or loads the kernels
+        warm_up(context)
         sleep = self.sleep.begin(n, context.seed) if self.sleep else None
         workers = [_Worker(context, sleep, slowdown[i], i, Record(limits)) for i in range(n)]
         return _Session(context, workers)
@@ -181,10 +180,8 @@ class _Worker:
     def _work(self) -> None:
         """Compute one job after the other."""
         context, sleep, slowdown, index, record = self._settings
-        problem, key, dtype, now = context.problem, context.key, context.dtype, context.clock
-        compute = problem.kernels()[0]
-        packed = problem.pack(np.dtype(dtype))
-        buffers = worker_buffers(problem, dtype)
+        shape, dtype, now = (context.problem.dim, 1), context.dtype, context.clock
+        compute = Computation(context.problem, dtype, context.key, index)
         while not self._stopped:
             item = self.inbox.get()
             if item is None or self._stopped:
@@ -197,8 +194,8 @@ class _Worker:
             self.running = job
             failure = ""
             try:
-                gradient = np.empty((problem.dim, 1), dtype)
-                compute(*packed, x, index, job.draw, key, gradient, *buffers)
+                gradient = np.empty(shape, dtype)
+                finite = compute(x, job.draw, gradient)
                 pause = (slowdown - 1.0) * (now() - job.start_time)
                 if sleep is not None:
                     asleep = sleep.seconds(
@@ -218,7 +215,7 @@ class _Worker:
             if failure:
                 arrival = failed(job, failure, gone=self.fail())
             else:
-                arrival = arrival_of(job, gradient if is_finite(gradient) else NOT_FINITE)
+                arrival = arrival_of(job, gradient if finite else NOT_FINITE)
             something_waits = context.deliver([arrival])
             while something_waits and self.inbox.empty():
                 something_waits = context.deliver(())

@@ -11,26 +11,15 @@ from typing import Any, ClassVar
 import numpy as np
 
 from asgrad.errors import AsgradError, check_integer, in_one_line
-from asgrad.kernels import is_finite
-from asgrad.moments import (
-    TREE,
-    finish_place,
-    first_worker,
-    is_later,
-    n_leaves,
-    place,
-    put_back,
-    reschedule,
-    rounded_off,
-    time_at,
-)
+from asgrad.moments import is_later, put_back, rounded_off, time_at
 from asgrad.registry import resolve
 from asgrad.times import Times
+from asgrad.tournament import finish_place, first_worker, new_tree, reschedule
 from asgrad.trace import Fate
 from asgrad.workers.base import (
     NOT_FINITE,
     Arrival,
-    Gradients,
+    Computation,
     Job,
     Joined,
     RunContext,
@@ -40,11 +29,11 @@ from asgrad.workers.base import (
     arrival_of,
     check_same_number,
     failed,
+    warm_up,
 )
 
 __all__ = ["Virtual"]
 
-_STARTED = np.dtype([("started", np.int64)])
 _STANDS_STILL = 100_000
 
 
@@ -118,23 +107,25 @@ class _Session(Session):
     """The event loop of `simulate` (simulation/events.py), turned inside out.
 
     There the loop asks the method; here the run asks for the next arrival, and gives out jobs in
-    between. Whatever decides about ties and rounding is the same code, moments.py.
+    between. What decides about ties and rounding is the same code: moments.py, tournament.py.
     """
 
     def __init__(self, options: Virtual, context: RunContext):
         n = context.problem.n_workers
         self._context, self._options = context, options
-        self._clock: Any = context.clock
+        assert isinstance(context.clock, _Clock)
+        self._clock = context.clock
         self._pace = options.times.begin(n, context.seed)
-        self._gradients = Gradients(context.problem, context.dtype, context.key)
+        warm_up(context)
+        first = Computation(context.problem, context.dtype, context.key, 0)
+        self._compute = [first, *(first.of_another(worker) for worker in range(1, n))]
         self._n_failures = [0] * n
         self._running: list[tuple[Job, np.ndarray] | None] = [None] * n
         self._queues: list[deque[tuple[Job, np.ndarray]]] = [deque() for _ in range(n)]
         self._to_start: list[int] = []
         """Workers that may have to start a job, in the order of starting."""
-        self._tree = np.zeros(2 * n_leaves(n), TREE)
-        self._tree["finish"] = place(math.inf)
-        self._started = np.zeros(1, _STARTED)
+        self._tree = new_tree(n)
+        self._n_started = 0
         # The event loop's clock: the moment of the last arrival, and what added to it gives the
         # true sum of the times that led to that arrival; and the same of every running job's end.
         self._moment, self._remainder = 0.0, 0.0
@@ -150,11 +141,11 @@ class _Session(Session):
     def submit(self, job: Job, x: np.ndarray) -> bool:
         """Queue a job for its worker; False if the worker has failed too often."""
         worker = job.worker
-        if self._n_failures[worker] > self._options.restarts:
-            return False
         if job.row in self._under_way:  # when the checkpoint was written
             self._restart(job, x, *self._under_way.pop(job.row)[1:])
             return True
+        if self._n_failures[worker] > self._options.restarts:
+            return False
         if job.read_step > self._newest_step and self._context.max_steps < math.inf:
             self._n_standing = 0
         self._newest_step = max(self._newest_step, job.read_step)
@@ -189,7 +180,7 @@ class _Session(Session):
     def state(self) -> dict[str, Any]:
         """Return what a session needs to go on: the clock, and the ends of the running jobs."""
         self._start_jobs()
-        leaves = n_leaves(len(self._queues))
+        leaves = self._tree.size // 2
         under_way = [
             [
                 item[0].row,
@@ -204,7 +195,7 @@ class _Session(Session):
         return {
             "moment": self._moment,
             "remainder": self._remainder,
-            "n_started": int(self._started[0]["started"]),
+            "n_started": self._n_started,
             "n_standing": self._n_standing,
             "n_failures": list(self._n_failures),
             "under_way": under_way,
@@ -217,8 +208,7 @@ class _Session(Session):
     def _go_on_from(self, state: dict[str, Any]) -> None:
         """Take over what `state` returned; the jobs themselves are submitted again."""
         self._moment, self._remainder = state["moment"], state["remainder"]
-        self._started["started"] = state["n_started"]
-        self._n_standing = state["n_standing"]
+        self._n_started, self._n_standing = state["n_started"], state["n_standing"]
         self._n_failures = list(state["n_failures"])
         self._under_way = {job[0]: job for job in state["under_way"]}
 
@@ -255,7 +245,8 @@ class _Session(Session):
             duration = self._seconds(job) + again
             end = now + duration
             self._remainders[worker] = self._remainder - again + rounded_off(now, duration)
-        reschedule(self._started, self._tree, worker, end)
+        reschedule(self._tree, self._n_started, worker, end)
+        self._n_started += 1
 
     def _restart(
         self, job: Job, x: np.ndarray, start: float, end: float, ticket: int, remainder: float
@@ -263,10 +254,7 @@ class _Session(Session):
         """Take up a job that was under way at a checkpoint, with the place that it had in line."""
         self._running[job.worker] = job, x
         job.start_time, self._remainders[job.worker] = start, remainder
-        n_started = self._started[0]["started"]
-        self._started["started"] = ticket // n_leaves(len(self._queues))
-        reschedule(self._started, self._tree, job.worker, end)
-        self._started["started"] = n_started
+        reschedule(self._tree, ticket // (self._tree.size // 2), job.worker, end)
 
     def _seconds(self, job: Job) -> float:
         """Return how long a job that starts now takes."""
@@ -285,12 +273,12 @@ class _Session(Session):
         """Compute the gradient of a job that ends."""
         gradient = np.empty_like(x)
         try:
-            self._gradients.compute(x, job.worker, job.draw, gradient)
+            finite = self._compute[job.worker](x, job.draw, gradient)
         except Exception as error:  # whatever a user's problem raises is the job's failure
             self._n_failures[job.worker] += 1
             gone = self._n_failures[job.worker] > self._options.restarts
             return failed(job, in_one_line(error), gone=gone)
-        return arrival_of(job, gradient if is_finite(gradient) else NOT_FINITE)
+        return arrival_of(job, gradient if finite else NOT_FINITE)
 
     def _check_standing(self) -> None:
         """Refuse a run whose time does not pass, as `simulate` does."""

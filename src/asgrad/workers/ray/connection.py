@@ -93,14 +93,21 @@ def _start(ray: Any, room: int) -> None:
         "free_objects_batch_size": 1,  # at once: fresh memory costs more than a copy
         "event_stats": False,  # of every small message, for Ray's own developers
     }
-    with _loopback_only():
-        ray.init(
-            address="local",  # not a cluster that runs here already
-            num_cpus=room,
-            include_dashboard=False,
-            _system_config=limits,
-            **_QUIET,
-        )
+    try:
+        with _loopback_only():
+            ray.init(
+                address="local",  # not a cluster that runs here already
+                num_cpus=room,
+                include_dashboard=False,
+                _system_config=limits,
+                **_QUIET,
+            )
+    except Exception as error:  # Ray raises plain Exceptions, too
+        reason = in_one_line(error).rstrip(".")
+        raise AsgradError(
+            f"Ray: none could be started on this machine: {reason}. Where it is busy, try again; "
+            "or use ag.Threads."
+        ) from error
 
 
 @contextmanager
