@@ -100,8 +100,9 @@ def check_flag(owner: str, name: str, value: Any) -> bool:
 def check_kind(owner: str, name: str, value: Any, kind: type, remedy: str) -> None:
     """Raise unless `value` is an instance of `kind`; `remedy` shows how to make one."""
     if isinstance(value, type) or not isinstance(value, kind):
+        what = kind.__name__.removeprefix("Any")  # AnyMethod: a Method, or one that is compiled
         raise KindError(
-            f"{owner}: {name} must be a {kind.__name__}, for instance {remedy}, got {shown(value)}."
+            f"{owner}: {name} must be a {what}, for instance {remedy}, got {shown(value)}."
         )
 
 

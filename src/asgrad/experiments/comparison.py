@@ -32,7 +32,7 @@ from asgrad.numerics.replay import checked_threads
 from asgrad.problems import Problem
 from asgrad.progress import progress_bar
 from asgrad.stepsizes import Stepsize
-from asgrad.times import Times
+from asgrad.times import AnyTimes
 
 __all__ = ["Comparison", "compare"]
 
@@ -171,7 +171,7 @@ def _report() -> Any:
 
 def compare(
     problem: Problem | Mapping[str, Problem],
-    times: str | Times,
+    times: str | AnyTimes,
     methods: str | Method | Sequence[str | Method | tuple[Method, Stepsize]],
     *,
     stepsizes: Sequence[float] | None = None,

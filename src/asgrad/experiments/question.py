@@ -35,7 +35,7 @@ from asgrad.registry import build
 from asgrad.simulation import simulate
 from asgrad.simulation.simulate import expected_cost
 from asgrad.stepsizes import Constant, Stepsize
-from asgrad.times import Fixed, Times
+from asgrad.times import AnyTimes, Fixed
 from asgrad.trace import Trace
 
 __all__ = ["Contender", "Question", "ask", "default_stepsizes"]
@@ -103,7 +103,7 @@ class Question:
     """Everything that a comparison was asked, checked."""
 
     problems: dict[str, Problem]
-    times: Times
+    times: AnyTimes
     contenders: list[Contender]
     given: np.ndarray | None
     """The stepsizes that the user gave; None: the default grid."""
@@ -337,7 +337,7 @@ def ask(
     before = before or {}
     problems = _checked_problems(problem)
     times = build("worker times", times_room, times) if isinstance(times, str) else times
-    check_kind("compare", "times", times, Times, "ag.times.Linear()")
+    check_kind("compare", "times", times, AnyTimes, "ag.times.Linear()")
     check_integer("compare", "evaluations", horizon.evaluations, minimum=1)
     contenders = _contenders(methods, before.get("methods", []))
     seed_list = list(dict.fromkeys([*before.get("seeds", []), *_checked_seeds(seeds)]))

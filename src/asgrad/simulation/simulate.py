@@ -19,13 +19,13 @@ from asgrad.errors import (
     check_positive,
 )
 from asgrad.kernels import is_compiled
-from asgrad.methods.base import Method, Opening
+from asgrad.methods.base import AnyMethod, Opening
 from asgrad.methods.decisions import ASSIGN
 from asgrad.progress import progress_bar
 from asgrad.registry import resolve
 from asgrad.simulation import books, events
 from asgrad.simulation.cost import BYTES_A_WORKER, Cost, Limits, Point, check_cost, expected
-from asgrad.times.base import Clock, Times
+from asgrad.times.base import AnyTimes, Clock
 from asgrad.trace import Contributions, Fate, Header, Jobs, Summary, Trace
 from asgrad.trace.tables import empty_table
 
@@ -43,8 +43,8 @@ Progress = Callable[[float], None] | bool | None
 
 @overload
 def simulate(
-    method: Method | str,
-    times: Times | str,
+    method: AnyMethod | str,
+    times: AnyTimes | str,
     *,
     n_workers: int,
     steps: int | None = ...,
@@ -59,8 +59,8 @@ def simulate(
 
 @overload
 def simulate(
-    method: Method | str,
-    times: Times | str,
+    method: AnyMethod | str,
+    times: AnyTimes | str,
     *,
     n_workers: int,
     steps: int | None = ...,
@@ -74,8 +74,8 @@ def simulate(
 
 
 def simulate(
-    method: Method | str,
-    times: Times | str,
+    method: AnyMethod | str,
+    times: AnyTimes | str,
     *,
     n_workers: int,
     steps: int | None = None,
@@ -145,8 +145,8 @@ def simulate(
 
 
 def expected_cost(
-    method: Method | str,
-    times: Times | str,
+    method: AnyMethod | str,
+    times: AnyTimes | str,
     *,
     n_workers: int,
     steps: int | None = None,
@@ -173,8 +173,8 @@ def expected_cost(
 
 
 def _prepared(
-    method: Method | str,
-    times: Times | str,
+    method: AnyMethod | str,
+    times: AnyTimes | str,
     n_workers: int,
     steps: int | None,
     jobs: int | None,
@@ -183,8 +183,8 @@ def _prepared(
     record: bool,
 ) -> tuple[_Run, Limits]:
     """Return a run that has not begun, and where it ends."""
-    decisions = resolve("simulate", "method", method, Method, "ag.methods.Pure()")
-    pace = resolve("simulate", "times", times, Times, "ag.times.Linear()")
+    decisions = resolve("simulate", "method", method, AnyMethod, "ag.methods.Pure()")
+    pace = resolve("simulate", "times", times, AnyTimes, "ag.times.Linear()")
     n_workers = check_integer("simulate", "n_workers", n_workers, minimum=1)
     check_memory("simulate", f"{n_workers} workers", BYTES_A_WORKER * n_workers)
     if steps is None and jobs is None and until_time is None:
@@ -203,7 +203,7 @@ def _prepared(
 class _Run:
     """The arrays of one simulated run; they grow as the event loop asks."""
 
-    def __init__(self, method: Method, times: Times, n_workers: int, seed: int, record: bool):
+    def __init__(self, method: AnyMethod, times: AnyTimes, n_workers: int, seed: int, record: bool):
         self.method, self.times = method, times
         self.n_workers, self.seed, self.record = n_workers, seed, record
         self.opening: Opening = method.begin(n_workers, seed)

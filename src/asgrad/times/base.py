@@ -16,7 +16,7 @@ from asgrad.kernels import inlined
 from asgrad.registry import label
 from asgrad.streams import Purpose, job_stream, mix, stream_key
 
-__all__ = ["SECONDS", "Clock", "ScaledTimes", "Scale", "Times", "worker_key"]
+__all__ = ["SECONDS", "AnyTimes", "Clock", "Scale", "ScaledTimes", "Times", "worker_key"]
 
 SECONDS = types.float64(
     types.float64[::1], types.float64, types.int64, types.int64, types.int64, types.float64
@@ -40,7 +40,22 @@ class Clock(NamedTuple):
     """See `SECONDS`; compiled, or a Python function."""
 
 
-class Times(ABC):
+class AnyTimes(ABC):
+    """How long each job takes, compiled or in plain Python (`Times`)."""
+
+    name: ClassVar[str] = ""
+
+    @abstractmethod
+    def begin(self, n_workers: int, seed: int) -> Clock:
+        """Return the clock of a run; random times follow from `seed`."""
+
+    @property
+    def label(self) -> str:
+        """The times with their parameters, as the command line takes them."""
+        return label(self)
+
+
+class Times(AnyTimes):
     """How long each job takes. Subclass it, with `seconds`, for worker times of your own.
 
     `seconds` must answer the same when asked again. Random times take a further parameter `rng`, a
@@ -50,16 +65,9 @@ class Times(ABC):
             return rng.exponential(worker + 1)
     """
 
-    name: ClassVar[str] = ""
-
     @abstractmethod
     def seconds(self, worker: int, draw: int, start: float) -> float:
         """Return how many seconds the `draw`-th job of `worker` takes if it starts at `start`."""
-
-    @property
-    def label(self) -> str:
-        """The times with their parameters, as the command line takes them."""
-        return label(self)
 
     def begin(self, n_workers: int, seed: int) -> Clock:
         """Return the clock of a run; random times follow from `seed`.
@@ -103,7 +111,7 @@ def _takes_rng(seconds: Callable) -> bool:
 
 
 @dataclass(frozen=True, repr=False)
-class ScaledTimes(Times):
+class ScaledTimes(AnyTimes):
     """A distribution with a scale s_i for every worker; concrete classes choose the kernel."""
 
     scale: Scale = "linear"
@@ -151,10 +159,6 @@ class ScaledTimes(Times):
         """Return the clock of a run; random times follow from `seed`."""
         key = stream_key(seed, Purpose.TIMES)
         return Clock(self.scales(n_workers), self.shape, key, type(self).kernel)
-
-    def seconds(self, worker: int, draw: int, start: float) -> float:
-        """Not used: the kernel draws the times."""
-        raise TypeError(f"{type(self).__name__}: call begin() and use the clock's kernel.")
 
 
 def _checked_scale(owner: str, scale: Any) -> Scale:

@@ -16,7 +16,7 @@ import numpy as np
 from asgrad.errors import AsgradError, shown, unknown_name
 from asgrad.kernels import compiled
 from asgrad.streams import Purpose, stream_key, uniform
-from asgrad.times.base import SECONDS, Clock, Times, worker_key
+from asgrad.times.base import SECONDS, AnyTimes, Clock, worker_key
 from asgrad.trace import Fate, Trace
 
 __all__ = ["FromRun", "FromTable", "Measured", "measured_times"]
@@ -29,7 +29,7 @@ def _seconds(scales, shape, key, worker, draw, start):
     return scales[first + int(uniform(worker_key(key, worker), draw) * (end - first))]
 
 
-class Measured(Times):
+class Measured(AnyTimes):
     """Every job takes one of the times that its worker took, drawn uniformly."""
 
     @abstractmethod
@@ -68,10 +68,6 @@ class Measured(Times):
     def slowest(self) -> float:
         """Return the mean time of the worker whose mean is the largest, in seconds."""
         return max(float(np.mean(took)) for took in self.measured())
-
-    def seconds(self, worker: int, draw: int, start: float) -> float:
-        """Not used: the kernel draws the times."""
-        raise TypeError(f"{type(self).__name__}: call begin() and use the clock's kernel.")
 
 
 @dataclass(frozen=True)
@@ -131,8 +127,7 @@ class FromTable(Measured):
 
     path: str = ""
     worker: str = "worker"
-    # Hides the function that is not used anyway: a column's name is what users look for.
-    seconds: str = "seconds"  # type: ignore[assignment]
+    seconds: str = "seconds"
 
     name: ClassVar[str] = "from-table"
 

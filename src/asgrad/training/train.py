@@ -10,7 +10,7 @@ import numpy as np
 
 from asgrad.errors import AsgradError, check_callable, check_kind, check_positive
 from asgrad.files import need_safetensors
-from asgrad.methods.base import Method
+from asgrad.methods.base import AnyMethod
 from asgrad.numerics.replay import checked_dtype, checked_start, resolved_parts
 from asgrad.optimizers import Optimizer
 from asgrad.problems.base import Problem, check_problem
@@ -81,7 +81,7 @@ class Training:
 
 def train(
     problem: Problem,
-    method: Method | str,
+    method: AnyMethod | str,
     stepsize: float,
     *,
     engine: Engine | None = None,
@@ -168,7 +168,7 @@ def train(
     True
     """
     check_problem("train", problem)
-    decisions: Method = resolve("train", "method", method, Method, "ag.methods.Pure()")
+    decisions: Any = resolve("train", "method", method, AnyMethod, "ag.methods.Pure()")
     if engine is not None:
         check_kind("train", "engine", engine, Engine, "ag.Threads()")
     if checkpoints is not None:
