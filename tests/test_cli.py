@@ -133,7 +133,7 @@ def test_simulate_then_replay(tmp_path):
     )
     assert trace.equals(expected)
     for rule in ("constant", "koloskova:stale=drop"):
-        done = asgrad("replay", str(path), "--stepsizes", "0.1,0.4", "--method-stepsize", rule)
+        done = asgrad("replay", str(path), "--stepsizes", "0.1,0.4", "--recipe", rule)
         assert done.returncode == 0, done.stderr
         assert done.stdout.count("finished") == 2
 
@@ -150,18 +150,16 @@ def test_train_then_verify_then_ask_what_if(tmp_path):
     verified = asgrad("replay", str(folder), "--verify")
     assert verified.returncode == 0, verified.stderr
     assert "bit for bit: 2 models compared, from step 0 to 60" in verified.stdout
-    what_if = asgrad(
-        "replay", str(folder), "--stepsizes", "0.1,0.3", "--method-stepsize", "koloskova"
-    )
+    what_if = asgrad("replay", str(folder), "--stepsizes", "0.1,0.3", "--recipe", "koloskova")
     assert what_if.stdout.count("finished") == 2
     from_trace = asgrad("replay", str(folder / "trace"), "--stepsizes", "0.1,0.3",
-                        "--method-stepsize", "koloskova")  # fmt: skip
+                        "--recipe", "koloskova")  # fmt: skip
     assert from_trace.stdout == what_if.stdout  # the run knows the problem
     moved = asgrad("replay", str(folder), "--verify", "--data", "digits")
     assert moved.returncode == 0, moved.stderr
     for option in (["--batch", "3"], ["--config", "nowhere.toml"]):
         assert "names its own problem" in refused("replay", str(folder), *option)
-    for option in (["--stepsizes", "0.1"], ["--method-stepsize", "koloskova"]):
+    for option in (["--stepsizes", "0.1"], ["--recipe", "koloskova"]):
         assert "leave stepsizes and" in refused("replay", str(folder), "--verify", *option)
     shown = asgrad("show", str(folder))
     said = [line for line in done.stdout.splitlines() if not line.startswith("note: ")]

@@ -19,11 +19,10 @@ pytest.importorskip("safetensors")
 
 RUN = [sys.executable, "-m", "asgrad", "train"]
 CONFIG = """
-method = "{method}"
+method = "{method}+heavy-ball"
 workers = 3
 steps = {steps}
 stepsize = 0.2
-optimizer = "heavy-ball"
 checkpoint_steps = 20
 slowdown = [1, 2, 3]
 engine = "{engine}"

@@ -23,8 +23,7 @@ from asgrad.experiments.training_folder import (
     resume_training,
     write_facts,
 )
-from asgrad.report import tensorboard
-from asgrad.training import CheckpointWarning
+from asgrad.training import CheckpointWarning, Ending, tensorboard
 from asgrad.training.checkpoint import list_checkpoints, load_checkpoint
 
 pytest.importorskip("safetensors")
@@ -144,7 +143,7 @@ def test_new_limits_take_the_place_of_the_old(tmp_path):
     longer = resume_training(config.out, {"until_time": 0.5})
     assert (longer.steps, longer.until_time) == (None, 0.5)
     run = run_training(longer, problem, resume=True)
-    assert run.status == ag.engines.Ending.TIME
+    assert run.status == Ending.TIME
     assert run.trace.n_steps > 20
     save_training(run, longer)
     same = resume_training(config.out, {})

@@ -448,7 +448,7 @@ def test_heavy_ball_is_that_of_the_reference(row: str, problem: str) -> None:
         trace_of(row, "normal"),
         target,
         sizes,
-        optimizer=optimizers.HeavyBall(0.9),
+        recipe=optimizers.HeavyBall(0.9),
         evaluations=STEPS,
     )
     runs = [play(row, "normal", target, stepsize=size, momentum=0.9) for size in sizes]
@@ -464,8 +464,7 @@ def assert_rule_agrees(
         trace,
         problem,
         STEPSIZES,
-        method_stepsize=method_stepsize,
-        optimizer=optimizers.HeavyBall(momentum) if momentum else None,
+        recipe=(method_stepsize, optimizers.HeavyBall(momentum)),
         evaluations=STEPS,
     )
     options = {"momentum": momentum, "rule": rule}

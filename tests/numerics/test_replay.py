@@ -25,7 +25,7 @@ PROBLEMS = {
 STEPSIZES = np.geomspace(0.01, 0.3, 9)
 
 
-def trace_of(method: ag.Method, steps: int = 120) -> ag.Trace:
+def trace_of(method, steps: int = 120) -> ag.Trace:
     """A trace on four workers with random times."""
     return ag.simulate(method, ag.times.Normal(), n_workers=4, steps=steps, seed=2)
 
@@ -54,17 +54,12 @@ def test_bits_of_a_lane_depend_on_no_other_lane_and_no_thread(name, method, dtyp
 )
 def test_models_on_the_way_are_those_of_shorter_runs(method):
     """One walk with pauses gives the bits of a replay of each beginning."""
-    trace, problem = trace_of(method), PROBLEMS["softmax"]
-    parts = {"method_stepsize": ag.stepsizes.Mishchenko(), "dtype": "float32"}
-    steps = [0, 1, 17, 40, 120]
-    models = replayed_models(
-        trace, problem, 0.2, steps, optimizer=ag.optimizers.HeavyBall(0.5), **parts
-    )
+    trace = trace_of((method, ag.stepsizes.Mishchenko(), ag.optimizers.HeavyBall(0.5)))
+    problem, steps = PROBLEMS["softmax"], [0, 1, 17, 40, 120]
+    models = replayed_models(trace, problem, 0.2, steps, dtype="float32")
     for step, model in zip(steps, models, strict=True):
         # A rule may read the largest delays of the whole run; Mishchenko's does not.
-        alone = ag.replay(
-            trace.until(step), problem, 0.2, optimizer=ag.optimizers.HeavyBall(0.5), **parts
-        )
+        alone = ag.replay(trace.until(step), problem, 0.2, dtype="float32")
         np.testing.assert_array_equal(model, alone.models[:, 0])
         assert model.dtype == np.float32
 

@@ -245,12 +245,39 @@ def test_a_header_without_an_entry_is_refused(damaged, folder, name):
         ("times", []),
         ("stopped_by", None),
         ("versions", 3),
+        ("recipe", 3),
+        ("bound", [1]),
+        ("bound", {"smoothness": "1"}),
+        ("bound", {"smoothness": NAN}),
+        ("may_skip", "surprise"),
+        ("may_skip", [1]),
     ],
     ids=lambda part: repr(part)[:12],
 )
 def test_a_header_with_an_entry_that_cannot_be_is_refused(damaged, folder, name, value):
     edit_header(folder, **{name: value})
     assert name in damaged()
+
+
+def test_a_field_that_is_not_known_is_passed_over_if_its_writer_says_so(damaged, folder, trace):
+    """A reader refuses only what it cannot understand."""
+    edit_header(folder, surprise=1, other={}, may_skip=["versions", "surprise", "absent"])
+    assert "has an entry 'other' that this asgrad does not know" in damaged()
+    edit_header(folder, may_skip=["other", "surprise"])
+    assert Trace.load(folder).equals(trace)
+
+
+def test_a_header_from_before_there_were_recipes_is_read(folder, trace):
+    """Then the recipe is the method alone, and nothing is bound."""
+    file = folder / "header.json"
+    header = json.loads(file.read_text())
+    for name in ("recipe", "bound", "may_skip"):
+        del header[name]
+    file.write_text(json.dumps(header))
+    loaded = Trace.load(folder)
+    assert loaded.equals(trace)
+    assert loaded.header.recipe == "ringmaster:max_delay=2"
+    assert loaded.header.bound == {}
 
 
 def test_fewer_workers_than_the_jobs_name_are_refused(damaged, folder):

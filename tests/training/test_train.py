@@ -45,13 +45,13 @@ def check_books(trace: ag.Trace) -> None:
 def test_a_run_on_threads_replays_bit_for_bit(method, dtype, tmp_path):
     """The model and its evaluation come back from the trace, also through a file."""
     problem = quadratic()
-    options = {"dtype": dtype, "optimizer": ag.optimizers.HeavyBall(0.5)}
-    run = ag.train(problem, method, 0.05, steps=150, seed=4, **options)
+    recipe = ag.Recipe(method, optimizer=ag.optimizers.HeavyBall(0.5))
+    run = ag.train(problem, recipe, 0.05, steps=150, seed=4, dtype=dtype)
     assert run.status == Ending.STEPS
     assert run.trace.n_steps == 150
     check_books(run.trace)
     run.trace.save(tmp_path / "trace")
-    again = ag.replay(ag.Trace.load(tmp_path / "trace"), problem, 0.05, **options)
+    again = ag.replay(ag.Trace.load(tmp_path / "trace"), problem, 0.05, dtype=dtype)
     np.testing.assert_array_equal(again.models[:, 0], run.model)
     assert again.gradient_norm[-1, 0] == run.gradient_norm[-1]
     assert run.model.dtype == dtype
@@ -61,13 +61,73 @@ def test_a_run_on_threads_replays_bit_for_bit(method, dtype, tmp_path):
     "rule", [ag.stepsizes.Mishchenko(), ag.stepsizes.Koloskova(stale="drop", concurrency=2)]
 )
 def test_stepsize_rules_replay_bit_for_bit(rule):
-    """As do rules that depend on the delay, and clipping."""
+    """As do rules that depend on the delay, and clipping; the trace knows its recipe."""
     problem = quadratic()
-    options = {"method_stepsize": rule, "transform": ag.transforms.Clip(0.5)}
+    recipe = ag.Recipe(ag.methods.Pure(), stepsize=rule, transform=ag.transforms.Clip(0.5))
     engine = ag.Threads(slowdown=[1.0, 1.0, 6.0])
-    run = ag.train(problem, ag.methods.Pure(), 0.1, steps=200, engine=engine, **options)
-    again = ag.replay(run.trace, problem, 0.1, **options)
-    np.testing.assert_array_equal(again.models[:, 0], run.model)
+    run = ag.train(problem, recipe, 0.1, steps=200, engine=engine)
+    assert run.trace.header.recipe == f"pure+{rule.label}+clip:threshold=0.5"
+    for said in (None, recipe, recipe.label):
+        again = ag.replay(run.trace, problem, 0.1, recipe=said)
+        np.testing.assert_array_equal(again.models[:, 0], run.model)
+    plain = ag.replay(run.trace, problem, 0.1, recipe="pure")
+    assert (plain.models[:, 0] != run.model).any()
+
+
+class Growing(ag.Method):
+    """One job at the start; every arrival asks for one more, up to six in the worker's queue."""
+
+    def start(self, server):
+        self.flying = 1
+        server.assign(0)
+
+    def arrive(self, server, worker, read_step):
+        server.apply()
+        server.take_step()
+        server.assign(worker)
+        if self.flying < 6:
+            server.assign(worker)
+            self.flying += 1
+
+
+def test_what_a_rule_takes_from_a_live_run_is_bound_in_its_trace(tmp_path):
+    """A live run knows its first jobs only, one here; its trace has six in flight.
+
+    Under Koloskova's rule with τ_C = 1 a gradient of delay 5 is scaled, with τ_C = 6 it is not.
+    """
+    problem = quadratic()
+    recipe = (Growing(), ag.stepsizes.Koloskova())
+    run = ag.train(problem, recipe, 0.2, steps=60, seed=4)
+    assert run.trace.summary.tau_max == 5
+    assert run.trace.header.recipe == "Growing+koloskova"
+    assert run.trace.header.bound == {"smoothness": problem.smoothness, "concurrency": 1}
+    assert run.trace.summary.tau_c == 6
+    run.trace.save(tmp_path / "trace")
+    loaded = ag.Trace.load(tmp_path / "trace")
+    for options in ({}, {"recipe": recipe}, {"recipe": "koloskova"}):
+        again = ag.replay(loaded, problem, 0.2, **options)
+        np.testing.assert_array_equal(again.models[:, 0], run.model)
+    unbound = ag.replay(run.trace, problem, 0.2, recipe="koloskova:concurrency=6")
+    assert np.abs(unbound.models[:, 0] - run.model).max() > 1e-3
+
+
+def test_the_settings_of_a_run_name_its_recipe_and_what_it_bound():
+    """By which a resumed run is told from another."""
+    problem = quadratic()
+    run = ag.train(problem, "pure+mishchenko", 0.1, steps=3)
+    assert run.settings["recipe"] == "pure+mishchenko"
+    assert run.settings["n_workers"] == run.trace.header.bound["n_workers"] == 3
+    assert ag.train(problem, "pure", 0.1, steps=3).trace.header.bound == {}
+
+
+def test_rules_that_take_nothing_from_a_live_run_replay_bit_for_bit():
+    """A what-if on its trace takes what the run did not bind from the trace."""
+    problem = quadratic()
+    run = ag.train(problem, "pure", 0.1, steps=100)
+    what_if = ag.replay(run.trace, problem, 0.1, recipe="koloskova")
+    tau_c = run.trace.summary.tau_c
+    said = ag.replay(run.trace, problem, 0.1, recipe=f"koloskova:concurrency={tau_c}")
+    np.testing.assert_array_equal(what_if.models, said.models)
 
 
 def test_softmax_replays_bit_for_bit():

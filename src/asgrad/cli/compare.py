@@ -50,7 +50,9 @@ def compare(
     times: TimesText = None,
     methods: Annotated[
         str | None,
-        typer.Option(help="Methods joined by spaces, each METHOD[:PARAMETERS][+STEPSIZE]."),
+        typer.Option(
+            help="Recipes joined by spaces, each METHOD[:PARAMETERS][+PART[:PARAMETERS]]…"
+        ),
     ] = None,
     stepsizes: Stepsizes = None,
     steps: Steps = None,
@@ -184,8 +186,10 @@ def _one_or_several(text: str | None) -> str | list[str] | None:
 
 
 def _method_names(text: str) -> list[str]:
-    """Return the methods of a list joined by spaces."""
-    names = text.split()
+    """Return the recipes of a list joined by spaces."""
+    from asgrad.registry import split
+
+    names = [name for name in split(text, r"\s+") if name]
     for name in names:
         if "," in name.partition(":")[0]:  # after a colon it stands between parameters
             raise AsgradError(

@@ -115,7 +115,7 @@ def print_table(comparison: Any) -> None:
 def print_summary(trace: Any) -> None:
     """Print what can be read off a trace."""
     summary = trace.summary
-    print(f"{trace.header.method}, times {trace.header.times}, {trace.n_workers} workers")
+    print(f"{trace.header.recipe}, times {trace.header.times}, {trace.n_workers} workers")
     print(f"steps {summary.n_steps} in {summary.end_time:g} s")
     lost = f"lost {summary.n_lost}, " if summary.n_lost else ""
     print(f"jobs {summary.n_jobs}: applied {summary.n_applied}, dropped {summary.n_dropped}, "

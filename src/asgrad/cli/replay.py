@@ -36,9 +36,9 @@ def replay(
     batch: Batch = None,
     x0: StartText = None,
     stepsizes: Stepsizes = None,
-    method_stepsize: Annotated[
+    recipe: Annotated[
         str | None,
-        typer.Option(help="How the stepsize depends on the delay, e.g. koloskova."),
+        typer.Option(help="Parts other than the trace's own, e.g. koloskova+heavy-ball."),
     ] = None,
     config: Annotated[
         Path | None, typer.Option(help="The config.toml of a run, which names the problem.")
@@ -52,22 +52,19 @@ def replay(
     The problem is that of the run in which the trace lies, or of --config, else the default of
     train; of a comparison's trace the options given here override it.
     """
-    from asgrad import stepsizes as stepsize_room
     from asgrad.experiments.config import ProblemConfig
     from asgrad.experiments.question import default_stepsizes
     from asgrad.experiments.training import StoredTraining
     from asgrad.experiments.training_folder import is_training, refuse_unfinished
     from asgrad.numerics import replay as run
-    from asgrad.registry import build
     from asgrad.trace import Trace
     from asgrad.trace.parquet import is_trace
 
-    if verify and (stepsizes or method_stepsize):
+    if verify and (stepsizes or recipe):
         raise AsgradError(
-            "replay: --verify recomputes the run as it was; leave stepsizes and method-stepsize "
+            "replay: --verify recomputes the run as it was; leave stepsizes and recipe "
             "out, or ask without --verify."
         )
-    rule = build("stepsize", stepsize_room, method_stepsize) if method_stepsize else None
     grid = numbers("stepsizes", stepsizes)
     said = given(
         data=data, problem=problem, split=split, equal=equal, test=test_rows(test), batch=batch,
@@ -97,7 +94,7 @@ def replay(
             )
             return
         with progress("replaying") as tell:
-            result = stored.replay(built, grid, rule, progress=tell)
+            result = stored.replay(built, grid, recipe=recipe, progress=tell)
     elif verify and is_trace(trace):
         raise AsgradError(
             f"replay: {trace} is no run that train wrote; there is no model to verify."
@@ -110,6 +107,6 @@ def replay(
         print_notes(built)
         with progress("replaying") as tell:
             grid = grid or default_stepsizes(built.smoothness)
-            result = run(read, built, grid, method_stepsize=rule, progress=tell)
-    print(f"{read.header.method}, {read.n_steps} steps, {read.header.end_time:g} s; {label(built)}")
+            result = run(read, built, grid, recipe=recipe, progress=tell)
+    print(f"{read.header.recipe}, {read.n_steps} steps, {read.header.end_time:g} s; {label(built)}")
     print_lanes(result)

@@ -14,7 +14,7 @@ __all__ = ["simulate"]
 
 
 def simulate(
-    method: Annotated[str, typer.Argument(help="METHOD[:PARAMETERS], see asgrad methods.")],
+    recipe: Annotated[str, typer.Argument(help="METHOD[:PARAMETERS][+PART]…, see asgrad methods.")],
     times: TimesText = "linear",
     workers: Workers = 10,
     steps: Steps = None,
@@ -39,7 +39,7 @@ def simulate(
         check_target(out, TRACE, overwrite=overwrite)
     with progress("simulating") as tell:
         trace = run(
-            method,
+            recipe,
             times or "linear",
             n_workers=10 if workers is None else workers,
             steps=steps,

@@ -48,7 +48,9 @@ _AFTER = {
 
 def train(
     config: Config = None,
-    method: Annotated[str | None, typer.Option(help="METHOD[:PARAMETERS][+STEPSIZE].")] = None,
+    method: Annotated[
+        str | None, typer.Option(help="METHOD[:PARAMETERS][+PART]…, a recipe.")
+    ] = None,
     stepsize: Annotated[float | None, typer.Option(help="γ; by default 1/(4L).")] = None,
     data: DataText = None,
     problem: ProblemText = None,

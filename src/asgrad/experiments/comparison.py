@@ -27,11 +27,10 @@ from asgrad.experiments.run import (
     write_run,
 )
 from asgrad.experiments.work import Horizon, Work
-from asgrad.methods import Method
 from asgrad.numerics.replay import checked_threads
 from asgrad.problems import Problem
 from asgrad.progress import progress_bar
-from asgrad.stepsizes import Stepsize
+from asgrad.simulation.simulate import Said
 from asgrad.times import AnyTimes
 
 __all__ = ["Comparison", "compare"]
@@ -172,7 +171,7 @@ def _report() -> Any:
 def compare(
     problem: Problem | Mapping[str, Problem],
     times: str | AnyTimes,
-    methods: str | Method | Sequence[str | Method | tuple[Method, Stepsize]],
+    methods: Said | Sequence[Said],
     *,
     stepsizes: Sequence[float] | None = None,
     widen: int | None = None,
@@ -205,8 +204,8 @@ def compare(
         Several problems, with the same number of workers, are compared side by side.
     times : Times or str
     methods : sequence
-        Methods, pairs (method, stepsize rule), or texts such as "pure", "ringmaster:max_delay=8",
-        "pure+koloskova".
+        Recipes: methods, tuples of a method and parts, `Recipe`s, or texts such as "pure",
+        "ringmaster:max_delay=8", "pure+koloskova+clip:0.5"; "shuffled:wait=1|2|5" stands for three.
     stepsizes : sequence of float, optional
         The grid; by default 2^k / L, k = −5, ..., 2.
     widen : int >= 0, optional
@@ -299,7 +298,7 @@ def compare(
             run.begin(**origin, played=digests(traces))
         work = Work(
             question.problems,
-            {contender.label: contender.stepsize for contender in question.contenders},
+            {recipe.label: recipe for recipe in question.recipes},
             traces,
             question.horizon,
             threads,

@@ -272,7 +272,7 @@ class CompareConfig(ProblemConfig):
             "ace",
         ],
         min_length=1,
-        description="methods, each METHOD[+STEPSIZE]",
+        description="recipes, each METHOD[:PARAMETERS][+PART[:PARAMETERS]]…; a value 1|2 makes two",
     )
     stepsizes: list[float] | None = Field(None, description="grid; by default 2^k/L, k = -5..2")
     widen: int | None = Field(
@@ -333,9 +333,8 @@ class CompareConfig(ProblemConfig):
 class TrainConfig(ProblemConfig):
     """A live run, as `asgrad train` takes it; every field is a key of CONFIG.toml."""
 
-    method: str = Field("pure", description="METHOD[+STEPSIZE]")
+    method: str = Field("pure", description="a recipe: METHOD[:PARAMETERS][+PART[:PARAMETERS]]…")
     stepsize: float | None = Field(None, gt=0, description="γ; by default 1/(4L)")
-    optimizer: str = Field("sgd", description="sgd or heavy-ball")
     steps: int | None = Field(None, ge=0, description="stop after this many server steps")
     until_time: float | None = Field(None, gt=0, description="stop after this many seconds")
     target: float | None = Field(None, gt=0, description="stop at this gradient norm")

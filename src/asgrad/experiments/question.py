@@ -11,8 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from asgrad import methods as method_room
-from asgrad import stepsizes as stepsize_room
 from asgrad import times as times_room
 from asgrad.errors import (
     AsgradError,
@@ -26,19 +24,20 @@ from asgrad.errors import (
 from asgrad.experiments.choice import MEASURES, Rule, gains, moves, windowed
 from asgrad.experiments.grid import Cell, Panel, cells_of, choice_among
 from asgrad.experiments.work import Horizon, Key, Work
-from asgrad.methods import Method, Pure
+from asgrad.methods import AnyMethod, Pure
 from asgrad.numerics import Result, replay
+from asgrad.numerics.replay import bound_to, rules_of
 from asgrad.problems import Problem
 from asgrad.problems.base import check_problem
 from asgrad.problems.fingerprint import fingerprint
+from asgrad.recipes import Named, Parts, Recipe, is_part, recipe_of, recipes_of
 from asgrad.registry import build
 from asgrad.simulation import simulate
 from asgrad.simulation.simulate import expected_cost
-from asgrad.stepsizes import Constant, Stepsize
 from asgrad.times import AnyTimes, Fixed
 from asgrad.trace import Trace
 
-__all__ = ["Contender", "Question", "ask", "default_stepsizes"]
+__all__ = ["Question", "ask", "default_stepsizes"]
 
 _GRID = range(-5, 3)  # powers of two, over L
 _WIDEN = 6  # stepsizes on either side of it
@@ -49,37 +48,6 @@ _REMEDY = (
     "compare fewer methods, seeds or stepsizes, lower the limit, or insist: insist=True, on the "
     "command line --insist"
 )
-
-
-@dataclass(frozen=True)
-class Contender:
-    """A method and how its stepsize depends on the delay."""
-
-    method: Method
-    stepsize: Stepsize = dataclasses.field(default_factory=Constant)
-
-    @property
-    def label(self) -> str:
-        """The contender as the command line takes it: METHOD or METHOD+STEPSIZE."""
-        if isinstance(self.stepsize, Constant):
-            return self.method.label
-        return f"{self.method.label}+{self.stepsize.label}"
-
-    @classmethod
-    def of(cls, said: str | Method | tuple[Method, Stepsize]) -> Contender:
-        """Make a contender of "METHOD+STEPSIZE", a method, or a pair."""
-        if isinstance(said, Method):
-            return cls(said)
-        if isinstance(said, tuple):
-            return cls(*said)
-        if not isinstance(said, str):
-            raise KindError(
-                "compare: a method is a text such as 'pure', an object such as ag.methods.Pure(), "
-                f"or a pair of method and stepsize rule, got {shown(said)}."
-            )
-        method, _, stepsize = said.partition("+")
-        rule = build("stepsize", stepsize_room, stepsize) if stepsize else Constant()
-        return cls(build("method", method_room, method), rule)
 
 
 def default_stepsizes(smoothness: float) -> list[float]:
@@ -104,7 +72,7 @@ class Question:
 
     problems: dict[str, Problem]
     times: AnyTimes
-    contenders: list[Contender]
+    recipes: list[Recipe]
     given: np.ndarray | None
     """The stepsizes that the user gave; None: the default grid."""
     extra: np.ndarray
@@ -127,7 +95,7 @@ class Question:
     def asked(self) -> dict[str, Any]:
         """Return what may be added to when a comparison goes on."""
         return {
-            "methods": [contender.label for contender in self.contenders],
+            "methods": [recipe.label for recipe in self.recipes],
             "stepsizes": None if self.given is None else self.given.tolist(),
             "extra": self.extra.tolist(),
             "seeds": self.seeds,
@@ -141,14 +109,14 @@ class Question:
         first = next(iter(self.problems.values()))
         costs = [
             expected_cost(
-                contender.method,
+                recipe,
                 self.times,
                 n_workers=first.n_workers,
                 steps=self.horizon.steps,
                 until_time=self.horizon.until_time,
                 seed=self.seeds[0],
             )
-            for contender in self.contenders
+            for recipe in self.recipes
         ]
         n_seeds, n_lanes = len(self.seeds), max(self.base(name).size for name in self.problems)
         jobs = n_seeds * sum(cost.jobs for cost in costs)
@@ -183,8 +151,8 @@ class Question:
     def simulate(self, insist: bool) -> dict[tuple[str, int], Trace]:
         """Return the traces by method and seed."""
         return {
-            (contender.label, seed): simulate(
-                contender.method,
+            (recipe.label, seed): simulate(
+                recipe,
                 self.times,
                 n_workers=next(iter(self.problems.values())).n_workers,
                 steps=self.horizon.steps,
@@ -192,7 +160,7 @@ class Question:
                 seed=seed,
                 insist=insist,
             )
-            for contender in self.contenders
+            for recipe in self.recipes
             for seed in self.seeds
         }
 
@@ -207,8 +175,8 @@ class Question:
         """Return the first stepsizes of every panel and method, those that are known included."""
         grids = {}
         for panel in self.problems:
-            for contender in self.contenders:
-                pair = panel, contender.label
+            for recipe in self.recipes:
+                pair = panel, recipe.label
                 mine = [known[key].stepsizes for key in known if key[:2] == pair]
                 grids[pair] = unite_stepsizes([self.base(panel), *mine])
         return grids
@@ -256,7 +224,7 @@ class Question:
 
     def _finished(self, panel: Panel, work: Work) -> list[str]:
         """Return the methods that were finished on a panel."""
-        labels = [contender.label for contender in self.contenders]
+        labels = [recipe.label for recipe in self.recipes]
         return [
             label
             for label in labels
@@ -288,9 +256,9 @@ class Question:
     def in_order(self, results: Mapping[Key, Result]) -> dict[Key, Result]:
         """Return results in the order in which panels, methods and seeds were asked for."""
         keys = (
-            Key(panel, contender.label, seed)
+            Key(panel, recipe.label, seed)
             for panel in self.problems
-            for contender in self.contenders
+            for recipe in self.recipes
             for seed in self.seeds
         )
         return {key: results[key] for key in keys if key in results}
@@ -312,7 +280,7 @@ class Question:
                 found.append(f"L = {panel.smoothness:.4g}{name}: {panel.smoothness_source}.")
             found.append(f"Target{name}: {panel.target_source}.")
         n_workers = next(iter(self.problems.values())).n_workers
-        said = {c.label: c.method.defaults(n_workers) for c in self.contenders}
+        said = {r.label: r.method.defaults(n_workers) for r in self.recipes}
         settled = [f"{label} {text}" for label, text in said.items() if text]
         if settled:
             found.append(f"By default: {'; '.join(settled)}.")
@@ -339,7 +307,7 @@ def ask(
     times = build("worker times", times_room, times) if isinstance(times, str) else times
     check_kind("compare", "times", times, AnyTimes, "ag.times.Linear()")
     check_integer("compare", "evaluations", horizon.evaluations, minimum=1)
-    contenders = _contenders(methods, before.get("methods", []))
+    recipes = _recipes(methods, before.get("methods", []))
     seed_list = list(dict.fromkeys([*before.get("seeds", []), *_checked_seeds(seeds)]))
     given = None if stepsizes is None else _checked_grid(stepsizes)
     extra = np.array(before.get("extra", []))
@@ -357,13 +325,12 @@ def ask(
     for each in problems.values():
         if given is None:
             default_stepsizes(each.smoothness)
-        for contender in contenders:  # a rule that needs an unknown L is refused before any work
-            if not isinstance(contender.stepsize, Constant):
-                contender.stepsize.parameters(each.smoothness, 1, each.n_workers)
+        for recipe in recipes:  # a rule that needs an unknown L is refused before any work
+            rules_of(recipe, bound_to(each, lambda: 1, {}))
     return Question(
         problems=problems,
         times=times,
-        contenders=contenders,
+        recipes=recipes,
         given=given,
         extra=extra,
         most_wider=most_wider,
@@ -430,16 +397,18 @@ def _checked_problems(problem: Any) -> dict[str, Problem]:
     return problems
 
 
-def _contenders(methods: Any, before: Sequence[str]) -> list[Contender]:
-    """Return the contenders, those of the run that goes on first."""
-    pair = isinstance(methods, tuple) and any(isinstance(part, Stepsize) for part in methods)
-    one = pair or isinstance(methods, str | Method)
+def _recipes(methods: Any, before: Sequence[str]) -> list[Recipe]:
+    """Return the recipes, those of the run that goes on first."""
+    one = isinstance(methods, str | AnyMethod | Parts | Named) or (
+        isinstance(methods, tuple) and any(is_part(each) for each in methods)
+    )
     if not one and not isinstance(methods, Iterable):
         raise KindError(f"compare: methods must be a list of methods, got {shown(methods)}.")
     several = [methods] if one else list(methods)
-    new = {contender.label: contender for contender in map(Contender.of, several)}
-    if len(new) < len(several):
-        labels = [Contender.of(said).label for said in several]
+    asked = [recipe for said in several for recipe in recipes_of("compare", said)]
+    new = {recipe.label: recipe for recipe in asked}
+    if len(new) < len(asked):
+        labels = [recipe.label for recipe in asked]
         twice = next(label for label in labels if labels.count(label) > 1)
         raise AsgradError(
             f"compare: method {twice!r} is given twice; a method of your own with parameters "
@@ -448,18 +417,18 @@ def _contenders(methods: Any, before: Sequence[str]) -> list[Contender]:
     found = []
     for label in before:
         try:
-            found.append(new.pop(label) if label in new else Contender.of(label))
+            found.append(new.pop(label) if label in new else recipe_of("compare", label))
         except AsgradError as error:
             raise AsgradError(
                 f"compare: the run that goes on has the method {label!r}, which is none of "
                 "asgrad's; give it again among the methods."
             ) from error
     found += new.values()
-    for contender in found:
-        if not contender.label.isprintable():
+    for recipe in found:
+        if not recipe.label.isprintable():
             raise AsgradError(
                 f"compare: a method's name must be in one line and of signs that can be printed, "
-                f"got {shown(contender.label)}."
+                f"got {shown(recipe.label)}."
             )
     if not found:
         raise AsgradError("compare: give at least one method.")

@@ -14,8 +14,8 @@ import numpy as np
 from asgrad.numerics import Interrupted, Result, replay
 from asgrad.numerics.plan import model_times
 from asgrad.problems import Problem
+from asgrad.recipes import Recipe
 from asgrad.simulation.books import latest_of
-from asgrad.stepsizes import Stepsize
 from asgrad.trace import Trace
 
 __all__ = ["Horizon", "Key", "Work", "join_lanes", "take_lanes"]
@@ -69,14 +69,14 @@ class Horizon:
 
 @dataclass
 class Work:
-    """The replays of all contenders on all panels.
+    """The replays of all recipes on all panels.
 
     Parameters
     ----------
     problems : mapping
         By panel.
-    rules : mapping
-        The stepsize rule of every method, by its label.
+    recipes : mapping
+        By label.
     traces : mapping
         By method and seed.
     horizon : Horizon
@@ -89,7 +89,7 @@ class Work:
     """
 
     problems: Mapping[str, Problem]
-    rules: Mapping[str, Stepsize]
+    recipes: Mapping[str, Recipe]
     traces: Mapping[tuple[str, int], Trace]
     horizon: Horizon
     threads: int
@@ -208,7 +208,7 @@ class Work:
             self.problems[key.panel],
             stepsizes,
             seeds=key.seed,
-            method_stepsize=self.rules[key.method],
+            recipe=self.recipes[key.method],
             evaluations=evaluated.tolist(),
             threads=1,
             progress=lambda share: self._tell(share * load),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -37,27 +37,27 @@ from asgrad.numerics.walk import (
     compiled_walk,
     walk,
 )
-from asgrad.optimizers import SGD, Optimizer
+from asgrad.optimizers import Optimizer
 from asgrad.problems.base import CompiledProblem, Packed, Problem, check_problem
 from asgrad.problems.start import checked_model
 from asgrad.progress import progress_bar
-from asgrad.registry import resolve
-from asgrad.stepsizes import Constant, Stepsize
+from asgrad.recipes import Bound, Parts, parts_of
+from asgrad.stepsizes import Stepsize
 from asgrad.streams import Purpose, stream_key
 from asgrad.trace import Trace
-from asgrad.transforms import Identity, Transform
+from asgrad.transforms import Transform
 
 __all__ = [
     "BLOW_UP",
     "Interrupted",
     "Result",
     "Status",
+    "bound_to",
     "checked_dtype",
     "checked_start",
     "checked_threads",
     "replay",
     "replayed_models",
-    "resolved_parts",
     "rules_of",
 ]
 
@@ -142,9 +142,7 @@ class _Job:
     dtype: str
     x0: np.ndarray
     rules: Rules
-    stepsize: Stepsize
-    transform: Transform
-    optimizer: Optimizer
+    parts: Parts
     packed: Packed
     n_lanes: int = 1
     progress: Callable[[float], None] | None = None
@@ -158,7 +156,7 @@ class _Job:
     def walk(self) -> tuple[Callable, tuple[Any, ...]]:
         """Return the walk and what it calls: gradient, factor, transform, optimizer."""
         gradient = self.problem.kernels()[0]
-        parts = self.stepsize, self.transform, self.optimizer
+        parts = self.parts.stepsize, self.parts.transform, self.parts.optimizer
         if isinstance(self.problem, CompiledProblem):
             return compiled_walk(self.dtype), bound_kernels(self.dtype, gradient, *parts)
         return walk, (gradient, *(type(part).kernel for part in parts))
@@ -166,8 +164,8 @@ class _Job:
     def blocks(self, stepsizes: np.ndarray) -> Blocks:
         """Return the working space of some lanes, at x_0."""
         blocks = new_blocks(
-            self.problem, self.transform, self.optimizer, stepsizes, self.dtype, self.n_slots,
-            self.n_entries,
+            self.problem, self.parts.transform, self.parts.optimizer, stepsizes, self.dtype,
+            self.n_slots, self.n_entries,
         )  # fmt: skip
         blocks.models[self.plan.slot[0]] = self.x0[:, None]
         return blocks
@@ -179,9 +177,7 @@ def replay(
     stepsizes: float | Sequence[float] | np.ndarray,
     *,
     seeds: int | Sequence[int] | None = None,
-    method_stepsize: Stepsize | str | None = None,
-    transform: Transform | str | None = None,
-    optimizer: Optimizer | str | None = None,
+    recipe: Parts | Stepsize | Transform | Optimizer | str | tuple[Any, ...] | None = None,
     x0: np.ndarray | None = None,
     evaluations: int | Sequence[int] = 100,
     dtype: str | None = None,
@@ -210,13 +206,10 @@ def replay(
         Fix the sampled rows and the noise; a number means that seed. By default the trace's.
         Several seeds on one trace are independent runs only where the trace does not depend on its
         seed.
-    method_stepsize : Stepsize or str, optional
-        How the stepsize depends on the delay, as an object or as on the command line
-        ("koloskova:stale=drop"); by default not at all.
-    transform : Transform or str, optional
-        What happens to each gradient; by default nothing.
-    optimizer : Optimizer or str, optional
-        What the server does with a direction; by default SGD.
+    recipe : Recipe, part, tuple of parts or str, optional
+        What happens to stepsizes, gradients and directions: objects, or a text as on the command
+        line, "koloskova:stale=drop+heavy-ball"; the method is left out, or is the trace's. By
+        default the trace's own recipe; what is given replaces all of it.
     x0 : numpy.ndarray, optional
         float of shape (dim,); by default the problem's.
     evaluations : int >= 0, or sequence of int
@@ -254,7 +247,7 @@ def replay(
     """
     check_kind("replay", "trace", trace, Trace, "ag.Trace.load(path)")
     check_problem("replay", problem)
-    parts = resolved_parts("replay", method_stepsize, transform, optimizer)
+    parts = parts_of("replay", recipe, trace.header)
     if not trace.n_workers == problem.n_workers:
         raise TraceError(
             f"replay: the trace has {trace.n_workers} workers and the problem "
@@ -270,7 +263,7 @@ def replay(
         raise AsgradError("replay: give at least one stepsize and one seed.")
     seed_list = [check_integer("replay", "seed", seed, minimum=0) for seed in _listed(chosen)]
 
-    job = _prepared(trace, problem, steps, *parts, x0, kind)
+    job = _prepared(trace, problem, steps, parts, x0, kind)
     job.n_lanes = len(lanes) * len(seed_list)
     job.stop = stop or job.stop
     n_blocks = threads if problem.gains_by_threads else 1
@@ -322,8 +315,6 @@ def replayed_models(
     stepsize: float,
     steps: Sequence[int],
     *,
-    method_stepsize: Stepsize | None = None,
-    optimizer: Optimizer | None = None,
     dtype: str | None = None,
 ) -> Iterator[np.ndarray]:
     """Yield x_s, of shape (dim,), for each of some rising steps, as `replay` computes it.
@@ -331,9 +322,9 @@ def replayed_models(
     Nothing is evaluated. An array is valid until the next one is asked for.
     """
     none = np.zeros(0, np.int64)
-    parts = resolved_parts("replay", method_stepsize, None, optimizer)
+    parts = parts_of("replay", None, trace.header)
     kind = checked_dtype(problem, dtype)
-    job = _prepared(trace, problem, none, *parts, None, kind)
+    job = _prepared(trace, problem, none, parts, None, kind)
     blocks = job.blocks(np.array([stepsize]))
     key = stream_key(trace.header.seed, Purpose.GRADIENT)
     go_on, kernels = job.walk()
@@ -349,14 +340,13 @@ def _prepared(
     trace: Trace,
     problem: Problem,
     evaluated: np.ndarray,
-    method_stepsize: Stepsize,
-    transform: Transform,
-    optimizer: Optimizer,
+    parts: Parts,
     x0: np.ndarray | None,
     dtype: str,
 ) -> _Job:
     """Return what every block of lanes needs."""
     plan, n_slots, n_entries = plan_replay(trace, evaluated)
+    run = bound_to(problem, lambda: trace.summary.tau_c, trace.header.bound)
     return _Job(
         problem=problem,
         plan=plan,
@@ -364,12 +354,8 @@ def _prepared(
         n_entries=n_entries,
         dtype=dtype,
         x0=checked_start("replay", problem, x0),
-        rules=rules_of(
-            problem, method_stepsize, transform, optimizer, concurrency=lambda: trace.summary.tau_c
-        ),
-        stepsize=method_stepsize,
-        transform=transform,
-        optimizer=optimizer,
+        rules=rules_of(parts, run),
+        parts=parts,
         packed=problem.pack(np.dtype(dtype)),
     )
 
@@ -450,19 +436,24 @@ def _evaluate(job: _Job, evaluate: Callable, blocks: Blocks, taken: int) -> np.n
     return metrics
 
 
-def rules_of(
-    problem: Problem,
-    stepsize: Stepsize,
-    transform: Transform,
-    optimizer: Optimizer,
-    concurrency: Callable[[], int],
-) -> Rules:
-    """Return the parameters of the kernels; L is computed only for a rule that needs it."""
-    if isinstance(stepsize, Constant):
-        factors = np.zeros(1)
-    else:
-        factors = stepsize.parameters(problem.smoothness, concurrency(), problem.n_workers)
-    return Rules(factors, transform.parameters(), optimizer.parameters())
+def bound_to(problem: Problem, concurrency: Callable[[], int], known: Mapping[str, float]) -> Bound:
+    """Return what parts may take from a run on this problem; L is computed only if it is asked for.
+
+    `known` is what the run has bound before.
+    """
+    return Bound(
+        known,
+        concurrency=concurrency,
+        n_workers=lambda: problem.n_workers,
+        smoothness=lambda: float(problem.smoothness),
+    )
+
+
+def rules_of(parts: Parts, run: Mapping[str, float]) -> Rules:
+    """Return the parameters of the kernels."""
+    return Rules(
+        parts.stepsize.parameters(run), parts.transform.parameters(), parts.optimizer.parameters()
+    )
 
 
 def _listed(values: Any) -> list[Any]:
@@ -491,26 +482,6 @@ def _evaluated_steps(n_steps: int, evaluations: int | Sequence[int]) -> np.ndarr
     if count == 0:
         return np.zeros(0, np.int64)
     return np.unique(np.linspace(0, n_steps, min(count, n_steps) + 1).round().astype(np.int64))
-
-
-def resolved_parts(
-    owner: str,
-    stepsize: Stepsize | str | None,
-    transform: Transform | str | None,
-    optimizer: Optimizer | str | None,
-) -> tuple[Stepsize, Transform, Optimizer]:
-    """Return the parts of a run; None stands for the default."""
-
-    said = {
-        "method_stepsize": (stepsize, Constant(), Stepsize, "ag.stepsizes.Mishchenko()"),
-        "transform": (transform, Identity(), Transform, "ag.transforms.Clip(1.0)"),
-        "optimizer": (optimizer, SGD(), Optimizer, "ag.optimizers.HeavyBall(0.9)"),
-    }
-    parts: Any = (
-        resolve(owner, name, default if given is None else given, kind, remedy)
-        for name, (given, default, kind, remedy) in said.items()
-    )
-    return tuple(parts)  # type: ignore[return-value]
 
 
 def checked_dtype(problem: Problem, dtype: str | None) -> str:

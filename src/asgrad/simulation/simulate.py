@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from functools import cache
-from typing import Literal, overload
+from typing import Any, Literal, overload
 
 import numpy as np
 
@@ -22,6 +22,7 @@ from asgrad.kernels import is_compiled
 from asgrad.methods.base import AnyMethod, Opening
 from asgrad.methods.decisions import ASSIGN
 from asgrad.progress import progress_bar
+from asgrad.recipes import Recipe, recipe_of
 from asgrad.registry import resolve
 from asgrad.simulation import books, events
 from asgrad.simulation.cost import BYTES_A_WORKER, Cost, Limits, Point, check_cost, expected
@@ -36,6 +37,8 @@ _ARRIVALS_A_CALL = 500_000  # some tenths of a second, so that Ctrl-C is answere
 _PILOT = 50_000  # arrivals from which the cost of a run is guessed
 _SLOWER = 25  # how many times fewer arrivals where the loop runs as plain Python
 
+Said = Recipe | AnyMethod | str | tuple[Any, ...]
+"""What stands for a recipe."""
 Progress = Callable[[float], None] | bool | None
 """Called with the share of the work done since the last call; True: a bar where somebody watches.
 """
@@ -43,7 +46,7 @@ Progress = Callable[[float], None] | bool | None
 
 @overload
 def simulate(
-    method: AnyMethod | str,
+    recipe: Said,
     times: AnyTimes | str,
     *,
     n_workers: int,
@@ -59,7 +62,7 @@ def simulate(
 
 @overload
 def simulate(
-    method: AnyMethod | str,
+    recipe: Said,
     times: AnyTimes | str,
     *,
     n_workers: int,
@@ -74,7 +77,7 @@ def simulate(
 
 
 def simulate(
-    method: AnyMethod | str,
+    recipe: Said,
     times: AnyTimes | str,
     *,
     n_workers: int,
@@ -86,7 +89,7 @@ def simulate(
     progress: Progress = None,
     insist: bool = False,
 ) -> Trace | Summary:
-    """Play `method` on workers that take `times`, in virtual time; no gradient is computed.
+    """Play a recipe's method on workers that take `times`, in virtual time, without gradients.
 
     The run ends with the arrival that reaches the first limit; at least one must be given. A method
     that takes several steps at one arrival may so pass `steps`.
@@ -97,9 +100,11 @@ def simulate(
 
     Parameters
     ----------
-    method : Method or str
+    recipe : Recipe, method, tuple of them and parts, or str
+        Its parts are for the replay: the trace says which they are.
     times : Times or str
-        Objects, or texts as on the command line: "ringmaster:max_delay=8", "normal:scale=sqrt".
+        Both are objects, or texts as on the command line: "ringmaster:max_delay=8+koloskova",
+        "normal:scale=sqrt".
     n_workers : int >= 1
     steps : int >= 0, optional
         Stop after this many server steps.
@@ -135,7 +140,7 @@ def simulate(
     >>> trace.delays.tolist()
     [0, 1, 2, 3, 3, 3, 3, 3]
     """
-    run, limits = _prepared(method, times, n_workers, steps, jobs, until_time, seed, record)
+    run, limits = _prepared(recipe, times, n_workers, steps, jobs, until_time, seed, record)
     if progress is not True and progress is not False:
         check_callable("simulate", "progress", progress)
     bar = progress_bar("simulating") if progress is True else nullcontext(progress or None)
@@ -145,7 +150,7 @@ def simulate(
 
 
 def expected_cost(
-    method: AnyMethod | str,
+    recipe: Said,
     times: AnyTimes | str,
     *,
     n_workers: int,
@@ -164,7 +169,7 @@ def expected_cost(
     Cost
         jobs, n_bytes and seconds. Of a method or worker times whose pace changes it can be wrong.
     """
-    run, limits = _prepared(method, times, n_workers, steps, jobs, until_time, seed, record)
+    run, limits = _prepared(recipe, times, n_workers, steps, jobs, until_time, seed, record)
     points = run.begin(limits)
     if len(points) == 2:
         return run.expected(points[0], points[1], limits)
@@ -173,7 +178,7 @@ def expected_cost(
 
 
 def _prepared(
-    method: AnyMethod | str,
+    recipe: Said,
     times: AnyTimes | str,
     n_workers: int,
     steps: int | None,
@@ -183,7 +188,7 @@ def _prepared(
     record: bool,
 ) -> tuple[_Run, Limits]:
     """Return a run that has not begun, and where it ends."""
-    decisions = resolve("simulate", "method", method, AnyMethod, "ag.methods.Pure()")
+    chosen = recipe_of("simulate", recipe)
     pace = resolve("simulate", "times", times, AnyTimes, "ag.times.Linear()")
     n_workers = check_integer("simulate", "n_workers", n_workers, minimum=1)
     check_memory("simulate", f"{n_workers} workers", BYTES_A_WORKER * n_workers)
@@ -193,7 +198,7 @@ def _prepared(
     if until_time is not None:
         end = check_positive("simulate", "until_time", until_time, zero=True)
     limits = Limits(_limit("steps", steps), _limit("jobs", jobs), end)
-    run = _Run(decisions, pace, n_workers, seed, record)
+    run = _Run(chosen, pace, n_workers, seed, record)
     most = min(limits.steps, limits.jobs)
     if record and most < events.UNLIMITED:
         run.reserve(min(most, _RESERVED))
@@ -203,10 +208,10 @@ def _prepared(
 class _Run:
     """The arrays of one simulated run; they grow as the event loop asks."""
 
-    def __init__(self, method: AnyMethod, times: AnyTimes, n_workers: int, seed: int, record: bool):
-        self.method, self.times = method, times
+    def __init__(self, recipe: Recipe, times: AnyTimes, n_workers: int, seed: int, record: bool):
+        self.recipe, self.method, self.times = recipe, recipe.method, times
         self.n_workers, self.seed, self.record = n_workers, seed, record
-        self.opening: Opening = method.begin(n_workers, seed)
+        self.opening: Opening = self.method.begin(n_workers, seed)
         self.watch: Clock = times.begin(n_workers, seed)
         self.clock = np.zeros(3)
         self.counts = np.zeros(1, books.COUNTS)
@@ -391,6 +396,7 @@ class _Run:
             end_time=float(self.clock[events.NOW]),
             stopped_by=stopped_by,
             versions=versions(),
+            recipe=self.recipe.label,
         )
         return Trace(
             Jobs(*(column[:n_jobs] for column in self.jobs)),

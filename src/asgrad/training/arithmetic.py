@@ -12,7 +12,7 @@ import numpy as np
 from asgrad.methods.base import Opening
 from asgrad.numerics.blocks import new_blocks
 from asgrad.numerics.plan import Plan
-from asgrad.numerics.replay import rules_of
+from asgrad.numerics.replay import bound_to, rules_of
 from asgrad.numerics.walk import (
     N_CURSORS,
     PAUSE,
@@ -21,10 +21,11 @@ from asgrad.numerics.walk import (
     compiled_walk,
     delivered,
 )
-from asgrad.optimizers import SGD, HeavyBall, Optimizer
+from asgrad.optimizers import SGD, HeavyBall
 from asgrad.problems.base import Packed, Problem
-from asgrad.stepsizes import Constant, Stepsize
-from asgrad.transforms import Identity, Transform
+from asgrad.recipes import Parts
+from asgrad.stepsizes import Constant
+from asgrad.transforms import Identity
 
 __all__ = ["ARITHMETIC", "Arithmetic"]
 
@@ -40,8 +41,9 @@ class Arithmetic:
 
     Parameters
     ----------
-    problem, stepsize, transform, optimizer
-        As in `replay`.
+    problem : Problem
+    parts : Parts
+        Of the recipe.
     opening : Opening
         Of the method: how many workers begin, and how large its table is.
     x0 : numpy.ndarray, shape (dim,)
@@ -53,10 +55,8 @@ class Arithmetic:
     def __init__(
         self,
         problem: Problem,
+        parts: Parts,
         opening: Opening,
-        stepsize: Stepsize,
-        transform: Transform,
-        optimizer: Optimizer,
         x0: np.ndarray,
         gamma: float,
         dtype: str,
@@ -64,11 +64,13 @@ class Arithmetic:
         self.n_steps = 0
         self.idle = False
         """Whether steps are counted only, as when a checkpoint is read."""
+        stepsize, transform, optimizer = parts.stepsize, parts.transform, parts.optimizer
         self._kernels = bound_kernels(dtype, delivered, stepsize, transform, optimizer)
         self._walk = compiled_walk(dtype)
-        self._rules = rules_of(
-            problem, stepsize, transform, optimizer, lambda: opening.workers.size
-        )
+        # How many jobs will ever be in flight is not known yet: those at the start stand for them.
+        self.bound = bound_to(problem, lambda: opening.workers.size, {})
+        """What the parts have taken from the run, by name."""
+        self._rules = rules_of(parts, self.bound)
         n_slots, lane = opening.workers.size + 2, np.array([gamma])
         self._blocks = new_blocks(
             problem, transform, optimizer, lane, np.dtype(dtype), n_slots, opening.n_entries
