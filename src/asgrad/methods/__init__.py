@@ -2,6 +2,7 @@
 
 from asgrad.methods.ace import ACE
 from asgrad.methods.base import AnyMethod, Method, Opening, Server
+from asgrad.methods.malenia import Malenia
 from asgrad.methods.minibatch import Minibatch
 from asgrad.methods.pure import Pure
 from asgrad.methods.random import Random
@@ -15,6 +16,7 @@ __all__ = [
     "ACE",
     "AnyMethod",
     "MSync",
+    "Malenia",
     "Method",
     "Minibatch",
     "Opening",
