@@ -18,7 +18,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from asgrad.engines.checkpoint import checksum, list_checkpoints
+from asgrad.engines.checkpoint import list_checkpoints
 from asgrad.errors import AsgradError, AsgradWarning, in_one_line
 from asgrad.experiments.config import TrainConfig, to_toml
 from asgrad.files import (
@@ -30,6 +30,8 @@ from asgrad.files import (
     locked,
     move_out,
     need_safetensors,
+    read_json,
+    write_json,
     write_text,
 )
 
@@ -124,7 +126,7 @@ def _refuse_links(*folders: Path) -> None:
 
 def write_facts(folder: Path, facts: dict[str, Any]) -> None:
     """Write run.json, with a checksum."""
-    write_text(folder / FACTS, json.dumps({**facts, "checksum": checksum(facts)}, indent=1))
+    write_json(folder / FACTS, facts)
 
 
 def read_facts(folder: Path) -> dict[str, Any]:
@@ -136,9 +138,7 @@ def read_facts(folder: Path) -> dict[str, Any]:
         If it is damaged.
     """
     try:
-        facts: Any = json.loads((folder / FACTS).read_bytes())
-        if not isinstance(facts, dict) or facts.pop("checksum", None) != checksum(facts):
-            raise ValueError("it is not what was written")
+        facts: Any = read_json(folder / FACTS)
     except (OSError, ValueError, RecursionError) as error:
         way = ""
         if list_checkpoints(folder / CHECKPOINTS):
