@@ -46,6 +46,9 @@ def replay(
     verify: Annotated[
         bool, typer.Option(help="Recompute a run that train wrote and compare the model's bits.")
     ] = False,
+    insist: Annotated[
+        bool, typer.Option("--insist", help="Compute what takes more memory than there is.")
+    ] = False,
 ) -> None:
     """Compute the run that a trace describes, for every stepsize.
 
@@ -97,7 +100,7 @@ def replay(
             )
             return
         with progress("replaying") as tell:
-            result = stored.replay(built, grid, rule, progress=tell)
+            result = stored.replay(built, grid, rule, progress=tell, insist=insist)
     elif verify and is_trace(trace):
         raise AsgradError(
             f"replay: {trace} is no run that train wrote; there is no model to verify."
@@ -110,6 +113,6 @@ def replay(
         print_notes(built)
         with progress("replaying") as tell:
             grid = grid or default_stepsizes(built.smoothness)
-            result = run(read, built, grid, method_stepsize=rule, progress=tell)
+            result = run(read, built, grid, method_stepsize=rule, progress=tell, insist=insist)
     print(f"{read.header.method}, {read.n_steps} steps, {read.header.end_time:g} s; {label(built)}")
     print_lanes(result)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from asgrad.engines.blocks import new_blocks
+from asgrad.engines.blocks import bytes_of_blocks, new_blocks
 from asgrad.engines.plan import Plan
 from asgrad.engines.replay import rules_of
 from asgrad.engines.walk import (
@@ -20,6 +20,7 @@ from asgrad.engines.walk import (
     compiled_walk,
     delivered,
 )
+from asgrad.errors import check_memory
 from asgrad.methods.base import Opening
 from asgrad.optimizers import SGD, HeavyBall, Optimizer
 from asgrad.problems.base import Packed, Problem
@@ -70,6 +71,12 @@ class Arithmetic:
             problem, stepsize, transform, optimizer, lambda: opening.workers.size
         )
         n_slots, lane = opening.workers.size + 2, np.array([gamma])
+        check_memory(
+            "train",
+            f"{n_slots} models and {opening.n_entries} table entries of dimension {problem.dim}",
+            bytes_of_blocks(problem, transform, optimizer, 1, dtype, n_slots, opening.n_entries),
+            "take fewer workers",
+        )
         self._blocks = new_blocks(
             problem, transform, optimizer, lane, np.dtype(dtype), n_slots, opening.n_entries
         )

@@ -315,6 +315,7 @@ def compare(
             known=run.known if run else {},
             keep=run.keep if run else None,
             progress=tell,
+            insist=insist,
         )
         work.run(question.first_grids(work.known), lambda pair: question.widen(work, pair))
         if not work.results:

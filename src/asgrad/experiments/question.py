@@ -15,6 +15,8 @@ from asgrad import methods as method_room
 from asgrad import stepsizes as stepsize_room
 from asgrad import times as times_room
 from asgrad.engines import Result, replay, simulate
+from asgrad.engines.blocks import bytes_of_blocks
+from asgrad.engines.replay import checked_dtype
 from asgrad.engines.simulate import expected_cost
 from asgrad.errors import (
     AsgradError,
@@ -29,6 +31,7 @@ from asgrad.experiments.choice import MEASURES, Rule, gains, moves, windowed
 from asgrad.experiments.grid import Cell, Panel, cells_of, choice_among
 from asgrad.experiments.work import Horizon, Key, Work
 from asgrad.methods import Method, Pure
+from asgrad.optimizers import SGD
 from asgrad.problems import Problem
 from asgrad.problems.base import check_problem
 from asgrad.problems.fingerprint import fingerprint
@@ -36,6 +39,7 @@ from asgrad.registry import build
 from asgrad.stepsizes import Constant, Stepsize
 from asgrad.times import Fixed, Times
 from asgrad.trace import Trace
+from asgrad.transforms import Identity
 
 __all__ = ["Contender", "Question", "ask", "default_stepsizes"]
 
@@ -157,9 +161,8 @@ class Question:
         # A part of the dropped and cancelled jobs' gradients is not computed: an upper bound.
         seconds = n_seeds * sum(cost.seconds for cost in costs)
         seconds += sum(self._job_seconds(name) * jobs for name in self.problems) / threads
-        models = first.n_workers + 4
         n_bytes = n_seeds * sum(cost.n_bytes for cost in costs)
-        n_bytes += threads * 8 * models * n_lanes * max(p.dim for p in self.problems.values())
+        n_bytes += threads * max(self._replay_bytes(name) for name in self.problems)
         said = f"about {jobs:.2g} jobs, {gradients:.2g} gradients, {_hours(seconds)}"
         check_memory("compare", said, n_bytes, _REMEDY)
         if not seconds <= _LONG:
@@ -167,6 +170,18 @@ class Question:
                 f"compare: this would take {said} and {n_bytes / 1e9:.2g} GB of memory (guessed "
                 f"from its beginning); {_REMEDY}."
             )
+
+    def _replay_bytes(self, panel: str) -> int:
+        """Return the most that a replay of a panel takes at all its stepsizes."""
+        problem = self.problems[panel]
+        n_entries = max(
+            contender.method.begin(problem.n_workers, self.seeds[0]).n_entries
+            for contender in self.contenders
+        )
+        return bytes_of_blocks(
+            problem, Identity(), SGD(), self.base(panel).size, checked_dtype(problem, None),
+            problem.n_workers + 1, n_entries,
+        )  # fmt: skip
 
     def _job_seconds(self, panel: str) -> float:
         """Return how long the gradients of a job take at all stepsizes of a panel, measured."""
