@@ -414,12 +414,27 @@ def test_a_run_that_diverges_says_so_with_its_exit_code(tmp_path):
     assert asgrad("replay", str(folder), "--verify").returncode == 0
 
 
+def test_test_rows_show_in_what_a_run_says(tmp_path):
+    """Wherever its end is shown: the loss on them, from the first evaluation to the last."""
+    run = str(tmp_path / "run")
+    train = asgrad("train", "--workers", "2", "--steps", "5", "--test", "0.2", "--out", run)
+    metrics = pd.read_parquet(tmp_path / "run" / "metrics.parquet")
+    first, last = (f"{metrics.test_loss.iloc[end]:.5g}" for end in (0, -1))
+    for shown in (train.stdout, asgrad("show", run).stdout):
+        assert f", test loss {first} → {last}, accuracy " in shown
+    head, row = asgrad("replay", run).stdout.splitlines()[-2:]
+    assert head.split()[-4:] == ["loss", "test", "loss", "accuracy"]
+    assert row.split()[-2] == last
+
+
 def test_a_problem_without_labels_has_no_accuracy(tmp_path):
     folder = tmp_path / "run"
     done = asgrad("train", "--problem", "tridiagonal", "--workers", "2", "--steps", "5",
                   "--out", str(folder))  # fmt: skip
     assert "accuracy -\n" in done.stdout
-    assert "nan" not in asgrad("replay", str(folder)).stdout
+    for shown in (done.stdout, asgrad("replay", str(folder)).stdout):
+        assert "nan" not in shown
+        assert "test loss" not in shown
 
 
 def test_a_finished_run_is_prolonged(tmp_path):

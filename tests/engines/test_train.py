@@ -119,6 +119,24 @@ def test_limits_and_callbacks():
     assert reached.gradient_norm[-1] <= 0.5
 
 
+def test_a_callback_is_given_what_it_asks_for_by_name():
+    """Accuracy and test loss, one of them, or neither; they are those of the run."""
+    problem = ag.problems.Softmax("digits", n_workers=2, batch=8, test=0.2)
+    seen: list[tuple] = []
+    callbacks = (
+        lambda step, now, loss, norm, accuracy, test_loss: seen.append((accuracy, test_loss)),
+        lambda step, now, loss, norm, test_loss=None: seen.append((test_loss,)),
+        lambda *four: seen.append(four[4:]),
+    )
+    for names, callback in zip(
+        (("accuracy", "test_loss"), ("test_loss",), ()), callbacks, strict=True
+    ):
+        run = ag.train(problem, "pure", 0.1, steps=5, on_evaluation=callback)
+        columns = [getattr(run, name).tolist() for name in names]
+        assert seen == (list(zip(*columns, strict=True)) or [()] * run.steps.size)
+        seen.clear()
+
+
 def test_a_run_may_go_without_evaluations():
     """Not even of x_0; it replays all the same."""
     problem = quadratic()

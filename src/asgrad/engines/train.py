@@ -10,7 +10,13 @@ import numpy as np
 
 from asgrad.engines.arithmetic import ARITHMETIC, Arithmetic
 from asgrad.engines.checkpoint import Checkpoints, Keeper, list_checkpoints, load_newest
-from asgrad.engines.evaluation import Evaluation, Evaluator, check_beginning, check_target
+from asgrad.engines.evaluation import (
+    Evaluation,
+    Evaluator,
+    OnEvaluation,
+    check_beginning,
+    check_target,
+)
 from asgrad.engines.live import Bounds, Ending, Facts, Live, Stopwatch, ctrl_c_ends
 from asgrad.engines.replay import checked_dtype, checked_start, resolved_parts
 from asgrad.engines.server import Job, Server
@@ -101,7 +107,7 @@ def train(
     resume: bool = False,
     on_step: Callable[[int, float], None] | None = None,
     on_arrival: Callable[[Job], None] | None = None,
-    on_evaluation: Callable[[int, float, float, float], None] | None = None,
+    on_evaluation: OnEvaluation | None = None,
 ) -> Training:
     """Run `method` over real workers until the first limit that is reached.
 
@@ -145,8 +151,9 @@ def train(
     on_arrival : callable, optional
         Called with every job that arrives, likewise.
     on_evaluation : callable, optional
-        Called with step, time, f and ‖∇f‖, from the evaluating thread. What a callback raises ends
-        the run, and is raised here once the run is saved.
+        Called with step, time, f and ‖∇f‖, from the evaluating thread; where it has parameters of
+        the names `accuracy` and `test_loss`, it is given them too. What a callback raises ends the
+        run, and is raised here once the run is saved.
 
     Returns
     -------

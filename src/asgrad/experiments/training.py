@@ -17,6 +17,7 @@ from asgrad import optimizers as optimizer_room
 from asgrad import times as times_room
 from asgrad.engines import Checkpoints, Ray, Result, Threads, Training, replay, train
 from asgrad.engines.checkpoint import digest, list_checkpoints, load_checkpoint, load_head
+from asgrad.engines.evaluation import OnEvaluation
 from asgrad.engines.replay import replayed_models
 from asgrad.engines.server import Job
 from asgrad.engines.workers import Engine
@@ -222,7 +223,7 @@ def run_training(
     resume: bool = False,
     on_step: Callable[[int, float], None] | None = None,
     on_arrival: Callable[[Job], None] | None = None,
-    on_evaluation: Callable[[int, float, float, float], None] | None = None,
+    on_evaluation: OnEvaluation | None = None,
 ) -> Training:
     """Run what the configuration says, with checkpoints in its unfinished folder."""
     contender, optimizer = parts_of(config)

@@ -13,12 +13,13 @@ import shlex
 import shutil
 import warnings
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from asgrad.engines.checkpoint import list_checkpoints
+from asgrad.engines.evaluation import OnEvaluation, taking_all
 from asgrad.errors import AsgradError, AsgradWarning, in_one_line
 from asgrad.experiments.config import TrainConfig, to_toml
 from asgrad.files import (
@@ -267,14 +268,18 @@ def unfinished_run(config: TrainConfig, resume: bool) -> Iterator[Path]:
 
 
 def kept_there(
-    folder: Path, config: TrainConfig, on_evaluation: Callable[..., None] | None
-) -> Callable[..., None]:
+    folder: Path, config: TrainConfig, on_evaluation: OnEvaluation | None
+) -> OnEvaluation:
     """Return an `on_evaluation` that sees to it that the run's folder stays one to go on from.
 
     If somebody removes it under the run, it is made again: checkpoints alone would not do.
     """
 
-    def look(*evaluation: Any) -> None:
+    tell = taking_all(on_evaluation)
+
+    def look(
+        step: int, now: float, loss: float, norm: float, accuracy: float, test_loss: float
+    ) -> None:
         if not (folder / CONFIG).exists():
             text = f"{folder} was removed while the run goes on; it is made again."
             with suppress(OSError, AsgradWarning):  # the next checkpoint warns if it cannot be
@@ -282,8 +287,8 @@ def kept_there(
                 hold(folder, is_new=True)  # the lock went with the old one
                 write_config(folder, config)
                 warnings.warn(text, AsgradWarning, stacklevel=1)
-        if on_evaluation:
-            on_evaluation(*evaluation)
+        if tell:
+            tell(step, now, loss, norm, accuracy, test_loss)
 
     return look
 
