@@ -18,9 +18,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from typer.main import get_command
 
 import asgrad as ag
 from asgrad.cli import main
+from asgrad.cli.app import app
+from asgrad.experiments.config import ProblemConfig
 
 SMALL = ["--workers", "3", "--until-time", "60", "--seeds", "1", "--stepsizes", "0.05,0.2"]
 
@@ -425,6 +428,33 @@ def test_test_rows_show_in_what_a_run_says(tmp_path):
     head, row = asgrad("replay", run).stdout.splitlines()[-2:]
     assert head.split()[-4:] == ["loss", "test", "loss", "accuracy"]
     assert row.split()[-2] == last
+
+
+@pytest.mark.parametrize("command", ["compare", "train", "profile", "replay"])
+def test_every_command_that_builds_a_problem_takes_the_same_options(command):
+    """A key of the linear models' problems is an option of all of them."""
+    options = {parameter.name for parameter in get_command(app).commands[command].params}
+    others = {"dim", "noise", "device", "evaluation_rows", "evaluation_batch", "gradient_norm"}
+    others |= {"workers"} if command == "replay" else set()  # its trace has them
+    assert set(ProblemConfig.model_fields) - options == others
+
+
+def test_options_of_the_problem_arrive_in_every_command(tmp_path):
+    """What the run was, by its config; what was replayed, by its loss at x_0 with λ = 2."""
+    said = ["--split", "dirichlet", "--alpha", "7", "--strength", "2", "--x0", "ones"]
+    said += ["--regularizer", "nonconvex"]
+    run = str(tmp_path / "run")
+    asgrad("train", *said, "--workers", "2", "--steps", "1", "--out", run)
+    config = tomllib.loads((tmp_path / "run" / "config.toml").read_text())
+    assert (config["alpha"], config["strength"], config["regularizer"]) == (7, 2, "nonconvex")
+    trace = str(tmp_path / "trace")
+    assert asgrad("simulate", "pure", "--workers", "2", "--steps", "1", "--out", trace).stdout
+    shown = asgrad("replay", trace, *said, "--stepsize", "1e-12").stdout
+    assert "split dirichlet" in shown
+    # λ Σ x²/(1 + x²) = 640 for 640 ones; at equal scores every class has log(10).
+    assert f"{640 + np.log(10):.5g}" in shown
+    profile = ["--workers", "2", "--seconds", "0.1", "--out", str(tmp_path / "profile")]
+    assert asgrad("profile", *said, *profile).returncode == 0
 
 
 def test_a_problem_without_labels_has_no_accuracy(tmp_path):

@@ -8,13 +8,16 @@ from typing import Annotated
 import typer
 
 from asgrad.cli.options import (
+    Alpha,
     Batch,
     DataText,
     Equal,
     ProblemText,
+    Regularizer,
     SplitText,
     StartText,
     Stepsizes,
+    Strength,
     TestText,
     given,
     numbers,
@@ -31,10 +34,13 @@ def replay(
     data: DataText = None,
     problem: ProblemText = None,
     split: SplitText = None,
+    alpha: Alpha = None,
     equal: Equal = None,
     test: TestText = None,
     batch: Batch = None,
     x0: StartText = None,
+    regularizer: Regularizer = None,
+    strength: Strength = None,
     stepsizes: Stepsizes = None,
     method_stepsize: Annotated[
         str | None,
@@ -73,8 +79,8 @@ def replay(
     rule = build("stepsize", stepsize_room, method_stepsize) if method_stepsize else None
     grid = numbers("stepsizes", stepsizes)
     said = given(
-        data=data, problem=problem, split=split, equal=equal, test=test_rows(test), batch=batch,
-        x0=x0,
+        data=data, problem=problem, split=split, alpha=alpha, equal=equal, test=test_rows(test),
+        batch=batch, x0=x0, regularizer=regularizer, strength=strength,
     )  # fmt: skip
     if config is None:  # the run that a trace lies in knows the problem
         within = trace.absolute().parent
