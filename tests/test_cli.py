@@ -75,6 +75,25 @@ def run(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.mark.parametrize("first", [[], ["--stepsizes", "0.05,0.2"]], ids=["default", "given"])
+def test_the_config_of_a_run_that_was_added_to_repeats_it(first, tmp_path):
+    """Methods, seeds and stepsizes come from three runs; the grid is the default one, or given."""
+    folder, again = tmp_path / "run", tmp_path / "again"
+    told = ["--workers", "3", "--until-time", "30", "--batch", "8", "--evaluations", "4"]
+    grown = ["--seeds", "1", "--widen", "0", "--split", "label", *first]
+    asgrad("compare", *told, *grown, "--methods", "sync", "--out", str(folder))
+    add = ["compare", "--resume", str(folder)]
+    asgrad(*add, "--methods", "pure:wait=2+mishchenko", "--stepsizes", "0.031,0.2")
+    done = asgrad(*add, "--seeds", "2", "--stepsizes", "0.4")
+    repeated = asgrad("compare", str(folder / "config.toml"), "--out", str(again))
+    assert repeated.stdout == done.stdout.replace(str(folder), str(again))
+    for name in ("metrics", "results"):
+        one, other = (pd.read_parquet(path / f"{name}.parquet") for path in (folder, again))
+        pd.testing.assert_frame_equal(one, other)
+    n_stepsizes = len({0.031, 0.05, 0.2, 0.4}) if first else 8 + len({0.031, 0.2, 0.4})
+    assert one.groupby(["method", "seed"]).size().to_list() == [n_stepsizes] * 4
+
+
 def test_compare_writes_a_run_that_its_own_config_repeats(run, tmp_path):
     """config.toml is a complete input; the second run's results are equal."""
     config = tomllib.loads((run / "config.toml").read_text())

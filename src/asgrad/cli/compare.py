@@ -154,6 +154,7 @@ def compare(
                 settings.times,
                 settings.methods,
                 stepsizes=settings.stepsizes,
+                extra_stepsizes=settings.extra_stepsizes,
                 widen=settings.widen,
                 seeds=settings.seeds,
                 steps=settings.steps,

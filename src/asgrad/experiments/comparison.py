@@ -184,6 +184,7 @@ def compare(
     methods: str | Method | Sequence[str | Method | tuple[Method, Stepsize]],
     *,
     stepsizes: Sequence[float] | None = None,
+    extra_stepsizes: Sequence[float] | None = None,
     widen: int | None = None,
     seeds: int | Sequence[int] = 3,
     steps: int | None = None,
@@ -218,6 +219,9 @@ def compare(
         "pure+koloskova".
     stepsizes : sequence of float, optional
         The grid; by default 2^k / L, k = −5, ..., 2.
+    extra_stepsizes : sequence of float, optional
+        Tried beside the grid, as are those that are given to a run on the default grid that goes
+        on.
     widen : int >= 0, optional
         By how many stepsizes the grid of a method may grow on either side while its best lies at
         the edge (downwards only where it ends better than it began); by default 6 for the default
@@ -292,6 +296,7 @@ def compare(
             times,
             methods,
             stepsizes=stepsizes,
+            extra_stepsizes=extra_stepsizes,
             widen=widen,
             seeds=seeds,
             horizon=Horizon(steps, until_time, evaluations),

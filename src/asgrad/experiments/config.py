@@ -276,6 +276,9 @@ class CompareConfig(ProblemConfig):
         description="methods, each METHOD[+STEPSIZE]",
     )
     stepsizes: list[float] | None = Field(None, description="grid; by default 2^k/L, k = -5..2")
+    extra_stepsizes: list[float] | None = Field(
+        None, description="stepsizes beside the grid, as those that were added to a finished run"
+    )
     widen: int | None = Field(
         None,
         ge=0,

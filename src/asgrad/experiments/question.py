@@ -339,6 +339,7 @@ def ask(
     methods: Any,
     *,
     stepsizes: Any,
+    extra_stepsizes: Any,
     widen: int | None,
     seeds: Any,
     horizon: Horizon,
@@ -357,12 +358,16 @@ def ask(
     seed_list = list(dict.fromkeys([*before.get("seeds", []), *_checked_seeds(seeds)]))
     given = None if stepsizes is None else _checked_grid(stepsizes)
     extra = np.array(before.get("extra", []))
+    if extra_stepsizes is not None:
+        extra = unite_stepsizes([extra, _checked_grid(extra_stepsizes)])
     if before and given is not None and before["stepsizes"] is None:
         extra, given = unite_stepsizes([extra, given]), None  # beside the default grid
     elif before and given is not None:
         given = unite_stepsizes([given, np.array(before["stepsizes"])])
     elif before and before["stepsizes"] is not None:
         given = np.array(before["stepsizes"])
+    if given is not None:
+        given, extra = unite_stepsizes([given, extra]), extra[:0]
     most_wider = check_integer(
         "compare", "widen", (0 if given is not None else _WIDEN) if widen is None else widen,
         minimum=0,

@@ -126,6 +126,7 @@ class RunFolder:
             self.config.update(
                 methods=asked["methods"],
                 stepsizes=asked["stepsizes"],
+                extra_stepsizes=asked["extra"] or None,
                 seeds=len(asked["seeds"]),
             )
         try:
