@@ -497,12 +497,19 @@ def test_the_actor_of_a_worker_that_is_gone_for_good_is_killed(fake):
     assert running[-1] == [True, False, True]
 
 
-@pytest.mark.parametrize("method", [ag.methods.Pure(), ag.methods.Random(), ag.methods.Sync()])
-def test_workers_that_come_late_join(method, fake):
+@pytest.mark.parametrize(
+    ("method", "steps"),
+    [
+        (ag.methods.Pure(), 3000),
+        (ag.methods.Random(), 3000),
+        (ag.methods.Sync(), 20),  # which takes no step without all of them
+    ],
+)
+def test_workers_that_come_late_join(method, steps, fake):
     """The run begins with those that are there, and gives the others work when they come."""
     fake.room = 2
     run, counts = train(
-        Faulty(), method, ag.Ray(patience=0.2), steps=3000,
+        Faulty(), method, ag.Ray(patience=0.2), steps=steps,
         on_arrival=lambda job: setattr(fake, "room", 3),
     )  # fmt: skip
     assert run.status == Ending.STEPS
