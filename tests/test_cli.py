@@ -18,9 +18,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from typer.main import get_command
 
 import asgrad as ag
 from asgrad.cli import main
+from asgrad.cli.app import app
+from asgrad.experiments.config import ProblemConfig
 
 SMALL = ["--workers", "3", "--until-time", "60", "--seeds", "1", "--stepsizes", "0.05,0.2"]
 
@@ -70,6 +73,25 @@ def run(tmp_path_factory) -> Path:
     assert done.stderr == ""  # quiet where nobody watches
     assert "pure+mishchenko" in done.stdout
     return folder
+
+
+@pytest.mark.parametrize("first", [[], ["--stepsizes", "0.05,0.2"]], ids=["default", "given"])
+def test_the_config_of_a_run_that_was_added_to_repeats_it(first, tmp_path):
+    """Methods, seeds and stepsizes come from three runs; the grid is the default one, or given."""
+    folder, again = tmp_path / "run", tmp_path / "again"
+    told = ["--workers", "3", "--until-time", "30", "--batch", "8", "--evaluations", "4"]
+    grown = ["--seeds", "1", "--widen", "0", "--split", "label", *first]
+    asgrad("compare", *told, *grown, "--methods", "sync", "--out", str(folder))
+    add = ["compare", "--resume", str(folder)]
+    asgrad(*add, "--methods", "pure:wait=2+mishchenko", "--stepsizes", "0.031,0.2")
+    done = asgrad(*add, "--seeds", "2", "--stepsizes", "0.4")
+    repeated = asgrad("compare", str(folder / "config.toml"), "--out", str(again))
+    assert repeated.stdout == done.stdout.replace(str(folder), str(again))
+    for name in ("metrics", "results"):
+        one, other = (pd.read_parquet(path / f"{name}.parquet") for path in (folder, again))
+        pd.testing.assert_frame_equal(one, other)
+    n_stepsizes = len({0.031, 0.05, 0.2, 0.4}) if first else 8 + len({0.031, 0.2, 0.4})
+    assert one.groupby(["method", "seed"]).size().to_list() == [n_stepsizes] * 4
 
 
 def test_compare_writes_a_run_that_its_own_config_repeats(run, tmp_path):
@@ -412,12 +434,54 @@ def test_a_run_that_diverges_says_so_with_its_exit_code(tmp_path):
     assert asgrad("replay", str(folder), "--verify").returncode == 0
 
 
+def test_test_rows_show_in_what_a_run_says(tmp_path):
+    """Wherever its end is shown: the loss on them, from the first evaluation to the last."""
+    run = str(tmp_path / "run")
+    train = asgrad("train", "--workers", "2", "--steps", "5", "--test", "0.2", "--out", run)
+    metrics = pd.read_parquet(tmp_path / "run" / "metrics.parquet")
+    first, last = (f"{metrics.test_loss.iloc[end]:.5g}" for end in (0, -1))
+    for shown in (train.stdout, asgrad("show", run).stdout):
+        assert f", test loss {first} → {last}, accuracy " in shown
+    head, row = asgrad("replay", run).stdout.splitlines()[-2:]
+    assert head.split()[-4:] == ["loss", "test", "loss", "accuracy"]
+    assert row.split()[-2] == last
+
+
+@pytest.mark.parametrize("command", ["compare", "train", "profile", "replay"])
+def test_every_command_that_builds_a_problem_takes_the_same_options(command):
+    """A key of the linear models' problems is an option of all of them."""
+    options = {parameter.name for parameter in get_command(app).commands[command].params}
+    others = {"dim", "noise", "device", "evaluation_rows", "evaluation_batch", "gradient_norm"}
+    others |= {"workers"} if command == "replay" else set()  # its trace has them
+    assert set(ProblemConfig.model_fields) - options == others
+
+
+def test_options_of_the_problem_arrive_in_every_command(tmp_path):
+    """What the run was, by its config; what was replayed, by its loss at x_0 with λ = 2."""
+    said = ["--split", "dirichlet", "--alpha", "7", "--strength", "2", "--x0", "ones"]
+    said += ["--regularizer", "nonconvex"]
+    run = str(tmp_path / "run")
+    asgrad("train", *said, "--workers", "2", "--steps", "1", "--out", run)
+    config = tomllib.loads((tmp_path / "run" / "config.toml").read_text())
+    assert (config["alpha"], config["strength"], config["regularizer"]) == (7, 2, "nonconvex")
+    trace = str(tmp_path / "trace")
+    assert asgrad("simulate", "pure", "--workers", "2", "--steps", "1", "--out", trace).stdout
+    shown = asgrad("replay", trace, *said, "--stepsize", "1e-12").stdout
+    assert "split dirichlet" in shown
+    # λ Σ x²/(1 + x²) = 640 for 640 ones; at equal scores every class has log(10).
+    assert f"{640 + np.log(10):.5g}" in shown
+    profile = ["--workers", "2", "--seconds", "0.1", "--out", str(tmp_path / "profile")]
+    assert asgrad("profile", *said, *profile).returncode == 0
+
+
 def test_a_problem_without_labels_has_no_accuracy(tmp_path):
     folder = tmp_path / "run"
     done = asgrad("train", "--problem", "tridiagonal", "--workers", "2", "--steps", "5",
                   "--out", str(folder))  # fmt: skip
     assert "accuracy -\n" in done.stdout
-    assert "nan" not in asgrad("replay", str(folder)).stdout
+    for shown in (done.stdout, asgrad("replay", str(folder)).stdout):
+        assert "nan" not in shown
+        assert "test loss" not in shown
 
 
 def test_a_finished_run_is_prolonged(tmp_path):
@@ -471,18 +535,16 @@ def test_a_run_on_ray_is_verified(tmp_path):
     assert asgrad("replay", str(folder), "--verify").returncode == 0
 
 
-def test_ctrl_c_before_anything_is_done_is_one_line(capsys, monkeypatch):
+def test_ctrl_c_before_anything_is_done_is_one_line(monkeypatch):
     """In whichever moment of a command it comes."""
 
     def interrupted(*of):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("asgrad.experiments.TrainConfig.read", interrupted)
-    monkeypatch.setattr(sys, "argv", ["asgrad", "train"])
-    with pytest.raises(SystemExit) as ended:
-        main()
-    assert ended.value.code == 130
-    assert capsys.readouterr().err == "asgrad: interrupted.\n"
+    done = asgrad("train")  # which gives SIGINT back to whoever had it
+    assert done.returncode == 130
+    assert done.stderr == "asgrad: interrupted.\n"
 
 
 LONG = "n" * 5000

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 from pathlib import Path
 
@@ -273,6 +274,22 @@ def test_damaged_facts_are_one_line(tmp_path, refused, text):
     (path / "run.json").write_text(text)
     assert "is damaged" in refused(lambda: compare(path, ["pure"], resume=True))
     assert "is damaged" in refused(lambda: ag.Comparison.load(path))
+
+
+@pytest.mark.parametrize("change", [(b'"best"', b'"bess"'), (b'"L = ', b'"M = ')])
+def test_facts_that_were_changed_are_noticed(tmp_path, refused, change):
+    """Texts and numbers that could be right; those of before, without a checksum, are read."""
+    path = tmp_path / "run"
+    whole = compare(path, ["sync"])
+    written = (path / "run.json").read_bytes()
+    assert written.replace(*change) != written
+    (path / "run.json").write_bytes(written.replace(*change))
+    assert "is not what was written" in refused(lambda: ag.Comparison.load(path))
+    assert "is not what was written" in refused(lambda: compare(path, ["pure"], resume=True))
+    bare = json.loads(written)
+    del bare["checksum"]
+    (path / "run.json").write_text(json.dumps(bare))
+    assert same(ag.Comparison.load(path), whole)
 
 
 def test_two_at_one_name_do_not_mix(tmp_path, refused):

@@ -49,8 +49,7 @@ def test_without_torch_a_network_is_refused_in_one_line():
         ({"problem": "cnn", "regularizer": "nonconvex"}, "regularizer: does not apply"),
         ({"problem": "resnet20", "noise": 1.0}, "noise: does not apply to problem 'resnet20'"),
         ({"problem": "mlp", "dim": 7}, "dim: does not apply to problem 'mlp', got 7"),
-        ({"problem": "mlp", "test": 0.2}, "test: does not apply to problem 'mlp', got 0.2"),
-        ({"problem": "cnn", "equal": True}, "equal: does not apply to problem 'cnn', got True"),
+        ({"problem": "resnet20", "test": 0.2}, "test: does not apply to problem 'resnet20', got"),
         ({"problem": "cnn", "data": "breast-cancer"}, "must be 'digits' for problem 'cnn', got"),
         ({"problem": "mlp", "split": "lable"}, "Did you mean 'label'?"),
         ({"evaluation_rows": 5}, "evaluation_rows: does not apply to problem 'auto', got 5"),
@@ -79,6 +78,12 @@ def test_a_configuration_builds_the_networks(tmp_path, refused):
     assert built.label == "CNN with 6090 parameters, 2 workers"
     assert built.batch == 0
 
+    said = {"problem": "cnn", "workers": 3, "test": 0.25, "equal": True}
+    built = ProblemConfig.read(None, said).build_problem()
+    assert built.notes == (
+        "449 of 1797 rows, drawn at random, are for testing",
+        "1 of 1348 rows are left out, for equal shards of 449 rows",
+    )
     said = {"problem": "mlp", "workers": 2, "evaluation_rows": 0, "evaluation_batch": 7}
     built = ProblemConfig.read(None, said).build_problem()
     assert sum(len(rows) for rows in built._training.evaluated) == 1437
@@ -90,7 +95,7 @@ def test_a_configuration_builds_the_networks(tmp_path, refused):
     said = {"problem": "mlp", "split": "shared", "best": "gradient_norm"}
     assert CompareConfig.read(None, said).build_problems().evaluates_gradient
 
-    resnet = {"problem": "resnet20", "workers": 2}
+    resnet = {"problem": "resnet20", "workers": 2, "batch": 0}
     assert "folder, got digits; give cifar-10" in refused(
         ProblemConfig.read(None, resnet).build_problem
     )

@@ -11,8 +11,10 @@ import pytest
 import asgrad as ag
 from asgrad.errors import AsgradError, TraceError
 from asgrad.numerics import Interrupted
+from asgrad.numerics.blocks import bytes_of_blocks
 from asgrad.numerics.plan import plan_replay
 from asgrad.numerics.replay import replayed_models
+from asgrad.transforms import Identity
 
 PROBLEMS = {
     "quadratic": ag.problems.Quadratic(
@@ -117,6 +119,50 @@ def test_memory_stays_under_the_stated_formula(method):
     floats = (n_versions + n_entries + 4) * problem.dim * lanes + 200 * problem.dim
     assert peak <= 8 * floats + 1_000_000
     assert n_versions == {"pure": 10, "sync": 1, "ace": 10}[method.name]
+
+
+@pytest.mark.parametrize("method", ["pure", "ace"])
+def test_a_replay_that_memory_cannot_hold_is_refused_before_it_begins(method, monkeypatch, refused):
+    """What it is guessed to take is what was measured, by an eighth; insisting computes it."""
+    problem = ag.problems.Tridiagonal(20_000, n_workers=10, noise=0.01)
+    trace = ag.simulate(method, ag.times.Linear(), n_workers=10, steps=60)
+    options = {"optimizer": "heavy-ball", "evaluations": 14, "threads": 1}
+
+    def play(**more: bool) -> ag.Result:
+        return ag.replay(trace, problem, np.full(8, 0.1), **options, **more)
+
+    play()  # compiled by now
+    tracemalloc.start()
+    play()
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    monkeypatch.setattr("asgrad.errors.available_memory", lambda: 1.125 * peak)
+    play()
+    monkeypatch.setattr("asgrad.errors.available_memory", lambda: 0.875 * peak)
+    with monkeypatch.context() as patch:
+        patch.setattr(type(problem), "kernels", None)  # whoever begins asks for them
+        text = refused(play)
+    assert text.startswith("replay: 8 lanes with 10 models and ")
+    assert "of dimension 20000 would take" in text
+    assert text.endswith("--insist.")
+    assert play(insist=True).status == ["finished"] * 8
+
+
+def test_threads_hold_their_lanes_at_once(monkeypatch, refused):
+    """One after the other they fit; side by side they do not."""
+    trace, problem = trace_of(ag.methods.Pure()), PROBLEMS["softmax"]
+    one = bytes_of_blocks(problem, Identity(), ag.optimizers.SGD(), 5, "float64", 4, 0)
+    monkeypatch.setattr("asgrad.errors.available_memory", lambda: 1.7 * one)
+    assert "9 lanes" in refused(lambda: ag.replay(trace, problem, STEPSIZES, threads=2))
+    ag.replay(trace, problem, STEPSIZES[:5], threads=1)
+
+
+def test_a_live_run_that_memory_cannot_hold_is_refused(monkeypatch, refused):
+    """A model for every worker and two to spare, and two table entries each."""
+    monkeypatch.setattr("asgrad.errors.available_memory", lambda: 1e6)
+    problem = ag.problems.Tridiagonal(20_000, n_workers=10)
+    text = refused(lambda: ag.train(problem, "ringleader", 0.1, steps=1))
+    assert text.startswith("train: 12 models and 20 table entries of dimension 20000 would take")
 
 
 def test_evaluations_are_spread_evenly_and_at_both_ends():

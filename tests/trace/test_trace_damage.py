@@ -169,8 +169,37 @@ def test_more_workers_than_memory_has_room_for_are_refused(damaged, folder, n_wo
     assert f"{n_workers} workers would take" in damaged()
 
 
+@pytest.mark.parametrize("change", [{"seed": 1}, {"method": "pure"}, {"end_time": 29.5}])
+def test_a_header_that_was_changed_is_refused(damaged, folder, change):
+    """Each value could be; only the checksum tells that it was not."""
+    file = folder / "header.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | change))
+    assert damaged() == "trace  is damaged: header.json: it is not what was written."
+
+
+def test_one_flipped_bit_in_a_header_is_refused_or_changes_nothing(folder, trace):
+    """All of them: only a sign between the entries may become another such sign."""
+    file = folder / "header.json"
+    whole = file.read_bytes()
+    for place in range(8 * len(whole)):
+        content = bytearray(whole)
+        content[place // 8] ^= 1 << place % 8
+        file.write_bytes(content)
+        try:
+            assert Trace.load(folder).equals(trace)
+        except TraceError:
+            continue
+        assert whole[place // 8] in b" \n"
+
+
+def test_a_header_without_a_checksum_is_read(folder, trace):
+    """As they were written before there was one."""
+    edit_header(folder)
+    assert Trace.load(folder).equals(trace)
+
+
 def test_a_header_without_versions_is_read(folder):
-    header = json.loads((folder / "header.json").read_text())
+    header = bare_header(folder)
     del header["versions"]
     (folder / "header.json").write_text(json.dumps(header))
     assert Trace.load(folder).header.versions == {}
@@ -208,15 +237,22 @@ def test_another_schema_version_is_refused(damaged, folder, version):
 
 
 def edit_header(folder: Path, **changes: object) -> None:
-    """Change entries of the header."""
+    """Change entries of the header, as if it had been written so: without a checksum."""
     file = folder / "header.json"
-    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+    file.write_text(json.dumps(bare_header(folder) | changes))
+
+
+def bare_header(folder: Path) -> dict[str, object]:
+    """What a header holds, without its checksum: what traces had before there was one."""
+    header = json.loads((folder / "header.json").read_text())
+    del header["checksum"]
+    return header
 
 
 @pytest.mark.parametrize("name", ["method", "times", "n_workers", "seed", "end_time", "stopped_by"])
 def test_a_header_without_an_entry_is_refused(damaged, folder, name):
     file = folder / "header.json"
-    header = json.loads(file.read_text())
+    header = bare_header(folder)
     del header[name]
     file.write_text(json.dumps(header))
     assert name in damaged()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 
 import numpy as np
 import pytest
@@ -179,6 +178,24 @@ def test_limits_and_callbacks():
     assert reached.gradient_norm[-1] <= 0.5
 
 
+def test_a_callback_is_given_what_it_asks_for_by_name():
+    """Accuracy and test loss, one of them, or neither; they are those of the run."""
+    problem = ag.problems.Softmax("digits", n_workers=2, batch=8, test=0.2)
+    seen: list[tuple] = []
+    callbacks = (
+        lambda step, now, loss, norm, accuracy, test_loss: seen.append((accuracy, test_loss)),
+        lambda step, now, loss, norm, test_loss=None: seen.append((test_loss,)),
+        lambda *four: seen.append(four[4:]),
+    )
+    for names, callback in zip(
+        (("accuracy", "test_loss"), ("test_loss",), ()), callbacks, strict=True
+    ):
+        run = ag.train(problem, "pure", 0.1, steps=5, on_evaluation=callback)
+        columns = [getattr(run, name).tolist() for name in names]
+        assert seen == (list(zip(*columns, strict=True)) or [()] * run.steps.size)
+        seen.clear()
+
+
 def test_a_run_may_go_without_evaluations():
     """Not even of x_0; it replays all the same."""
     problem = quadratic()
@@ -227,12 +244,17 @@ def test_a_job_that_is_called_off_is_not_slept_through():
 
 
 def test_threads_end_with_the_run():
-    """No worker thread is left once its last job is done."""
-    ag.train(quadratic(), ag.methods.Pure(), 0.1, steps=20)
-    end = time.monotonic() + 5
-    while any(t.name.startswith("asgrad-") for t in threading.enumerate()):
-        assert time.monotonic() < end
-        time.sleep(0.01)
+    """No thread of its own is left; those of other tests, whose jobs hang, may be."""
+    before = set(threading.enumerate())
+    seen: set[str] = set()
+    ag.train(
+        quadratic(), ag.methods.Pure(), 0.1, steps=20,
+        on_step=lambda step, now: seen.update(t.name for t in threading.enumerate()),
+    )  # fmt: skip
+    assert {"asgrad-0", "asgrad-1", "asgrad-2", "asgrad-evaluation"} <= seen
+    for thread in set(threading.enumerate()) - before:
+        thread.join(10)
+        assert not thread.is_alive()
 
 
 @pytest.mark.parametrize(

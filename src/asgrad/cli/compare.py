@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from asgrad.cli.options import (
+    Alpha,
     Batch,
     Config,
     DataText,
@@ -16,10 +17,12 @@ from asgrad.cli.options import (
     Out,
     Overwrite,
     ProblemText,
+    Regularizer,
     SplitText,
     StartText,
     Steps,
     Stepsizes,
+    Strength,
     TestText,
     TimesText,
     UntilTime,
@@ -42,10 +45,13 @@ def compare(
     data: DataText = None,
     problem: ProblemText = None,
     split: SplitText = None,
+    alpha: Alpha = None,
     equal: Equal = None,
     test: TestText = None,
     batch: Batch = None,
     x0: StartText = None,
+    regularizer: Regularizer = None,
+    strength: Strength = None,
     workers: Workers = None,
     times: TimesText = None,
     methods: Annotated[
@@ -75,9 +81,6 @@ def compare(
         str | None, typer.Option(help="Values to reach, e.g. 0.1,0.05: of what is chosen by.")
     ] = None,
     evaluations: Annotated[int | None, typer.Option(help="Evaluations of each run.")] = None,
-    regularizer: Annotated[str | None, typer.Option(help="l2 or nonconvex.")] = None,
-    strength: Annotated[float | None, typer.Option(help="λ of the regularizer.")] = None,
-    alpha: Annotated[float | None, typer.Option(help="α of the Dirichlet split.")] = None,
     out: Out = None,
     overwrite: Overwrite = False,
     insist: Annotated[
@@ -108,10 +111,13 @@ def compare(
         data=data,
         problem=problem,
         split=_one_or_several(split),
+        alpha=alpha,
         equal=equal,
         test=test_rows(test),
         batch=batch,
         x0=x0,
+        regularizer=regularizer,
+        strength=strength,
         workers=workers,
         times=times,
         methods=None if methods is None else _method_names(methods),
@@ -124,9 +130,6 @@ def compare(
         window=window,
         target=numbers("target", target),
         evaluations=evaluations,
-        regularizer=regularizer,
-        strength=strength,
-        alpha=alpha,
         out=out,
     )
     if resume is not None:
@@ -153,6 +156,7 @@ def compare(
                 settings.times,
                 settings.methods,
                 stepsizes=settings.stepsizes,
+                extra_stepsizes=settings.extra_stepsizes,
                 widen=settings.widen,
                 seeds=settings.seeds,
                 steps=settings.steps,

@@ -11,6 +11,7 @@ from asgrad.errors import AsgradError
 
 __all__ = [
     "Address",
+    "Alpha",
     "Batch",
     "Config",
     "DataText",
@@ -19,11 +20,13 @@ __all__ = [
     "Out",
     "Overwrite",
     "ProblemText",
+    "Regularizer",
     "Slowdown",
     "SplitText",
     "StartText",
     "Steps",
     "Stepsizes",
+    "Strength",
     "TestText",
     "TimesText",
     "UntilTime",
@@ -54,6 +57,7 @@ ProblemText = Annotated[
 SplitText = Annotated[
     str | None, typer.Option(help="contiguous, shuffled, label, dirichlet or shared.")
 ]
+Alpha = Annotated[float | None, typer.Option(help="α of the Dirichlet split.")]
 TestText = Annotated[
     str | None, typer.Option(help="Rows for testing: a share such as 0.2, or a LIBSVM file.")
 ]
@@ -65,6 +69,8 @@ StartText = Annotated[
     str | None, typer.Option("--x0", help="Where runs start: zeros, ones, normal or a .npy file.")
 ]
 Batch = Annotated[int | None, typer.Option(help="Rows of a stochastic gradient; 0: all.")]
+Regularizer = Annotated[str | None, typer.Option(help="l2 or nonconvex.")]
+Strength = Annotated[float | None, typer.Option(help="λ of the regularizer.")]
 EngineName = Annotated[
     str | None, typer.Option(help="Who the workers are: threads of this process, or ray.")
 ]

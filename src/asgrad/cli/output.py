@@ -66,7 +66,8 @@ def share(accuracy: float) -> str:
 
 def print_training(title: str, run: Any) -> None:
     """Print how a stored training ended."""
-    norm, loss, accuracy = (run.metrics[name] for name in ("gradient_norm", "loss", "accuracy"))
+    names = "gradient_norm", "loss", "accuracy", "test_loss"
+    norm, loss, accuracy, test_loss = (run.metrics[name] for name in names)
     print(f"{title}: stopped by {run.facts['status']}")
     print_summary(run.trace)
     if run.facts["n_refused"]:
@@ -75,7 +76,11 @@ def print_training(title: str, run: Any) -> None:
         print("nothing was evaluated")
         return
     fall = "" if math.isnan(norm[0]) else f"‖∇f‖ {norm[0]:.3e} → {norm[-1]:.3e}, "
-    print(f"{fall}loss {loss[0]:.5g} → {loss[-1]:.5g}, accuracy {share(accuracy[-1])}")
+    if not math.isnan(test_loss[0]):
+        tested = f", test loss {test_loss[0]:.5g} → {test_loss[-1]:.5g}"
+    else:
+        tested = ""
+    print(f"{fall}loss {loss[0]:.5g} → {loss[-1]:.5g}{tested}, accuracy {share(accuracy[-1])}")
 
 
 def print_lanes(result: Any) -> None:
@@ -84,7 +89,8 @@ def print_lanes(result: Any) -> None:
     from rich.table import Table
 
     table = Table(box=None, header_style="bold", pad_edge=False)
-    for title in ("stepsize", "status", "final ‖∇f‖", "loss", "accuracy"):
+    tested = not math.isnan(result.test_loss[0, 0])
+    for title in ("stepsize", "status", "final ‖∇f‖", "loss", *["test loss"] * tested, "accuracy"):
         table.add_column(title, justify="right")
     for lane, stepsize in enumerate(result.stepsizes):
         table.add_row(
@@ -92,6 +98,7 @@ def print_lanes(result: Any) -> None:
             result.status[lane],
             _norm(result.gradient_norm[-1, lane]),
             f"{result.loss[-1, lane]:.5g}",
+            *[f"{result.test_loss[-1, lane]:.5g}"] * tested,
             share(result.accuracy[-1, lane]),
         )
     Console().print(table)

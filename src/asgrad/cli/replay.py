@@ -8,13 +8,16 @@ from typing import Annotated
 import typer
 
 from asgrad.cli.options import (
+    Alpha,
     Batch,
     DataText,
     Equal,
     ProblemText,
+    Regularizer,
     SplitText,
     StartText,
     Stepsizes,
+    Strength,
     TestText,
     given,
     numbers,
@@ -31,10 +34,13 @@ def replay(
     data: DataText = None,
     problem: ProblemText = None,
     split: SplitText = None,
+    alpha: Alpha = None,
     equal: Equal = None,
     test: TestText = None,
     batch: Batch = None,
     x0: StartText = None,
+    regularizer: Regularizer = None,
+    strength: Strength = None,
     stepsizes: Stepsizes = None,
     recipe: Annotated[
         str | None,
@@ -45,6 +51,9 @@ def replay(
     ] = None,
     verify: Annotated[
         bool, typer.Option(help="Recompute a run that train wrote and compare the model's bits.")
+    ] = False,
+    insist: Annotated[
+        bool, typer.Option("--insist", help="Compute what takes more memory than there is.")
     ] = False,
 ) -> None:
     """Compute the run that a trace describes, for every stepsize.
@@ -67,8 +76,8 @@ def replay(
         )
     grid = numbers("stepsizes", stepsizes)
     said = given(
-        data=data, problem=problem, split=split, equal=equal, test=test_rows(test), batch=batch,
-        x0=x0,
+        data=data, problem=problem, split=split, alpha=alpha, equal=equal, test=test_rows(test),
+        batch=batch, x0=x0, regularizer=regularizer, strength=strength,
     )  # fmt: skip
     if config is None:  # the run that a trace lies in knows the problem
         within = trace.absolute().parent
@@ -94,7 +103,7 @@ def replay(
             )
             return
         with progress("replaying") as tell:
-            result = stored.replay(built, grid, recipe=recipe, progress=tell)
+            result = stored.replay(built, grid, recipe=recipe, progress=tell, insist=insist)
     elif verify and is_trace(trace):
         raise AsgradError(
             f"replay: {trace} is no run that train wrote; there is no model to verify."
@@ -107,6 +116,6 @@ def replay(
         print_notes(built)
         with progress("replaying") as tell:
             grid = grid or default_stepsizes(built.smoothness)
-            result = run(read, built, grid, recipe=recipe, progress=tell)
+            result = run(read, built, grid, recipe=recipe, progress=tell, insist=insist)
     print(f"{read.header.recipe}, {read.n_steps} steps, {read.header.end_time:g} s; {label(built)}")
     print_lanes(result)

@@ -174,6 +174,7 @@ def compare(
     methods: Said | Sequence[Said],
     *,
     stepsizes: Sequence[float] | None = None,
+    extra_stepsizes: Sequence[float] | None = None,
     widen: int | None = None,
     seeds: int | Sequence[int] = 3,
     steps: int | None = None,
@@ -208,6 +209,9 @@ def compare(
         "ringmaster:max_delay=8", "pure+koloskova+clip:0.5"; "shuffled:wait=1|2|5" stands for three.
     stepsizes : sequence of float, optional
         The grid; by default 2^k / L, k = −5, ..., 2.
+    extra_stepsizes : sequence of float, optional
+        Tried beside the grid, as are those that are given to a run on the default grid that goes
+        on.
     widen : int >= 0, optional
         By how many stepsizes the grid of a method may grow on either side while its best lies at
         the edge (downwards only where it ends better than it began); by default 6 for the default
@@ -282,6 +286,7 @@ def compare(
             times,
             methods,
             stepsizes=stepsizes,
+            extra_stepsizes=extra_stepsizes,
             widen=widen,
             seeds=seeds,
             horizon=Horizon(steps, until_time, evaluations),
@@ -305,6 +310,7 @@ def compare(
             known=run.known if run else {},
             keep=run.keep if run else None,
             progress=tell,
+            insist=insist,
         )
         work.run(question.first_grids(work.known), lambda pair: question.widen(work, pair))
         if not work.results:

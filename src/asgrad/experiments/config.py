@@ -34,10 +34,11 @@ _PANELS = {"shared": "equal data", "label": "different data"}
 _PROBLEMS = ("auto", *_MODELS, "tridiagonal", *_NETWORKS)
 _UNEQUAL = {"dirichlet", "shared"}
 _OF_NETWORKS = ("device", "evaluation_rows", "evaluation_batch")
-_OF_LINEAR = ("regularizer", "strength", "equal", "test")
+_OF_LINEAR = ("regularizer", "strength")
 _IDLE = {
-    "tridiagonal": ("data", *_OF_LINEAR, "split", "alpha", "batch", *_OF_NETWORKS),
+    "tridiagonal": ("data", "test", *_OF_LINEAR, "split", "equal", "alpha", "batch", *_OF_NETWORKS),
     **dict.fromkeys(_NETWORKS, (*_OF_LINEAR, "dim", "noise")),
+    "resnet20": ("test", *_OF_LINEAR, "dim", "noise"),  # CIFAR-10 says which rows are for testing
     **dict.fromkeys(("auto", *_MODELS), ("dim", "noise", *_OF_NETWORKS)),
 }
 """Which keys do not apply to a problem."""
@@ -181,6 +182,7 @@ class ProblemConfig(BaseModel):
         dealt: dict[str, Any] = {
             "split": self.split,
             "alpha": alpha,
+            "equal": self.equal and self.split not in _UNEQUAL,
             "batch": self.batch or None,
             "x0": self.x0,
         }
@@ -202,7 +204,6 @@ class ProblemConfig(BaseModel):
         built = kind(
             data,
             n_workers=self.workers,
-            equal=self.equal and self.split not in _UNEQUAL,
             test=self.test,
             regularizer=self.regularizer,
             strength=self.strength,
@@ -246,7 +247,7 @@ class ProblemConfig(BaseModel):
         if self.problem == "resnet20":
             return networks.cifar10_resnet20(self.data, self.workers, **options)
         make = networks.digits_mlp if self.problem == "mlp" else networks.digits_cnn
-        return make(self.workers, **options)
+        return make(self.workers, test=self.test, **options)
 
 
 class CompareConfig(ProblemConfig):
@@ -275,6 +276,9 @@ class CompareConfig(ProblemConfig):
         description="recipes, each METHOD[:PARAMETERS][+PART[:PARAMETERS]]…; a value 1|2 makes two",
     )
     stepsizes: list[float] | None = Field(None, description="grid; by default 2^k/L, k = -5..2")
+    extra_stepsizes: list[float] | None = Field(
+        None, description="stepsizes beside the grid, as those that were added to a finished run"
+    )
     widen: int | None = Field(
         None,
         ge=0,

@@ -26,7 +26,8 @@ from asgrad.experiments.grid import Cell, Panel, cells_of, choice_among
 from asgrad.experiments.work import Horizon, Key, Work
 from asgrad.methods import AnyMethod, Pure
 from asgrad.numerics import Result, replay
-from asgrad.numerics.replay import bound_to, rules_of
+from asgrad.numerics.blocks import bytes_of_blocks
+from asgrad.numerics.replay import bound_to, checked_dtype, rules_of
 from asgrad.problems import Problem
 from asgrad.problems.base import check_problem
 from asgrad.problems.fingerprint import fingerprint
@@ -126,9 +127,8 @@ class Question:
         # A part of the dropped and cancelled jobs' gradients is not computed: an upper bound.
         seconds = n_seeds * sum(cost.seconds for cost in costs)
         seconds += sum(self._job_seconds(name) * jobs for name in self.problems) / threads
-        models = first.n_workers + 4
         n_bytes = n_seeds * sum(cost.n_bytes for cost in costs)
-        n_bytes += threads * 8 * models * n_lanes * max(p.dim for p in self.problems.values())
+        n_bytes += threads * max(self._replay_bytes(name) for name in self.problems)
         said = f"about {jobs:.2g} jobs, {gradients:.2g} gradients, {_hours(seconds)}"
         check_memory("compare", said, n_bytes, _REMEDY)
         if not seconds <= _LONG:
@@ -136,6 +136,18 @@ class Question:
                 f"compare: this would take {said} and {n_bytes / 1e9:.2g} GB of memory (guessed "
                 f"from its beginning); {_REMEDY}."
             )
+
+    def _replay_bytes(self, panel: str) -> int:
+        """Return the most that a replay of a panel takes at all its stepsizes."""
+        problem = self.problems[panel]
+        n_lanes, dtype = self.base(panel).size, checked_dtype(problem, None)
+        return max(
+            bytes_of_blocks(
+                problem, recipe.transform, recipe.optimizer, n_lanes, dtype, problem.n_workers + 1,
+                recipe.method.begin(problem.n_workers, self.seeds[0]).n_entries,
+            )
+            for recipe in self.recipes
+        )  # fmt: skip
 
     def _job_seconds(self, panel: str) -> float:
         """Return how long the gradients of a job take at all stepsizes of a panel, measured."""
@@ -293,6 +305,7 @@ def ask(
     methods: Any,
     *,
     stepsizes: Any,
+    extra_stepsizes: Any,
     widen: int | None,
     seeds: Any,
     horizon: Horizon,
@@ -311,12 +324,16 @@ def ask(
     seed_list = list(dict.fromkeys([*before.get("seeds", []), *_checked_seeds(seeds)]))
     given = None if stepsizes is None else _checked_grid(stepsizes)
     extra = np.array(before.get("extra", []))
+    if extra_stepsizes is not None:
+        extra = unite_stepsizes([extra, _checked_grid(extra_stepsizes)])
     if before and given is not None and before["stepsizes"] is None:
         extra, given = unite_stepsizes([extra, given]), None  # beside the default grid
     elif before and given is not None:
         given = unite_stepsizes([given, np.array(before["stepsizes"])])
     elif before and before["stepsizes"] is not None:
         given = np.array(before["stepsizes"])
+    if given is not None:
+        given, extra = unite_stepsizes([given, extra]), extra[:0]
     most_wider = check_integer(
         "compare", "widen", (0 if given is not None else _WIDEN) if widen is None else widen,
         minimum=0,

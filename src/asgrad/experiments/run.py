@@ -7,7 +7,6 @@ runs/NAME-unfinished/  config.toml  run.json  pieces/    (until the comparison e
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import re
 import shlex
@@ -27,7 +26,16 @@ from asgrad.experiments.config import to_toml
 from asgrad.experiments.grid import Cell, Found, columns
 from asgrad.experiments.training_folder import alone_in, unfinished
 from asgrad.experiments.work import Key, join_lanes, take_lanes
-from asgrad.files import Kind, cannot_write, check_target, new_folder, write_table, write_text
+from asgrad.files import (
+    Kind,
+    cannot_write,
+    check_target,
+    new_folder,
+    read_json,
+    write_json,
+    write_table,
+    write_text,
+)
 from asgrad.numerics import Result, Status
 from asgrad.problems.fingerprint import difference, hashed
 from asgrad.trace import Trace
@@ -115,17 +123,16 @@ class RunFolder:
             self.config.update(
                 methods=asked["methods"],
                 stepsizes=asked["stepsizes"],
+                extra_stepsizes=asked["extra"] or None,
                 seeds=len(asked["seeds"]),
             )
         try:
             (self.working / _PIECES).mkdir(exist_ok=True)
             if self.config:
                 write_text(self.working / _CONFIG, to_toml(self.config))
-            write_text(
+            write_json(
                 self.working / _FACTS,
-                json.dumps(
-                    {**facts, "identity": identity, "asked": asked, "played": played}, indent=1
-                ),
+                {**facts, "identity": identity, "asked": asked, "played": played},
             )
         except OSError as error:
             raise cannot_write(str(self.working), error) from error
@@ -292,7 +299,7 @@ def write_run(
             "traces": [[method, seed] for method, seed in comparison.traces],
             "played": digests(comparison.traces),
         }
-        write_text(folder / _FACTS, json.dumps({**about, **comparison.origin}, indent=1))
+        write_json(folder / _FACTS, {**about, **comparison.origin})
     return folder.path
 
 
@@ -308,7 +315,7 @@ def read_facts(path: str | Path) -> dict[str, Any]:
     if not (folder / _FACTS).is_file():
         raise AsgradError(f"no run of asgrad at {folder}.")
     try:
-        facts = json.loads((folder / _FACTS).read_text(encoding="utf-8"))
+        facts = read_json(folder / _FACTS, bare=True)
         version = facts["schema_version"]
         if version == _SCHEMA_VERSION:
             identity, asked = facts["identity"], facts["asked"]

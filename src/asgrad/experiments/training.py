@@ -54,6 +54,7 @@ from asgrad.times.measured import measured_times
 from asgrad.trace import Trace
 from asgrad.training import Checkpoints, Training, train
 from asgrad.training.checkpoint import digest, list_checkpoints, load_checkpoint, load_head
+from asgrad.training.evaluation import OnEvaluation
 from asgrad.training.tensorboard import logged
 from asgrad.workers import Ray, Threads
 from asgrad.workers.base import Engine, Job
@@ -207,7 +208,7 @@ def run_training(
     resume: bool = False,
     on_step: Callable[[int, float], None] | None = None,
     on_arrival: Callable[[Job], None] | None = None,
-    on_evaluation: Callable[[int, float, float, float], None] | None = None,
+    on_evaluation: OnEvaluation | None = None,
 ) -> Training:
     """Run what the configuration says, with checkpoints in its unfinished folder."""
     stepsize = config.stepsize

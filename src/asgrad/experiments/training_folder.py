@@ -13,7 +13,7 @@ import shlex
 import shutil
 import warnings
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -29,9 +29,12 @@ from asgrad.files import (
     locked,
     move_out,
     need_safetensors,
+    read_json,
+    write_json,
     write_text,
 )
-from asgrad.training.checkpoint import checksum, list_checkpoints
+from asgrad.training.checkpoint import list_checkpoints
+from asgrad.training.evaluation import OnEvaluation, taking_all
 
 __all__ = [
     "CHECKPOINTS",
@@ -124,7 +127,7 @@ def _refuse_links(*folders: Path) -> None:
 
 def write_facts(folder: Path, facts: dict[str, Any]) -> None:
     """Write run.json, with a checksum."""
-    write_text(folder / FACTS, json.dumps({**facts, "checksum": checksum(facts)}, indent=1))
+    write_json(folder / FACTS, facts)
 
 
 def read_facts(folder: Path) -> dict[str, Any]:
@@ -136,9 +139,7 @@ def read_facts(folder: Path) -> dict[str, Any]:
         If it is damaged.
     """
     try:
-        facts: Any = json.loads((folder / FACTS).read_bytes())
-        if not isinstance(facts, dict) or facts.pop("checksum", None) != checksum(facts):
-            raise ValueError("it is not what was written")
+        facts: Any = read_json(folder / FACTS)
     except (OSError, ValueError, RecursionError) as error:
         way = ""
         if list_checkpoints(folder / CHECKPOINTS):
@@ -267,14 +268,18 @@ def unfinished_run(config: TrainConfig, resume: bool) -> Iterator[Path]:
 
 
 def kept_there(
-    folder: Path, config: TrainConfig, on_evaluation: Callable[..., None] | None
-) -> Callable[..., None]:
+    folder: Path, config: TrainConfig, on_evaluation: OnEvaluation | None
+) -> OnEvaluation:
     """Return an `on_evaluation` that sees to it that the run's folder stays one to go on from.
 
     If somebody removes it under the run, it is made again: checkpoints alone would not do.
     """
 
-    def look(*evaluation: Any) -> None:
+    tell = taking_all(on_evaluation)
+
+    def look(
+        step: int, now: float, loss: float, norm: float, accuracy: float, test_loss: float
+    ) -> None:
         if not (folder / CONFIG).exists():
             text = f"{folder} was removed while the run goes on; it is made again."
             with suppress(OSError, AsgradWarning):  # the next checkpoint warns if it cannot be
@@ -282,8 +287,8 @@ def kept_there(
                 hold(folder, is_new=True)  # the lock went with the old one
                 write_config(folder, config)
                 warnings.warn(text, AsgradWarning, stacklevel=1)
-        if on_evaluation:
-            on_evaluation(*evaluation)
+        if tell:
+            tell(step, now, loss, norm, accuracy, test_loss)
 
     return look
 

@@ -86,6 +86,8 @@ class Work:
         Called with key and result as soon as a replay ends.
     progress : callable, optional
         Called with the share of the work done since the last call; they sum to 1.
+    insist : bool
+        Whether replays that take more memory than there is are computed too.
     """
 
     problems: Mapping[str, Problem]
@@ -96,6 +98,7 @@ class Work:
     known: dict[Key, Result]
     keep: Callable[[Key, Result], None] | None = None
     progress: Callable[[float], None] | None = None
+    insist: bool = False
     results: dict[Key, Result] = field(default_factory=dict)
     """What is computed, or was known and asked for; lanes rise."""
     complete: bool = True
@@ -213,6 +216,7 @@ class Work:
             threads=1,
             progress=lambda share: self._tell(share * load),
             stop=self._stop,
+            insist=self.insist,
         )
         held = {name: getattr(result, name)[inverse] for name in ("gradients", *_LANES)}
         return dataclasses.replace(result, steps=steps, times=times, **held)

@@ -20,11 +20,12 @@ from asgrad.errors import (
     check_choice,
     check_integer,
     check_kind,
+    check_memory,
     check_positive,
     shown,
 )
 from asgrad.machine import processors
-from asgrad.numerics.blocks import Blocks, keep_lanes, new_blocks
+from asgrad.numerics.blocks import Blocks, bytes_of_blocks, keep_lanes, new_blocks
 from asgrad.numerics.plan import Plan, count_gradients, model_times, plan_replay
 from asgrad.numerics.walk import (
     EVALUATION,
@@ -62,6 +63,10 @@ __all__ = [
 ]
 
 _LANES_A_BLOCK = 32
+_REMEDY = (
+    "replay fewer stepsizes or seeds at once, on fewer threads or in float32, or insist: "
+    "insist=True, on the command line --insist"
+)
 BLOW_UP = 1e8
 _SHORT = 0.05  # seconds that a request to stop may well go unheard
 _MOST_STEPS = 1 << 20  # at a time
@@ -161,6 +166,22 @@ class _Job:
             return compiled_walk(self.dtype), bound_kernels(self.dtype, gradient, *parts)
         return walk, (gradient, *(type(part).kernel for part in parts))
 
+    def check_memory(self, n_lanes: int, at_once: int) -> None:
+        """Refuse what memory cannot hold: working spaces of so many lanes each, and the result."""
+        working = bytes_of_blocks(
+            self.problem, self.parts.transform, self.parts.optimizer, n_lanes, self.dtype,
+            self.n_slots, self.n_entries,
+        )  # fmt: skip
+        models = 2 * np.dtype(self.dtype).itemsize * self.problem.dim  # joined in the end
+        result = self.n_lanes * (models + 2 * 4 * 8 * self.plan.evaluated.size)
+        kept = f"{self.n_slots} models and {self.n_entries} table entries"
+        check_memory(
+            "replay",
+            f"{self.n_lanes} lanes with {kept} of dimension {self.problem.dim}",
+            at_once * working + result,
+            _REMEDY,
+        )
+
     def blocks(self, stepsizes: np.ndarray) -> Blocks:
         """Return the working space of some lanes, at x_0."""
         blocks = new_blocks(
@@ -184,6 +205,7 @@ def replay(
     threads: int | None = None,
     progress: Callable[[float], None] | bool | None = None,
     stop: threading.Event | None = None,
+    insist: bool = False,
 ) -> Result:
     """Compute the run that `trace` describes, on `problem`, for every stepsize and seed.
 
@@ -226,6 +248,8 @@ def replay(
         True shows a bar, on a terminal or in a notebook.
     stop : threading.Event, optional
         Once set, the replay raises `Interrupted` at the next evaluation.
+    insist : bool
+        Compute also what takes more memory than there is; otherwise such a replay is refused.
 
     Returns
     -------
@@ -234,7 +258,8 @@ def replay(
     Raises
     ------
     AsgradError
-        If an argument is out of range or the trace does not fit the problem.
+        If an argument is out of range, the trace does not fit the problem, or the replay is too
+        large.
 
     Examples
     --------
@@ -273,6 +298,8 @@ def replay(
         for seed in seed_list
         for i in range(0, len(lanes), share)
     ]
+    if not insist:
+        job.check_memory(max(part.size for _, part in blocks), min(threads, len(blocks)))
     if progress is not True and progress is not False:
         check_callable("replay", "progress", progress)
     with progress_bar("replaying") if progress is True else nullcontext(progress or None) as tell:
@@ -325,6 +352,7 @@ def replayed_models(
     parts = parts_of("replay", None, trace.header)
     kind = checked_dtype(problem, dtype)
     job = _prepared(trace, problem, none, parts, None, kind)
+    job.check_memory(1, 1)
     blocks = job.blocks(np.array([stepsize]))
     key = stream_key(trace.header.seed, Purpose.GRADIENT)
     go_on, kernels = job.walk()

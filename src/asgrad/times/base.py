@@ -23,6 +23,9 @@ SECONDS = types.float64(
 )
 """seconds(scales, shape, key, worker, draw, start): how long this job of this worker takes."""
 
+_ASKED_WORKERS = (0.0, 0.25, 0.5, 0.75, 1.0)  # by their place among all
+_ASKED_DRAWS = 3
+
 Scale = float | str | Sequence[float]
 """One number for all workers, one number each, "linear" (s_i = i) or "sqrt" (s_i = √i), i >= 1."""
 
@@ -89,17 +92,25 @@ class Times(AnyTimes):
             return float(self.seconds(int(worker), int(draw), float(start), **more))
 
         clock = Clock(np.ones(n_workers), 0.0, stream_key(seed, Purpose.TIMES), seconds)
-        for worker in {0, n_workers - 1}:
-            # Several times, since integers that are drawn at random may agree by chance.
-            answers = [seconds(*clock[:3], worker, 0, 0.0) for _ in range(4)]
-            if not np.array_equal(answers, answers[:1] * 4, equal_nan=True):
-                other = next(answer for answer in answers if answer != answers[0])
-                raise AsgradError(
-                    f"{type(self).__name__}: seconds(worker={worker}, draw=0, start=0.0) must "
-                    f"answer the same when asked again, got {answers[0]:g}, then {other:g}; draw "
-                    "random times from a parameter `rng`, which seconds is then given."
-                )
+        for worker in sorted({round(share * (n_workers - 1)) for share in _ASKED_WORKERS}):
+            for draw in range(_ASKED_DRAWS):
+                self._check_repetition(clock, worker, draw)
         return clock
+
+    def _check_repetition(self, clock: Clock, worker: int, draw: int) -> None:
+        """Refuse times that are others when they are asked for again."""
+        try:
+            # Several times, since integers that are drawn at random may agree by chance.
+            answers = [clock.seconds(*clock[:3], worker, draw, 0.0) for _ in range(4)]
+        except Exception:  # if the run gets there, it shows
+            return
+        if not np.array_equal(answers, answers[:1] * 4, equal_nan=True):
+            other = next(answer for answer in answers if answer != answers[0])
+            raise AsgradError(
+                f"{type(self).__name__}: seconds(worker={worker}, draw={draw}, start=0.0) must "
+                f"answer the same when asked again, got {answers[0]:g}, then {other:g}; draw "
+                "random times from a parameter `rng`, which seconds is then given."
+            )
 
 
 def _takes_rng(seconds: Callable) -> bool:

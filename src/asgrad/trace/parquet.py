@@ -6,7 +6,6 @@ Any reader of Parquet opens the tables: pandas.read_parquet("trace/jobs.parquet"
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import sys
 from pathlib import Path
@@ -14,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from asgrad.errors import AsgradError, TraceError, check_memory, shown
-from asgrad.files import Kind, new_folder, write_table, write_text
+from asgrad.files import Kind, new_folder, read_json, write_json, write_table
 from asgrad.trace.consistency import check
 from asgrad.trace.header import MAY_SKIP, SCHEMA_VERSION, Header
 from asgrad.trace.tables import COLUMNS, Contributions, Jobs, Tables
@@ -34,8 +33,7 @@ def write(
             write_table(folder / _file("jobs"), tables.jobs._asdict())
             write_table(folder / _file("contributions"), tables.contributions._asdict())
             write_table(folder / _file("steps"), {"time": tables.step_times})
-            said = {**dataclasses.asdict(header), "may_skip": MAY_SKIP}
-            write_text(folder / _HEADER, json.dumps(said, indent=1))
+            write_json(folder / _HEADER, {**dataclasses.asdict(header), "may_skip": MAY_SKIP})
     except TraceError:
         raise
     except AsgradError as error:
@@ -86,7 +84,7 @@ TRACE = Kind("trace", _may_replace, (_HEADER, *map(_file, COLUMNS)))
 def _read_header(folder: Path) -> Header:
     """Read and check the header."""
     try:
-        said = json.loads((folder / _HEADER).read_text(encoding="utf-8"))
+        said = read_json(folder / _HEADER, bare=True)
     except RecursionError as error:
         raise TraceError(f"trace {folder} is damaged: {_HEADER} is nested too deeply.") from error
     except (OSError, ValueError) as error:

@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from asgrad.errors import check_memory
 from asgrad.methods.base import Opening
-from asgrad.numerics.blocks import new_blocks
+from asgrad.numerics.blocks import bytes_of_blocks, new_blocks
 from asgrad.numerics.plan import Plan
 from asgrad.numerics.replay import bound_to, rules_of
 from asgrad.numerics.walk import (
@@ -72,6 +73,12 @@ class Arithmetic:
         """What the parts have taken from the run, by name."""
         self._rules = rules_of(parts, self.bound)
         n_slots, lane = opening.workers.size + 2, np.array([gamma])
+        check_memory(
+            "train",
+            f"{n_slots} models and {opening.n_entries} table entries of dimension {problem.dim}",
+            bytes_of_blocks(problem, transform, optimizer, 1, dtype, n_slots, opening.n_entries),
+            "take fewer workers",
+        )
         self._blocks = new_blocks(
             problem, transform, optimizer, lane, np.dtype(dtype), n_slots, opening.n_entries
         )

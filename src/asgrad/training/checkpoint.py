@@ -11,7 +11,6 @@ import queue
 import shutil
 import threading
 import warnings
-import zlib
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +28,7 @@ from asgrad.errors import (
 )
 from asgrad.files import (
     Kind,
+    checksum,
     need_safetensors,
     new_folder,
     read_arrays,
@@ -43,7 +43,6 @@ __all__ = [
     "Checkpoints",
     "CheckpointWarning",
     "Keeper",
-    "checksum",
     "digest",
     "list_checkpoints",
     "load_newest",
@@ -258,8 +257,3 @@ def load_head(path: Path) -> dict[str, Any]:
             f"{_KIND} of version {_VERSION}."
         )
     return head  # type: ignore[no-any-return]
-
-
-def checksum(facts: dict[str, Any]) -> int:
-    """Return the CRC-32 of what JSON holds."""
-    return zlib.crc32(json.dumps(facts, sort_keys=True).encode())

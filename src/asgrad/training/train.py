@@ -20,7 +20,13 @@ from asgrad.streams import Purpose, stream_key
 from asgrad.trace import Header, Trace
 from asgrad.training.arithmetic import ARITHMETIC, Arithmetic
 from asgrad.training.checkpoint import Checkpoints, Keeper, list_checkpoints, load_newest
-from asgrad.training.evaluation import Evaluation, Evaluator, check_beginning, check_target
+from asgrad.training.evaluation import (
+    Evaluation,
+    Evaluator,
+    OnEvaluation,
+    check_beginning,
+    check_target,
+)
 from asgrad.training.live import Bounds, Ending, Facts, Live, Stopwatch, ctrl_c_ends
 from asgrad.training.server import Server
 from asgrad.workers.base import Engine, Job, RunContext
@@ -95,7 +101,7 @@ def train(
     resume: bool = False,
     on_step: Callable[[int, float], None] | None = None,
     on_arrival: Callable[[Job], None] | None = None,
-    on_evaluation: Callable[[int, float, float, float], None] | None = None,
+    on_evaluation: OnEvaluation | None = None,
 ) -> Training:
     """Run a recipe over real workers until the first limit that is reached.
 
@@ -140,8 +146,9 @@ def train(
     on_arrival : callable, optional
         Called with every job that arrives, likewise.
     on_evaluation : callable, optional
-        Called with step, time, f and ‖∇f‖, from the evaluating thread. What a callback raises ends
-        the run, and is raised here once the run is saved.
+        Called with step, time, f and ‖∇f‖, from the evaluating thread; where it has parameters of
+        the names `accuracy` and `test_loss`, it is given them too. What a callback raises ends the
+        run, and is raised here once the run is saved.
 
     Returns
     -------
