@@ -125,3 +125,16 @@ def test_notebooks_get_the_same_cells():
     html = table_html(comparison([line("a<b")]))
     assert "<td>a&lt;b</td><td>2</td><td>10</td>" in html
     assert "<p>Horizon: 9 s.</p>" in html
+
+
+def test_names_that_look_like_markup_are_printed_as_they_are():
+    """Those of methods, and of files in the problem's description."""
+    names = ["[/b]", "[red]x", ":smile:"]
+    found = comparison(
+        [line(name, panel="[/x]", helps=False) for name in names],
+        name="[/x]", problem="softmax on [1].svm",
+    )  # fmt: skip
+    text = table_text(found)
+    assert "[/x]: softmax on [1].svm" in text
+    assert "No stepsize helps: [/b], [red]x, :smile:" in text
+    assert [row.split()[0] for row in text.splitlines()[2:5]] == names
