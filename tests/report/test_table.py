@@ -86,6 +86,8 @@ def test_who_is_first_is_said_beside_sync():
     assert "First at ‖∇f‖≤0.3: ace, after 5 s; sync after 9 s." in said(sync=9.0, ace=5.0)
     assert "First at ‖∇f‖≤0.3: ace, after 5 s; sync never." in said(sync=NEVER, ace=5.0)
     assert "First at ‖∇f‖≤0.3: sync, after 4 s." in said(sync=4.0, ace=5.0)
+    assert "First at ‖∇f‖≤0.3: ace, pure, after 5 s; sync" in said(sync=9.0, ace=5.0, pure=5.0)
+    assert "First at ‖∇f‖≤0.3: sync, ace, after 4 s." in said(sync=4.0, ace=4.0)
     assert "First at" not in said(sync=NEVER, ace=NEVER)
 
 

@@ -144,11 +144,12 @@ def _remarks(comparison: Any, panel: Any, lines: list[Any]) -> list[str]:
     if panel.targets:
         reach = _reach(comparison.rule.judged, panel.targets[0]).removeprefix("time to ")
         times = {line.method: line.times_to_target[0][0] for line in lines}
-        first = min(times, key=lambda method: times[method])
-        if math.isfinite(times[first]):
-            said = f"First at {reach}: {first}, after {_seconds(times[first], ' s')}"
+        soonest = min(times.values())
+        if math.isfinite(soonest):
+            first = [method for method, time in times.items() if time == soonest]
+            said = f"First at {reach}: {', '.join(first)}, after {_seconds(soonest, ' s')}"
             base = times.get(_BASELINE, math.nan)
-            if first != _BASELINE and not math.isnan(base):
+            if _BASELINE not in first and not math.isnan(base):
                 late = f"after {_seconds(base, ' s')}" if math.isfinite(base) else "never"
                 said += f"; {_BASELINE} {late}"
             found.append(f"{said}.")
