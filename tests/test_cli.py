@@ -14,16 +14,19 @@ import time
 import tomllib
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+import typer
 from typer.main import get_command
 
 import asgrad as ag
 from asgrad.cli import main
 from asgrad.cli.app import app
-from asgrad.experiments.config import ProblemConfig
+from asgrad.cli.options import with_options
+from asgrad.experiments.config import CompareConfig, ProblemConfig, TrainConfig
 
 SMALL = ["--workers", "3", "--until-time", "60", "--seeds", "1", "--stepsizes", "0.05,0.2"]
 
@@ -169,7 +172,7 @@ def test_train_then_verify_then_ask_what_if(tmp_path):
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     assert "stopped by steps" in done.stdout
-    verified = asgrad("replay", str(folder), "--verify")
+    verified = asgrad("verify", str(folder))
     assert verified.returncode == 0, verified.stderr
     assert "bit for bit: 2 models compared, from step 0 to 60" in verified.stdout
     what_if = asgrad("replay", str(folder), "--stepsizes", "0.1,0.3", "--recipe", "koloskova")
@@ -177,12 +180,11 @@ def test_train_then_verify_then_ask_what_if(tmp_path):
     from_trace = asgrad("replay", str(folder / "trace"), "--stepsizes", "0.1,0.3",
                         "--recipe", "koloskova")  # fmt: skip
     assert from_trace.stdout == what_if.stdout  # the run knows the problem
-    moved = asgrad("replay", str(folder), "--verify", "--data", "digits")
+    moved = asgrad("verify", str(folder), "--data", "digits")
     assert moved.returncode == 0, moved.stderr
     for option in (["--batch", "3"], ["--config", "nowhere.toml"]):
         assert "names its own problem" in refused("replay", str(folder), *option)
-    for option in (["--stepsizes", "0.1"], ["--recipe", "koloskova"]):
-        assert "leave stepsizes and" in refused("replay", str(folder), "--verify", *option)
+    assert "No such option: --stepsizes" in refused("verify", str(folder), "--stepsizes", "0.1")
     shown = asgrad("show", str(folder))
     said = [line for line in done.stdout.splitlines() if not line.startswith("note: ")]
     assert shown.stdout.splitlines()[1:] == said[1:-1]
@@ -192,13 +194,11 @@ def test_train_then_verify_then_ask_what_if(tmp_path):
     model = load_file(folder / "model.safetensors")["model"]
     model[7] = np.nextafter(model[7], 1.0)
     save_file({"model": model}, folder / "model.safetensors")
-    assert "the model at step 60 differs from the replay" in refused(
-        "replay", str(folder), "--verify"
-    )
+    assert "the model at step 60 differs from the replay" in refused("verify", str(folder))
     (folder / "model.safetensors").write_bytes(b"\x00" * 100)
-    assert "is damaged" in refused("replay", str(folder), "--verify")
+    assert "is damaged" in refused("verify", str(folder))
     (folder / "trace").rename(tmp_path / "trace")
-    assert "no run that train wrote" in refused("replay", str(tmp_path / "trace"), "--verify")
+    assert "no run that train wrote" in refused("verify", str(tmp_path / "trace"))
 
 
 def test_methods_lists_all_with_references():
@@ -263,7 +263,7 @@ def test_libsvm_file_is_compared(tmp_path):
         (["frobnicate"], "frobnicate"),
         (["replay"], "Missing argument"),
         (["replay", "nowhere"], "no trace at nowhere"),
-        (["replay", "nowhere", "--verify"], "no trace at nowhere"),
+        (["verify", "nowhere"], "no training run of asgrad at nowhere"),
         (["show", "nowhere"], "no run of asgrad"),
         (["simulate", "rennala:batch=0"], "batch must be an integer >= 1"),
         (["simulate", "pure", "--steps", "-1"], "steps must be an integer >= 0"),
@@ -407,7 +407,7 @@ def test_a_run_may_stand_among_traces(tmp_path):
     (tmp_path / "config.toml").write_text("workers = 2\nsteps = 5\n")
     done = asgrad("train", "config.toml", "--out", "traces/run1", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    verified = asgrad("replay", "traces/run1", "--verify", cwd=tmp_path)
+    verified = asgrad("verify", "traces/run1", cwd=tmp_path)
     assert verified.returncode == 0, verified.stderr
 
 
@@ -431,7 +431,7 @@ def test_a_run_that_diverges_says_so_with_its_exit_code(tmp_path):
     assert done.stderr == "asgrad: diverged; try a smaller stepsize\n"
     assert "stopped by diverged" in done.stdout
     assert "lost 11, in flight 2" in done.stdout
-    assert asgrad("replay", str(folder), "--verify").returncode == 0
+    assert asgrad("verify", str(folder)).returncode == 0
 
 
 def test_test_rows_show_in_what_a_run_says(tmp_path):
@@ -447,13 +447,59 @@ def test_test_rows_show_in_what_a_run_says(tmp_path):
     assert row.split()[-2] == last
 
 
-@pytest.mark.parametrize("command", ["compare", "train", "profile", "replay"])
-def test_every_command_that_builds_a_problem_takes_the_same_options(command):
-    """A key of the linear models' problems is an option of all of them."""
-    options = {parameter.name for parameter in get_command(app).commands[command].params}
-    others = {"dim", "noise", "device", "evaluation_rows", "evaluation_batch", "gradient_norm"}
-    others |= {"workers"} if command == "replay" else set()  # its trace has them
-    assert set(ProblemConfig.model_fields) - options == others
+@pytest.mark.parametrize(
+    ("command", "config", "others"),
+    [
+        ("compare", CompareConfig, {"extra_stepsizes"}),
+        ("train", TrainConfig, {"resources"}),  # a table
+        ("profile", ProblemConfig, set()),
+        ("replay", ProblemConfig, {"workers"}),  # its trace has them
+    ],
+)
+def test_every_field_of_a_configuration_is_an_option(command, config, others):
+    """Named like the field, with what the field means for help."""
+    options = {parameter.name: parameter for parameter in get_command(app).commands[command].params}
+    assert set(config.model_fields) - set(options) == others
+    for name in set(config.model_fields) - others:
+        assert options[name].opts[0] == f"--{name.replace('_', '-')}"
+        assert config.model_fields[name].description[1:] in options[name].help
+    assert next(iter(options)) in ("config", "trace")
+
+
+def test_options_are_read_as_their_fields_take_them():
+    """Numbers joined by commas, texts by spaces, one of them as it is where one will do."""
+    taken = {}
+
+    @with_options(CompareConfig, only=["methods", "split", "target", "stepsizes", "test", "equal"])
+    def compare(said: dict[str, Any]) -> None:
+        taken.update(said)
+
+    @with_options(TrainConfig, only=["cpus", "slowdown", "until_time", "engine", "restarts"])
+    def train(said: dict[str, Any], last: int = 3) -> None:
+        taken.update(said, last=last)
+
+    small = typer.Typer()
+    small.command()(compare)
+    small.command()(train)
+    for line, said in {
+        'compare --methods "sync pure:wait=1|2+clip" --split "label shared" --target 0.1,1e-2': {
+            "methods": ["sync", "pure:wait=1|2+clip"],
+            "split": ["label", "shared"],
+            "target": [0.1, 0.01],
+        },
+        "compare --split label --target 0.1 --stepsize 1 --test 0.2 --equal": {
+            "split": "label", "target": 0.1, "stepsizes": [1.0], "test": 0.2, "equal": True,
+        },
+        "compare --test a.svm": {"test": "a.svm"},
+        "train --cpus 1 --slowdown 2 --until-time 3 --engine ray --restarts 4 --last 5": {
+            "cpus": 1.0, "slowdown": [2.0], "until_time": 3.0, "engine": "ray", "restarts": 4,
+            "last": 5,
+        },
+        "train --cpus 1,0.5": {"cpus": [1.0, 0.5], "last": 3},
+    }.items():  # fmt: skip
+        taken.clear()
+        get_command(small).main(shlex.split(line), standalone_mode=False)
+        assert taken == said
 
 
 def test_options_of_the_problem_arrive_in_every_command(tmp_path):
@@ -494,7 +540,7 @@ def test_a_finished_run_is_prolonged(tmp_path):
     more = asgrad("train", "--resume", str(folder), "--steps", "120")
     assert more.returncode == 0, more.stderr
     assert "steps 120 in" in more.stdout
-    verified = asgrad("replay", str(folder), "--verify")
+    verified = asgrad("verify", str(folder))
     assert "3 models compared, from step 0 to 120" in verified.stdout
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
@@ -518,7 +564,7 @@ def test_ctrl_c_ends_a_live_run_in_order(tmp_path):
     assert process.returncode == 130, errors
     assert errors == f"asgrad: interrupted; go on with: asgrad train --resume {folder}\n"
     assert "stopped by interrupted" in output
-    assert asgrad("replay", str(folder), "--verify").returncode == 0
+    assert asgrad("verify", str(folder)).returncode == 0
 
 
 def test_a_run_on_ray_is_verified(tmp_path):
@@ -532,7 +578,7 @@ def test_a_run_on_ray_is_verified(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert "times measured:ray" in done.stdout
-    assert asgrad("replay", str(folder), "--verify").returncode == 0
+    assert asgrad("verify", str(folder)).returncode == 0
 
 
 def test_ctrl_c_before_anything_is_done_is_one_line(monkeypatch):
@@ -566,8 +612,8 @@ NESTED = "[" * 100_000
         ["show", LONG],
         ["show", "nested"],
         ["replay", LONG],
-        ["replay", LONG, "--verify"],
-        ["replay", "nested", "--verify"],
+        ["verify", LONG],
+        ["verify", "nested"],
         ["replay", "nested", "--config", "nested.toml"],
         ["compare", LONG],
         ["compare", "nested.toml"],

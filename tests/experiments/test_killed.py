@@ -48,7 +48,7 @@ def kill_after(arguments: Sequence[str], seconds: float) -> bool:
 def check_run(folder: Path, steps: int) -> None:
     """The run is whole: its books balance and the bits of its models come back."""
     done = subprocess.run(
-        [sys.executable, "-m", "asgrad", "replay", str(folder), "--verify"],
+        [sys.executable, "-m", "asgrad", "verify", str(folder)],
         capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

@@ -13,6 +13,7 @@ from asgrad.progress import progress_bar as progress
 __all__ = [
     "label",
     "live_line",
+    "print_failures",
     "print_lanes",
     "print_notes",
     "print_summary",
@@ -81,6 +82,12 @@ def print_training(title: str, run: Any) -> None:
     else:
         tested = ""
     print(f"{fall}loss {loss[0]:.5g} → {loss[-1]:.5g}{tested}, accuracy {share(accuracy[-1])}")
+
+
+def print_failures(done: Any) -> None:
+    """Print how many jobs of a live run failed, if any, and how the first did."""
+    if done.failures:
+        print(f"{len(done.failures)} jobs failed, first: {done.failures[0]}")
 
 
 def print_lanes(result: Any) -> None:

@@ -49,7 +49,7 @@ __all__ = [
 ]
 
 _STATE, _FACTS, _PREFIX = "state.safetensors", "checkpoint.json", "step-"
-_KIND, _VERSION = "asgrad checkpoint", 3
+_KIND, _VERSION = "asgrad checkpoint", 4
 
 
 def _is_checkpoint(path: Path) -> bool:
