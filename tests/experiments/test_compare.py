@@ -415,13 +415,15 @@ def test_toml_of_a_config_reads_back():
     assert tomllib.loads(to_toml(config)) == {k: v for k, v in config.items() if v is not None}
 
 
-PAIRS = [("pure", "koloskova"), ("pure",), (), (ag.methods.Pure(), None), (ag.methods.Pure(),) * 2]
+NONE = [("pure", "sync"), (), (ag.methods.Pure(), None), (ag.methods.Pure(),) * 2, ["pure"], 3]
 
 
 @pytest.mark.parametrize(
     ("said", "text"),
     [
-        *(({"methods": [pair]}, "or a pair of method and stepsize rule, got (") for pair in PAIRS),
+        *(({"methods": [said]}, "compare: a recipe is a text such as") for said in NONE[1:3]),
+        *(({"methods": [said]}, "compare: a recipe is a text such as") for said in NONE[4:]),
+        *(({"methods": [NONE[i]]}, "is a method, not a part; a recipe has one") for i in (0, 3)),
         ({"stepsizes": [[1, 2], [3]]}, "stepsizes must be a list of numbers, got [[1, 2], [3]]"),
         ({"seeds": [[0], [1, 2]]}, "seeds must be an integer, got [[0], [1, 2]]"),
         ({"seeds": 10**9}, "seeds must be an integer <= 1000000"),

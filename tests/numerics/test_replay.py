@@ -126,7 +126,7 @@ def test_a_replay_that_memory_cannot_hold_is_refused_before_it_begins(method, mo
     """What it is guessed to take is what was measured, by an eighth; insisting computes it."""
     problem = ag.problems.Tridiagonal(20_000, n_workers=10, noise=0.01)
     trace = ag.simulate(method, ag.times.Linear(), n_workers=10, steps=60)
-    options = {"optimizer": "heavy-ball", "evaluations": 14, "threads": 1}
+    options = {"recipe": "heavy-ball", "evaluations": 14, "threads": 1}
 
     def play(**more: bool) -> ag.Result:
         return ag.replay(trace, problem, np.full(8, 0.1), **options, **more)

@@ -299,17 +299,17 @@ def test_a_field_that_is_not_known_is_passed_over_if_its_writer_says_so(damaged,
     """A reader refuses only what it cannot understand."""
     edit_header(folder, surprise=1, other={}, may_skip=["versions", "surprise", "absent"])
     assert "has an entry 'other' that this asgrad does not know" in damaged()
-    edit_header(folder, may_skip=["other", "surprise"])
+    file = folder / "header.json"
+    file.write_text(file.read_text().replace('"absent"', '"other"'))
     assert Trace.load(folder).equals(trace)
 
 
 def test_a_header_from_before_there_were_recipes_is_read(folder, trace):
     """Then the recipe is the method alone, and nothing is bound."""
-    file = folder / "header.json"
-    header = json.loads(file.read_text())
+    header = bare_header(folder)
     for name in ("recipe", "bound", "may_skip"):
         del header[name]
-    file.write_text(json.dumps(header))
+    (folder / "header.json").write_text(json.dumps(header))
     loaded = Trace.load(folder)
     assert loaded.equals(trace)
     assert loaded.header.recipe == "ringmaster:max_delay=2"

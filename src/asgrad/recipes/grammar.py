@@ -180,7 +180,9 @@ def _whole(owner: str, said: Any, things: list[Any]) -> Recipe:
     found = _assembled(owner, said, things)
     if isinstance(found, Recipe):
         return found
-    first = _name(things[0]) if things else said
+    if not things:
+        raise KindError(f"{owner}: a recipe is {_REMEDY}, got {shown(said)}.")
+    first = _name(things[0])
     raise AsgradError(
         f"{owner}: recipe {shown(said)}: {first!r} is no method; a recipe begins with one, as in "
         f"pure+{first}."
