@@ -177,20 +177,21 @@ def test_interruption_keeps_what_is_finished(problem, monkeypatch):
     """Ctrl-C once sync is finished and pure is not: sync is there, the comparison not complete."""
     real_replay, real_wait = work_module.replay, work_module.wait
     interrupted = threading.Event()
-    finished = []
+    ended = set()
 
     def replay(trace, *arguments, **options):
         if trace.header.method == "pure":
             interrupted.wait(20)
             raise work_module.Interrupted
-        finished.append(real_replay(trace, *arguments, **options))
-        return finished[-1]
+        return real_replay(trace, *arguments, **options)
 
     def wait(pending, **options):
-        if sum(result.stepsizes.size for result in finished) == 4:  # all four lanes of sync
+        found = real_wait(pending, timeout=0.01, **options)
+        ended.update(found.done)
+        if sum(future.result().stepsizes.size for future in ended) == 4:  # all lanes of sync
             interrupted.set()
             raise KeyboardInterrupt
-        return real_wait(pending, timeout=0.01, **options)
+        return found
 
     monkeypatch.setattr(work_module, "replay", replay)
     monkeypatch.setattr(work_module, "wait", wait)
