@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: compare test test-lowest check soak bench clean
+.PHONY: compare test test-lowest check readme soak bench clean
 
 ## Compare the methods on the bundled digits; figures and tables land in runs/compare.
 compare: .venv/installed
@@ -21,6 +21,10 @@ check: test
 ## The tests on the lowest versions of all that pyproject.toml asks for; a CI job of its own.
 test-lowest: .venv-lowest/installed
 	NUMBA_CACHE_DIR=$(CURDIR)/.venv-lowest/cache .venv-lowest/bin/pytest -o filterwarnings=ignore::DeprecationWarning
+
+## The README's table of methods, from what asgrad lists; the tests compare it.
+readme: .venv/installed
+	$(BIN)/python .ci/readme.py
 
 ## Long random searches for counterexamples, not part of the tests.
 soak: .venv/installed-for-tests

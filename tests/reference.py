@@ -14,6 +14,7 @@ import math
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from fractions import Fraction
 
 import numpy as np
 
@@ -314,6 +315,41 @@ class Rennala:
             return
         run.step(mean_of(self.held))
         self.held = []
+        if self.stop_stale:
+            run.cancel_where(lambda _: True)
+            start_all(run)
+        else:
+            run.assign(job.worker)
+
+
+class Malenia:
+    """As Rennala, with the mean over workers of their means, once n / Σ(1/B_i) > batch / n."""
+
+    def __init__(self, batch: int, stop_stale: bool = False) -> None:
+        """Hold nothing yet."""
+        self.batch = batch
+        self.stop_stale = stop_stale
+        self.held: dict[int, list[Job]] = {}
+
+    def start(self, run: Run) -> None:
+        """Every worker begins at x_0."""
+        start_all(run)
+
+    def arrive(self, run: Run, job: Job) -> None:
+        """Drop what was read elsewhere, hold the rest by worker; the worker is asked again."""
+        n = run.n_workers
+        if job.read_step != run.k:
+            job.fate = DROPPED
+            run.assign(job.worker)
+            return
+        self.held.setdefault(job.worker, []).append(job)
+        inverses = sum(Fraction(1, len(own)) for own in self.held.values())
+        if len(self.held) < n or inverses * self.batch >= n * n:
+            run.assign(job.worker)
+            return
+        run.step((own, 1.0 / (n * len(all_own))) for all_own in self.held.values()
+                 for own in all_own)  # fmt: skip
+        self.held = {}
         if self.stop_stale:
             run.cancel_where(lambda _: True)
             start_all(run)

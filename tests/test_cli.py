@@ -14,13 +14,19 @@ import time
 import tomllib
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+import typer
+from typer.main import get_command
 
 import asgrad as ag
 from asgrad.cli import main
+from asgrad.cli.app import app
+from asgrad.cli.options import with_options
+from asgrad.experiments.config import CompareConfig, ProblemConfig, TrainConfig
 
 SMALL = ["--workers", "3", "--until-time", "60", "--seeds", "1", "--stepsizes", "0.05,0.2"]
 
@@ -70,6 +76,25 @@ def run(tmp_path_factory) -> Path:
     assert done.stderr == ""  # quiet where nobody watches
     assert "pure+mishchenko" in done.stdout
     return folder
+
+
+@pytest.mark.parametrize("first", [[], ["--stepsizes", "0.05,0.2"]], ids=["default", "given"])
+def test_the_config_of_a_run_that_was_added_to_repeats_it(first, tmp_path):
+    """Methods, seeds and stepsizes come from three runs; the grid is the default one, or given."""
+    folder, again = tmp_path / "run", tmp_path / "again"
+    told = ["--workers", "3", "--until-time", "30", "--batch", "8", "--evaluations", "4"]
+    grown = ["--seeds", "1", "--widen", "0", "--split", "label", *first]
+    asgrad("compare", *told, *grown, "--methods", "sync", "--out", str(folder))
+    add = ["compare", "--resume", str(folder)]
+    asgrad(*add, "--methods", "pure:wait=2+mishchenko", "--stepsizes", "0.031,0.2")
+    done = asgrad(*add, "--seeds", "2", "--stepsizes", "0.4")
+    repeated = asgrad("compare", str(folder / "config.toml"), "--out", str(again))
+    assert repeated.stdout == done.stdout.replace(str(folder), str(again))
+    for name in ("metrics", "results"):
+        one, other = (pd.read_parquet(path / f"{name}.parquet") for path in (folder, again))
+        pd.testing.assert_frame_equal(one, other)
+    n_stepsizes = len({0.031, 0.05, 0.2, 0.4}) if first else 8 + len({0.031, 0.2, 0.4})
+    assert one.groupby(["method", "seed"]).size().to_list() == [n_stepsizes] * 4
 
 
 def test_compare_writes_a_run_that_its_own_config_repeats(run, tmp_path):
@@ -133,7 +158,7 @@ def test_simulate_then_replay(tmp_path):
     )
     assert trace.equals(expected)
     for rule in ("constant", "koloskova:stale=drop"):
-        done = asgrad("replay", str(path), "--stepsizes", "0.1,0.4", "--method-stepsize", rule)
+        done = asgrad("replay", str(path), "--stepsizes", "0.1,0.4", "--recipe", rule)
         assert done.returncode == 0, done.stderr
         assert done.stdout.count("finished") == 2
 
@@ -147,22 +172,19 @@ def test_train_then_verify_then_ask_what_if(tmp_path):
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     assert "stopped by steps" in done.stdout
-    verified = asgrad("replay", str(folder), "--verify")
+    verified = asgrad("verify", str(folder))
     assert verified.returncode == 0, verified.stderr
     assert "bit for bit: 2 models compared, from step 0 to 60" in verified.stdout
-    what_if = asgrad(
-        "replay", str(folder), "--stepsizes", "0.1,0.3", "--method-stepsize", "koloskova"
-    )
+    what_if = asgrad("replay", str(folder), "--stepsizes", "0.1,0.3", "--recipe", "koloskova")
     assert what_if.stdout.count("finished") == 2
     from_trace = asgrad("replay", str(folder / "trace"), "--stepsizes", "0.1,0.3",
-                        "--method-stepsize", "koloskova")  # fmt: skip
+                        "--recipe", "koloskova")  # fmt: skip
     assert from_trace.stdout == what_if.stdout  # the run knows the problem
-    moved = asgrad("replay", str(folder), "--verify", "--data", "digits")
+    moved = asgrad("verify", str(folder), "--data", "digits")
     assert moved.returncode == 0, moved.stderr
     for option in (["--batch", "3"], ["--config", "nowhere.toml"]):
         assert "names its own problem" in refused("replay", str(folder), *option)
-    for option in (["--stepsizes", "0.1"], ["--method-stepsize", "koloskova"]):
-        assert "leave stepsizes and" in refused("replay", str(folder), "--verify", *option)
+    assert "No such option: --stepsizes" in refused("verify", str(folder), "--stepsizes", "0.1")
     shown = asgrad("show", str(folder))
     said = [line for line in done.stdout.splitlines() if not line.startswith("note: ")]
     assert shown.stdout.splitlines()[1:] == said[1:-1]
@@ -172,13 +194,11 @@ def test_train_then_verify_then_ask_what_if(tmp_path):
     model = load_file(folder / "model.safetensors")["model"]
     model[7] = np.nextafter(model[7], 1.0)
     save_file({"model": model}, folder / "model.safetensors")
-    assert "the model at step 60 differs from the replay" in refused(
-        "replay", str(folder), "--verify"
-    )
+    assert "the model at step 60 differs from the replay" in refused("verify", str(folder))
     (folder / "model.safetensors").write_bytes(b"\x00" * 100)
-    assert "is damaged" in refused("replay", str(folder), "--verify")
+    assert "is damaged" in refused("verify", str(folder))
     (folder / "trace").rename(tmp_path / "trace")
-    assert "no run that train wrote" in refused("replay", str(tmp_path / "trace"), "--verify")
+    assert "no run that train wrote" in refused("verify", str(tmp_path / "trace"))
 
 
 def test_methods_lists_all_with_references():
@@ -221,6 +241,7 @@ def test_libsvm_file_is_compared(tmp_path):
         (["compare", "--times", "fixed:scale=-1"], "scale must be finite and >= 0"),
         (["compare", "--split", "lable"], "Did you mean 'label'"),
         (["compare", "--split", "label label"], "name every split once"),
+        (["compare", "--split", ""], "name every split once, got none"),
         (["compare", "--problem", "logistic"], "labels must be of two classes"),
         (["compare", "--problem", "logistc"], "Did you mean 'logistic'"),
         (["compare", "--data", "nowhere.svm"], "no file nowhere.svm"),
@@ -243,7 +264,7 @@ def test_libsvm_file_is_compared(tmp_path):
         (["frobnicate"], "frobnicate"),
         (["replay"], "Missing argument"),
         (["replay", "nowhere"], "no trace at nowhere"),
-        (["replay", "nowhere", "--verify"], "no trace at nowhere"),
+        (["verify", "nowhere"], "no training run of asgrad at nowhere"),
         (["show", "nowhere"], "no run of asgrad"),
         (["simulate", "rennala:batch=0"], "batch must be an integer >= 1"),
         (["simulate", "pure", "--steps", "-1"], "steps must be an integer >= 0"),
@@ -387,7 +408,7 @@ def test_a_run_may_stand_among_traces(tmp_path):
     (tmp_path / "config.toml").write_text("workers = 2\nsteps = 5\n")
     done = asgrad("train", "config.toml", "--out", "traces/run1", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    verified = asgrad("replay", "traces/run1", "--verify", cwd=tmp_path)
+    verified = asgrad("verify", "traces/run1", cwd=tmp_path)
     assert verified.returncode == 0, verified.stderr
 
 
@@ -411,7 +432,93 @@ def test_a_run_that_diverges_says_so_with_its_exit_code(tmp_path):
     assert done.stderr == "asgrad: diverged; try a smaller stepsize\n"
     assert "stopped by diverged" in done.stdout
     assert "lost 11, in flight 2" in done.stdout
-    assert asgrad("replay", str(folder), "--verify").returncode == 0
+    assert asgrad("verify", str(folder)).returncode == 0
+
+
+def test_test_rows_show_in_what_a_run_says(tmp_path):
+    """Wherever its end is shown: the loss on them, from the first evaluation to the last."""
+    run = str(tmp_path / "run")
+    train = asgrad("train", "--workers", "2", "--steps", "5", "--test", "0.2", "--out", run)
+    metrics = pd.read_parquet(tmp_path / "run" / "metrics.parquet")
+    first, last = (f"{metrics.test_loss.iloc[end]:.5g}" for end in (0, -1))
+    for shown in (train.stdout, asgrad("show", run).stdout):
+        assert f", test loss {first} → {last}, accuracy " in shown
+    head, row = asgrad("replay", run).stdout.splitlines()[-2:]
+    assert head.split()[-4:] == ["loss", "test", "loss", "accuracy"]
+    assert row.split()[-2] == last
+
+
+@pytest.mark.parametrize(
+    ("command", "config", "others"),
+    [
+        ("compare", CompareConfig, {"extra_stepsizes"}),
+        ("train", TrainConfig, {"resources"}),  # a table
+        ("profile", ProblemConfig, set()),
+        ("replay", ProblemConfig, {"workers"}),  # its trace has them
+    ],
+)
+def test_every_field_of_a_configuration_is_an_option(command, config, others):
+    """Named like the field, with what the field means for help."""
+    options = {parameter.name: parameter for parameter in get_command(app).commands[command].params}
+    assert set(config.model_fields) - set(options) == others
+    for name in set(config.model_fields) - others:
+        assert options[name].opts[0] == f"--{name.replace('_', '-')}"
+        assert config.model_fields[name].description[1:] in options[name].help
+    assert next(iter(options)) in ("config", "trace")
+
+
+def test_options_are_read_as_their_fields_take_them():
+    """Numbers joined by commas, texts by spaces, one of them as it is where one will do."""
+    taken = {}
+
+    @with_options(CompareConfig, only=["methods", "split", "target", "stepsizes", "test", "equal"])
+    def compare(said: dict[str, Any]) -> None:
+        taken.update(said)
+
+    @with_options(TrainConfig, only=["cpus", "slowdown", "until_time", "on", "restarts"])
+    def train(said: dict[str, Any], last: int = 3) -> None:
+        taken.update(said, last=last)
+
+    small = typer.Typer()
+    small.command()(compare)
+    small.command()(train)
+    for line, said in {
+        'compare --methods "sync pure:wait=1|2+clip" --split "label shared" --target 0.1,1e-2': {
+            "methods": ["sync", "pure:wait=1|2+clip"],
+            "split": ["label", "shared"],
+            "target": [0.1, 0.01],
+        },
+        "compare --split label --target 0.1 --stepsize 1 --test 0.2 --equal": {
+            "split": "label", "target": 0.1, "stepsizes": [1.0], "test": 0.2, "equal": True,
+        },
+        "compare --test a.svm": {"test": "a.svm"},
+        "train --cpus 1 --slowdown 2 --until-time 3 --on ray --restarts 4 --last 5": {
+            "cpus": 1.0, "slowdown": [2.0], "until_time": 3.0, "on": "ray", "restarts": 4,
+            "last": 5,
+        },
+        "train --cpus 1,0.5": {"cpus": [1.0, 0.5], "last": 3},
+    }.items():  # fmt: skip
+        taken.clear()
+        get_command(small).main(shlex.split(line), standalone_mode=False)
+        assert taken == said
+
+
+def test_options_of_the_problem_arrive_in_every_command(tmp_path):
+    """What the run was, by its config; what was replayed, by its loss at x_0 with λ = 2."""
+    said = ["--split", "dirichlet", "--alpha", "7", "--strength", "2", "--x0", "ones"]
+    said += ["--regularizer", "nonconvex"]
+    run = str(tmp_path / "run")
+    asgrad("train", *said, "--workers", "2", "--steps", "1", "--out", run)
+    config = tomllib.loads((tmp_path / "run" / "config.toml").read_text())
+    assert (config["alpha"], config["strength"], config["regularizer"]) == (7, 2, "nonconvex")
+    trace = str(tmp_path / "trace")
+    assert asgrad("simulate", "pure", "--workers", "2", "--steps", "1", "--out", trace).stdout
+    shown = asgrad("replay", trace, *said, "--stepsize", "1e-12").stdout
+    assert "split dirichlet" in shown
+    # λ Σ x²/(1 + x²) = 640 for 640 ones; at equal scores every class has log(10).
+    assert f"{640 + np.log(10):.5g}" in shown
+    profile = ["--workers", "2", "--seconds", "0.1", "--out", str(tmp_path / "profile")]
+    assert asgrad("profile", *said, *profile).returncode == 0
 
 
 def test_a_problem_without_labels_has_no_accuracy(tmp_path):
@@ -419,7 +526,9 @@ def test_a_problem_without_labels_has_no_accuracy(tmp_path):
     done = asgrad("train", "--problem", "tridiagonal", "--workers", "2", "--steps", "5",
                   "--out", str(folder))  # fmt: skip
     assert "accuracy -\n" in done.stdout
-    assert "nan" not in asgrad("replay", str(folder)).stdout
+    for shown in (done.stdout, asgrad("replay", str(folder)).stdout):
+        assert "nan" not in shown
+        assert "test loss" not in shown
 
 
 def test_a_run_in_virtual_time_is_a_simulation_with_a_model(tmp_path):
@@ -447,7 +556,7 @@ def test_a_finished_run_is_prolonged(tmp_path):
     more = asgrad("train", "--resume", str(folder), "--steps", "120")
     assert more.returncode == 0, more.stderr
     assert "steps 120 in" in more.stdout
-    verified = asgrad("replay", str(folder), "--verify")
+    verified = asgrad("verify", str(folder))
     assert "3 models compared, from step 0 to 120" in verified.stdout
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
@@ -471,7 +580,7 @@ def test_ctrl_c_ends_a_live_run_in_order(tmp_path):
     assert process.returncode == 130, errors
     assert errors == f"asgrad: interrupted; go on with: asgrad train --resume {folder}\n"
     assert "stopped by interrupted" in output
-    assert asgrad("replay", str(folder), "--verify").returncode == 0
+    assert asgrad("verify", str(folder)).returncode == 0
 
 
 def test_a_run_on_ray_is_verified(tmp_path):
@@ -485,21 +594,19 @@ def test_a_run_on_ray_is_verified(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert "times measured:ray" in done.stdout
-    assert asgrad("replay", str(folder), "--verify").returncode == 0
+    assert asgrad("verify", str(folder)).returncode == 0
 
 
-def test_ctrl_c_before_anything_is_done_is_one_line(capsys, monkeypatch):
+def test_ctrl_c_before_anything_is_done_is_one_line(monkeypatch):
     """In whichever moment of a command it comes."""
 
     def interrupted(*of):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("asgrad.experiments.TrainConfig.read", interrupted)
-    monkeypatch.setattr(sys, "argv", ["asgrad", "train"])
-    with pytest.raises(SystemExit) as ended:
-        main()
-    assert ended.value.code == 130
-    assert capsys.readouterr().err == "asgrad: interrupted.\n"
+    done = asgrad("train")  # which gives SIGINT back to whoever had it
+    assert done.returncode == 130
+    assert done.stderr == "asgrad: interrupted.\n"
 
 
 LONG = "n" * 5000
@@ -521,8 +628,8 @@ NESTED = "[" * 100_000
         ["show", LONG],
         ["show", "nested"],
         ["replay", LONG],
-        ["replay", LONG, "--verify"],
-        ["replay", "nested", "--verify"],
+        ["verify", LONG],
+        ["verify", "nested"],
         ["replay", "nested", "--config", "nested.toml"],
         ["compare", LONG],
         ["compare", "nested.toml"],

@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 import warnings
 from pathlib import Path
@@ -132,6 +133,64 @@ def test_what_is_wrong_with_a_cache_costs_time_and_nothing_else(tmp_path, monkey
         patch.setattr(IndexDataCacheFile, "_save_data", full)
         assert hits() == 0
     assert hits() == 0
+
+
+_BOTH = _DOUBLE.replace(
+    "(types.int64(types.int64))", "([types.int64(types.int64), types.f8(types.f8)])"
+)
+
+
+@pytest.fixture
+def doubled(tmp_path, monkeypatch):
+    """A function that compiles `double` for integers and floats, or loads it, with a cache."""
+    source = tmp_path / "double.py"
+    source.write_text(_BOTH)
+    monkeypatch.setattr(kernels.numba.config, "CACHE_DIR", str(tmp_path / "kept"))
+
+    def doubled() -> Any:
+        names: dict[str, Any] = {"__name__": "double", "__file__": str(source)}
+        exec(compile(_BOTH, source, "exec"), names)
+        return names["double"]
+
+    return doubled
+
+
+def test_code_for_other_types_than_the_index_says_is_made_again(doubled, tmp_path):
+    """What two processes could leave that wrote at once: one file under both entries."""
+    assert not doubled()._cache_hits
+    one, other = sorted((tmp_path / "kept").rglob("*.nbc"))
+    shutil.copy(one, other)
+    found = [doubled() for _ in range(3)]
+    for double in found:
+        assert [type(double(n)) for n in (21, 1.5)] == [int, float]
+    assert sum(found[-1]._cache_hits.values()) == 2  # it heals
+
+
+def test_who_compiles_at_once_writes_one_after_the_other(doubled, monkeypatch):
+    """The second comes when the first knows its file's name; both find their own code."""
+    double = doubled()
+    double._cache.flush()
+    caches = [kernels._Cache(double.py_func) for _ in range(2)]
+    came = threading.Event()
+    save = IndexDataCacheFile._save_index
+
+    def save_late(file, entries):
+        if file is caches[0]._cache_file:
+            other.start()
+            came.wait(0.2)  # it does not come: that is what the lock is for
+        save(file, entries)
+
+    def write_other():
+        caches[1].save_overload(second.signature, second)
+        came.set()
+
+    first, second = double.overloads.values()
+    other = threading.Thread(target=write_other)
+    with monkeypatch.context() as patch:
+        patch.setattr(IndexDataCacheFile, "_save_index", save_late)
+        caches[0].save_overload(first.signature, first)
+        other.join()
+    assert sum(doubled()._cache_hits.values()) == 2
 
 
 def test_without_compilation_asgrad_refuses_in_one_line(monkeypatch, refused):

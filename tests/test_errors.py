@@ -9,6 +9,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
+import asgrad as ag
 from asgrad.errors import (
     AsgradError,
     KindError,
@@ -18,6 +19,7 @@ from asgrad.errors import (
     check_integer,
     check_positive,
     in_one_line,
+    n_axes,
     unknown_name,
 )
 
@@ -131,3 +133,19 @@ def test_an_error_in_one_line_is_its_own_unless_another_error_caused_it():
     assert in_one_line(outer) == "RuntimeError: first line"
     outer.cause = "disk"
     assert in_one_line(outer) == "ValueError: a page of traceback"
+
+
+def test_the_axes_of_what_is_no_array_are_two():
+    """Lists of unequal length are refused by what was asked for, not by NumPy."""
+    values = [3, "abc", None, [1, 2], np.ones(2), np.ones((2, 2)), [[1], [1, 2]]]
+    assert [n_axes(value) for value in values] == [0, 0, 0, 1, 1, 2, 2]
+
+
+def test_lists_of_unequal_length_are_refused_by_every_door(refused):
+    """In our words."""
+    uneven = [[1.0], [1.0, 2.0]]
+    problem = ag.problems.Quadratic(np.ones(2), n_workers=2)
+    trace = ag.simulate("pure", "fixed", n_workers=2, steps=2)
+    assert "stepsize" in refused(lambda: ag.replay(trace, problem, uneven))
+    assert "evaluations" in refused(lambda: ag.replay(trace, problem, 0.1, evaluations=uneven))
+    assert "scale" in refused(lambda: ag.simulate("pure", ag.times.Fixed(uneven), n_workers=2))

@@ -24,6 +24,7 @@ PACKAGES = [
     "asgrad.methods",
     "asgrad.optimizers",
     "asgrad.problems",
+    "asgrad.recipes",
     "asgrad.report",
     "asgrad.stepsizes",
     "asgrad.times",

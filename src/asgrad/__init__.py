@@ -17,12 +17,13 @@ TYPE_CHECKING = False  # typing itself takes longer to import than all of this
 if TYPE_CHECKING:
     from typing import Any
 
-    from asgrad import methods, optimizers, problems, stepsizes, times, transforms
+    from asgrad import methods, optimizers, problems, recipes, stepsizes, times, transforms
     from asgrad.errors import AsgradError, TraceError
     from asgrad.experiments import Comparison, compare
     from asgrad.methods import Method
     from asgrad.numerics import Result, replay
     from asgrad.problems import Problem
+    from asgrad.recipes import Recipe
     from asgrad.simulation import simulate
     from asgrad.times import Times
     from asgrad.trace import Summary, Trace
@@ -37,6 +38,7 @@ _HOMES = {
     "Method": "asgrad.methods",
     "Problem": "asgrad.problems",
     "Ray": "asgrad.workers",
+    "Recipe": "asgrad.recipes",
     "Result": "asgrad.numerics",
     "Summary": "asgrad.trace",
     "Threads": "asgrad.workers",
@@ -50,7 +52,7 @@ _HOMES = {
     "simulate": "asgrad.simulation",
     "train": "asgrad.training",
 }
-_ROOMS = ("methods", "optimizers", "problems", "stepsizes", "times", "transforms")
+_ROOMS = ("methods", "optimizers", "problems", "recipes", "stepsizes", "times", "transforms")
 
 __all__ = [
     "AsgradError",
@@ -59,6 +61,7 @@ __all__ = [
     "Method",
     "Problem",
     "Ray",
+    "Recipe",
     "Result",
     "Summary",
     "Threads",
@@ -71,6 +74,7 @@ __all__ = [
     "methods",
     "optimizers",
     "problems",
+    "recipes",
     "replay",
     "simulate",
     "stepsizes",

@@ -24,6 +24,7 @@ __all__ = [
     "check_kind",
     "check_positive",
     "in_one_line",
+    "n_axes",
     "shown",
     "unknown_name",
 ]
@@ -95,8 +96,9 @@ def check_flag(owner: str, name: str, value: Any) -> bool:
 def check_kind(owner: str, name: str, value: Any, kind: type, remedy: str) -> None:
     """Raise unless `value` is an instance of `kind`; `remedy` shows how to make one."""
     if isinstance(value, type) or not isinstance(value, kind):
+        what = kind.__name__.removeprefix("Any")  # AnyMethod: a Method, or one that is compiled
         raise KindError(
-            f"{owner}: {name} must be a {kind.__name__}, for instance {remedy}, got {shown(value)}."
+            f"{owner}: {name} must be a {what}, for instance {remedy}, got {shown(value)}."
         )
 
 
@@ -143,6 +145,16 @@ def shown(value: Any) -> str:
     """Return a value as one short line for an error message."""
     text = " ".join(repr(value).split())
     return text if len(text) <= 80 else text[:77] + "..."
+
+
+def n_axes(value: Any) -> int:
+    """Return how many axes a value has as an array: 0 of a number, 2 of lists of unequal length."""
+    import numpy as np  # not with this module: it is imported before Ctrl-C is heard
+
+    try:
+        return np.ndim(value)
+    except ValueError:
+        return 2
 
 
 def as_number(owner: str, name: str, value: Any) -> float:

@@ -6,6 +6,7 @@ import atexit
 import errno
 import glob
 import itertools
+import json
 import os
 import secrets
 import shutil
@@ -35,6 +36,7 @@ __all__ = [
     "NewFolder",
     "cannot_write",
     "check_target",
+    "checksum",
     "copy_folder",
     "free_name",
     "hold",
@@ -43,10 +45,12 @@ __all__ = [
     "need_safetensors",
     "new_folder",
     "read_arrays",
+    "read_json",
     "read_table",
     "remove_left",
     "settle_all",
     "write_arrays",
+    "write_json",
     "write_table",
     "write_text",
 ]
@@ -403,6 +407,32 @@ def write_text(path: Path, text: str) -> None:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, facts: dict[str, Any]) -> None:
+    """Write facts as a JSON file with a checksum of theirs, as `write_text` does."""
+    write_text(path, json.dumps({**facts, "checksum": checksum(facts)}, indent=1))
+
+
+def read_json(path: Path, *, bare: bool = False) -> Any:
+    """Read what `write_json` wrote; with `bare` also what has no checksum, as files had before.
+
+    Raises
+    ------
+    OSError, ValueError, RecursionError
+        If it cannot be read, is no JSON, or is not what was written.
+    """
+    facts = json.loads(path.read_bytes())
+    if bare and not (isinstance(facts, dict) and "checksum" in facts):
+        return facts
+    if not isinstance(facts, dict) or facts.pop("checksum", None) != checksum(facts):
+        raise ValueError("it is not what was written")
+    return facts
+
+
+def checksum(facts: dict[str, Any]) -> int:
+    """Return the CRC-32 of what JSON holds."""
+    return zlib.crc32(json.dumps(facts, sort_keys=True).encode())
 
 
 def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> int:

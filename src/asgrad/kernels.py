@@ -22,10 +22,12 @@ from llvmlite import ir
 from numba import njit, types
 from numba.core import cgutils
 from numba.core.caching import FunctionCache
+from numba.core.sigutils import normalize_signature
 from numba.experimental.function_type import FunctionModel
 from numba.extending import NativeValue, intrinsic, overload, register_model, unbox
 
 from asgrad.errors import AsgradError
+from asgrad.files import locked
 
 __all__ = [
     "Bound",
@@ -67,23 +69,35 @@ def compiled(signature: Any) -> Callable[[Callable], Any]:
 
 
 class _Cache(FunctionCache):  # type: ignore[misc]
-    """Numba's cache on disk, but what it cannot read or write costs time and nothing else."""
+    """Numba's cache on disk, but what it cannot read or write costs time and nothing else.
+
+    Numba reads the index, gives the machine code the next free name, and writes both, as if nobody
+    else did: of two processes that compile one function for different types at once, one may find
+    the other's code under its own entry, ever after. So one writes after the other; and where there
+    are no locks, code for other types is none.
+    """
 
     def load_overload(self, signature: Any, context: Any) -> Any:
         """Return what is kept; None if it is damaged, or may not be read."""
         try:
-            return super().load_overload(signature, context)
+            found = super().load_overload(signature, context)
+            wanted = normalize_signature(signature)[0]
+            if found is not None and tuple(found.signature.args) != tuple(wanted):
+                self.flush()
+                return None
         except Exception:  # a damaged file may raise anything
             return None
+        return found
 
     def save_overload(self, signature: Any, made: Any) -> None:
         """Keep what was made; what is damaged makes way, and on a full disk nothing is kept."""
-        try:
-            super().save_overload(signature, made)
-        except Exception:
-            with suppress(Exception):
-                self.flush()
+        with locked(Path(self.cache_path)):
+            try:
                 super().save_overload(signature, made)
+            except Exception:
+                with suppress(Exception):
+                    self.flush()
+                    super().save_overload(signature, made)
 
 
 def _cached(function: Callable, **options: Any) -> Any:

@@ -13,9 +13,9 @@ from typing import Any
 
 from asgrad.errors import AsgradError, KindError, check_kind, unknown_name
 
-__all__ = ["build", "catalogue", "label", "references", "resolve"]
+__all__ = ["build", "catalogue", "label", "references", "resolve", "split"]
 
-_PIECE = re.compile(r'(?:"(?:[^"\\]|\\.)*"|[^,])+')  # between commas that are not in quotes
+_QUOTED = r'"(?:[^"\\]|\\.)*"'
 
 
 def catalogue(room: ModuleType) -> dict[str, type]:
@@ -46,15 +46,17 @@ def build(kind: str, room: ModuleType, text: str) -> Any:
         If the name or a parameter is unknown (the closest valid one is named), or a value refused.
     """
     classes = catalogue(room)
-    name, _, said = text.strip().partition(":")
+    name, _, said = text.partition(":")
+    name = name.strip()
     if name not in classes:
         raise unknown_name(kind, name, classes)
     cls = classes[name]
     defaults = {field.name: _default(field) for field in dataclasses.fields(cls)}
     fields = list(defaults)
-    texts = [field.name for field in dataclasses.fields(cls) if field.type in ("str", str)]
+    kinds = (str, "str", "str | None")
+    texts = [field.name for field in dataclasses.fields(cls) if field.type in kinds]
     values: dict[str, Any] = {}
-    parts = [piece.strip() for piece in _PIECE.findall(said) if piece.strip()]
+    parts = [piece.strip() for piece in split(said, ",") if piece.strip()]
     while parts:
         part = parts.pop(0)
         key, equals, value = (piece.strip() for piece in part.partition("="))
@@ -81,6 +83,16 @@ def build(kind: str, room: ModuleType, text: str) -> Any:
         return cls(**values)
     except KindError as error:
         raise AsgradError(f"{kind} {text!r}: {error}") from error
+
+
+def split(text: str, separator: str) -> list[str]:
+    """Return what stands between separators, a regular expression, that are not within quotes."""
+    pieces, start = [], 0
+    for found in re.finditer(f"{_QUOTED}|(?P<separator>{separator})", text):
+        if found["separator"] is not None:
+            pieces.append(text[start : found.start()])
+            start = found.end()
+    return [*pieces, text[start:]]
 
 
 def resolve(owner: str, parameter: str, said: Any, kind: type, remedy: str) -> Any:
@@ -141,7 +153,7 @@ def _text(value: Any) -> str:
     if isinstance(value, tuple):
         return "/".join(repr(number) for number in value)
     if isinstance(value, str):
-        is_plain = re.fullmatch(r"[\w./~@%+:=-]+", value)
+        is_plain = re.fullmatch(r"[\w./~@%:=-]+", value)  # "+" joins the parts of a recipe
         return value if is_plain else json.dumps(value, ensure_ascii=False)
     return label(value) if dataclasses.is_dataclass(value) else str(value)
 

@@ -7,32 +7,18 @@ import dataclasses
 import numpy as np
 import pytest
 
-from asgrad.methods import (
-    ACE,
-    Minibatch,
-    MSync,
-    Pure,
-    Random,
-    Rennala,
-    Reshuffling,
-    Ringleader,
-    Ringmaster,
-    Shuffled,
-    Sync,
-)
+from asgrad import methods
+from asgrad.methods import Minibatch, MSync, Pure, Random, Rennala, Ringmaster, Shuffled
+from asgrad.registry import catalogue
 from asgrad.simulation import simulate
 from asgrad.times import Fixed
 
+ALL = [kind() for kind in catalogue(methods).values()]
 COUNTS = [
-    (Pure, "wait"),
-    (Random, "wait"),
-    (Random, "concurrency"),
-    (Shuffled, "wait"),
-    (Shuffled, "concurrency"),
-    (Minibatch, "batch"),
-    (MSync, "m"),
-    (Rennala, "batch"),
-    (Ringmaster, "max_delay"),
+    (type(method), field.name)
+    for method in ALL
+    for field in dataclasses.fields(method)
+    if str(field.type).startswith("int")
 ]
 every_count = pytest.mark.parametrize(
     ("method", "name"), COUNTS, ids=lambda part: part if isinstance(part, str) else part.__name__
@@ -103,12 +89,6 @@ def test_a_count_larger_than_the_run_is_refused_by_the_run(refused, method, name
 )
 def test_the_largest_and_smallest_counts_that_fit_run(method):
     assert run(method).n_steps == 6
-
-
-ALL = [
-    *(ACE(), Minibatch(), MSync(), Pure(), Random(), Rennala(), Reshuffling(), Ringleader()),
-    *(Ringmaster(), Shuffled(), Sync()),
-]
 
 
 @pytest.mark.parametrize("method", ALL, ids=lambda method: method.name)

@@ -28,3 +28,14 @@ def test_random_choices_follow_from_the_seed_in_every_run_of_one_object():
     )
     np.testing.assert_array_equal(one, two)
     assert (one[:60] != other[:60]).any()
+
+
+def test_what_is_compiled_has_nothing_that_only_a_method_in_python_has():
+    """Two classes with one base: nothing is inherited only to be refused."""
+    compiled = ag.methods.Pure()
+    assert isinstance(compiled, ag.methods.AnyMethod)
+    assert isinstance(Anyone(), ag.methods.AnyMethod)
+    assert not isinstance(compiled, ag.Method)
+    assert not hasattr(compiled, "arrive")
+    assert not hasattr(ag.times.Poisson(), "seconds")
+    assert ag.times.FromTable().seconds == "seconds"  # a column

@@ -108,6 +108,10 @@ ROWS = {
     "ringmaster 3, stop": untaped(
         methods.Ringmaster(3, stop_stale=True), reference.Ringmaster, 3, True
     ),
+    "malenia 1": untaped(methods.Malenia(1), reference.Malenia, 1),
+    "malenia 5": untaped(methods.Malenia(5), reference.Malenia, 5),
+    "malenia 12": untaped(methods.Malenia(12), reference.Malenia, 12),
+    "malenia 12, stop": untaped(methods.Malenia(12, stop_stale=True), reference.Malenia, 12, True),
     "ringleader": untaped(methods.Ringleader(), reference.Ringleader),
     "ace": untaped(methods.ACE(), reference.ACE),
     "ace, no wait": untaped(methods.ACE(wait=False), reference.ACE, False),
@@ -115,7 +119,7 @@ ROWS = {
 ANY_N = [
     *("pure", "random", "random, 8 in flight", "shuffled", "shuffled once", "reshuffling"),
     *("minibatch of 1", "1-sync", "rennala 4", "rennala 4, stop", "ringmaster 3"),
-    *("ringmaster 3, stop", "ringleader", "ace", "ace, no wait"),
+    *("ringmaster 3, stop", "malenia 5", "ringleader", "ace", "ace, no wait"),
 ]
 TIMES = {
     "linear": times.Linear(),
@@ -448,7 +452,7 @@ def test_heavy_ball_is_that_of_the_reference(row: str, problem: str) -> None:
         trace_of(row, "normal"),
         target,
         sizes,
-        optimizer=optimizers.HeavyBall(0.9),
+        recipe=optimizers.HeavyBall(0.9),
         evaluations=STEPS,
     )
     runs = [play(row, "normal", target, stepsize=size, momentum=0.9) for size in sizes]
@@ -464,8 +468,7 @@ def assert_rule_agrees(
         trace,
         problem,
         STEPSIZES,
-        method_stepsize=method_stepsize,
-        optimizer=optimizers.HeavyBall(momentum) if momentum else None,
+        recipe=(method_stepsize, optimizers.HeavyBall(momentum)),
         evaluations=STEPS,
     )
     options = {"momentum": momentum, "rule": rule}

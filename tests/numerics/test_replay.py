@@ -11,8 +11,10 @@ import pytest
 import asgrad as ag
 from asgrad.errors import AsgradError, TraceError
 from asgrad.numerics import Interrupted
+from asgrad.numerics.blocks import bytes_of_blocks
 from asgrad.numerics.plan import plan_replay
 from asgrad.numerics.replay import replayed_models
+from asgrad.transforms import Identity
 
 PROBLEMS = {
     "quadratic": ag.problems.Quadratic(
@@ -25,7 +27,7 @@ PROBLEMS = {
 STEPSIZES = np.geomspace(0.01, 0.3, 9)
 
 
-def trace_of(method: ag.Method, steps: int = 120) -> ag.Trace:
+def trace_of(method, steps: int = 120) -> ag.Trace:
     """A trace on four workers with random times."""
     return ag.simulate(method, ag.times.Normal(), n_workers=4, steps=steps, seed=2)
 
@@ -54,17 +56,12 @@ def test_bits_of_a_lane_depend_on_no_other_lane_and_no_thread(name, method, dtyp
 )
 def test_models_on_the_way_are_those_of_shorter_runs(method):
     """One walk with pauses gives the bits of a replay of each beginning."""
-    trace, problem = trace_of(method), PROBLEMS["softmax"]
-    parts = {"method_stepsize": ag.stepsizes.Mishchenko(), "dtype": "float32"}
-    steps = [0, 1, 17, 40, 120]
-    models = replayed_models(
-        trace, problem, 0.2, steps, optimizer=ag.optimizers.HeavyBall(0.5), **parts
-    )
+    trace = trace_of((method, ag.stepsizes.Mishchenko(), ag.optimizers.HeavyBall(0.5)))
+    problem, steps = PROBLEMS["softmax"], [0, 1, 17, 40, 120]
+    models = replayed_models(trace, problem, 0.2, steps, dtype="float32")
     for step, model in zip(steps, models, strict=True):
         # A rule may read the largest delays of the whole run; Mishchenko's does not.
-        alone = ag.replay(
-            trace.until(step), problem, 0.2, optimizer=ag.optimizers.HeavyBall(0.5), **parts
-        )
+        alone = ag.replay(trace.until(step), problem, 0.2, dtype="float32")
         np.testing.assert_array_equal(model, alone.models[:, 0])
         assert model.dtype == np.float32
 
@@ -122,6 +119,50 @@ def test_memory_stays_under_the_stated_formula(method):
     floats = (n_versions + n_entries + 4) * problem.dim * lanes + 200 * problem.dim
     assert peak <= 8 * floats + 1_000_000
     assert n_versions == {"pure": 10, "sync": 1, "ace": 10}[method.name]
+
+
+@pytest.mark.parametrize("method", ["pure", "ace"])
+def test_a_replay_that_memory_cannot_hold_is_refused_before_it_begins(method, monkeypatch, refused):
+    """What it is guessed to take is what was measured, by an eighth; insisting computes it."""
+    problem = ag.problems.Tridiagonal(20_000, n_workers=10, noise=0.01)
+    trace = ag.simulate(method, ag.times.Linear(), n_workers=10, steps=60)
+    options = {"recipe": "heavy-ball", "evaluations": 14, "threads": 1}
+
+    def play(**more: bool) -> ag.Result:
+        return ag.replay(trace, problem, np.full(8, 0.1), **options, **more)
+
+    play()  # compiled by now
+    tracemalloc.start()
+    play()
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    monkeypatch.setattr("asgrad.errors.available_memory", lambda: 1.125 * peak)
+    play()
+    monkeypatch.setattr("asgrad.errors.available_memory", lambda: 0.875 * peak)
+    with monkeypatch.context() as patch:
+        patch.setattr(type(problem), "kernels", None)  # whoever begins asks for them
+        text = refused(play)
+    assert text.startswith("replay: 8 lanes with 10 models and ")
+    assert "of dimension 20000 would take" in text
+    assert text.endswith("--insist.")
+    assert play(insist=True).status == ["finished"] * 8
+
+
+def test_threads_hold_their_lanes_at_once(monkeypatch, refused):
+    """One after the other they fit; side by side they do not."""
+    trace, problem = trace_of(ag.methods.Pure()), PROBLEMS["softmax"]
+    one = bytes_of_blocks(problem, Identity(), ag.optimizers.SGD(), 5, "float64", 4, 0)
+    monkeypatch.setattr("asgrad.errors.available_memory", lambda: 1.7 * one)
+    assert "9 lanes" in refused(lambda: ag.replay(trace, problem, STEPSIZES, threads=2))
+    ag.replay(trace, problem, STEPSIZES[:5], threads=1)
+
+
+def test_a_live_run_that_memory_cannot_hold_is_refused(monkeypatch, refused):
+    """A model for every worker and two to spare, and two table entries each."""
+    monkeypatch.setattr("asgrad.errors.available_memory", lambda: 1e6)
+    problem = ag.problems.Tridiagonal(20_000, n_workers=10)
+    text = refused(lambda: ag.train(problem, "ringleader", 0.1, steps=1))
+    assert text.startswith("train: 12 models and 20 table entries of dimension 20000 would take")
 
 
 def test_evaluations_are_spread_evenly_and_at_both_ends():

@@ -67,6 +67,24 @@ def test_digits_are_split_once_and_for_all(make):
     assert chosen.loss(x) == pytest.approx(np.mean([s.mean() for s in shards]), rel=1e-6)
 
 
+@pytest.mark.parametrize("make", [networks.digits_mlp, networks.digits_cnn])
+def test_digits_may_be_tested_on_other_rows(make, refused):
+    """A share is drawn as that of linear models is; rows that are given are taken as they are."""
+    images, labels = load_digits(return_X_y=True)
+    shared = make(3, test=0.25, seed=7)
+    linear = ag.problems.Softmax("digits", n_workers=3, test=0.25, seed=7)
+    test = shared._evaluation.test
+    np.testing.assert_array_equal(test.targets.numpy(), linear.test_targets)
+    found = test.inputs.flatten(1).numpy()
+    np.testing.assert_allclose(found, linear.test_features.toarray(), rtol=1e-6)
+    assert shared.notes == ("449 of 1797 rows, drawn at random, are for testing",)
+    given = make(3, test=(images[:9] / 16, labels[:9].astype(float)), equal=True)
+    np.testing.assert_array_equal(given._evaluation.test.targets.numpy(), labels[:9])
+    assert given._training.bounds.tolist() == [0, 599, 1198, 1797]
+    text = refused(lambda: make(3, test=(images[:2] / 16, np.array([3.0, 10.0]))))
+    assert text == f"{make.__name__}: labels of test rows must be 0 to 9, got 10."
+
+
 def test_numbers_of_parameters_follow_from_the_layers(cifar10):
     """Weights and biases, layer by layer."""
     assert networks.digits_mlp(2).dim == (64 + 1) * 32 + (32 + 1) * 10
@@ -75,7 +93,7 @@ def test_numbers_of_parameters_follow_from_the_layers(cifar10):
     widths = [3] + 7 * [16] + 6 * [32] + 6 * [64]  # what goes into and comes out of 19 convolutions
     convolutions = sum(9 * a * b for a, b in pairwise(widths))
     batch_norms = 2 * sum(widths[1:])
-    resnet = networks.cifar10_resnet20(cifar10[0], 2)
+    resnet = networks.cifar10_resnet20(cifar10[0], 2, batch=None)
     assert resnet.dim == convolutions + batch_norms + (64 + 1) * 10 == 269_722
 
 
@@ -103,7 +121,7 @@ def test_training_on_digits_generalizes(make):
 def test_cifar10_is_read_as_it_is_published(cifar10):
     """Training files in their order, planes red, green, blue, row by row; the test file apart."""
     folder, records = cifar10
-    chosen = networks.cifar10_resnet20(folder, 1, split="contiguous")
+    chosen = networks.cifar10_resnet20(folder, 1, split="contiguous", batch=None)
     training = np.concatenate([records[name] for name in FILES[:5]])
     assert chosen._training.inputs.shape == (30, 3, 32, 32)
     np.testing.assert_array_equal(chosen._training.targets.numpy(), training[:, 0])
@@ -164,7 +182,7 @@ def plain_resnet20(flat: torch.Tensor, images: torch.Tensor, learned=None, kept=
 
 def test_resnet20_is_the_network_of_the_paper(cifar10):
     """f, ∇f and accuracy against the plain function, BatchNorm over each worker's rows."""
-    chosen = networks.cifar10_resnet20(cifar10[0], 2, split="contiguous", seed=1)
+    chosen = networks.cifar10_resnet20(cifar10[0], 2, split="contiguous", batch=None, seed=1)
     flat = torch.tensor(chosen.x0, dtype=torch.float64).requires_grad_()
     value, learned = 0, ([], [])
     training, test = chosen._training, chosen._evaluation.test

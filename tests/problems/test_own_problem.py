@@ -79,10 +79,10 @@ def problems() -> tuple[Logistic, OwnLogistic]:
     ("method", "options"),
     [
         (Pure(), {}),
-        (Rennala(batch=2), {"optimizer": HeavyBall(0.5)}),
-        (Ringleader(), {"transform": Clip(0.2)}),
+        (Rennala(batch=2), {"recipe": HeavyBall(0.5)}),
+        (Ringleader(), {"recipe": Clip(0.2)}),
         (ACE(), {}),
-        (Pure(), {"method_stepsize": Koloskova(concurrency=1, smoothness=2.0)}),
+        (Pure(), {"recipe": Koloskova(concurrency=1, smoothness=2.0)}),
     ],
 )
 def test_an_own_problem_gives_what_the_compiled_one_gives(problems, method, options):
@@ -260,7 +260,7 @@ def test_a_start_may_be_a_list():
 
 def test_a_stepsize_that_needs_the_smoothness_says_so(refused):
     trace = simulate(Pure(), Linear(), n_workers=N_WORKERS, steps=5)
-    text = refused(lambda: replay(trace, OwnNoise(), 0.1, method_stepsize=Koloskova()))
+    text = refused(lambda: replay(trace, OwnNoise(), 0.1, recipe=Koloskova()))
     assert "Koloskova" in text
     assert "smoothness=..." in text
 

@@ -16,6 +16,7 @@ torch = pytest.importorskip("torch")
 
 from torch import nn  # noqa: E402
 
+from asgrad.errors import AsgradWarning  # noqa: E402
 from asgrad.problems import torch as torch_module  # noqa: E402
 from asgrad.problems.torch import TorchProblem  # noqa: E402
 
@@ -327,6 +328,25 @@ def test_unfit_test_rows_are_refused(test, said):
     with pytest.raises(ag.AsgradError, match=said):
         TorchProblem(nn.Linear(2, 2), LOSS, (np.ones((4, 2)), np.zeros(4, int)), n_workers=2,
                      test=test)  # fmt: skip
+
+
+def test_a_batch_that_is_larger_than_a_shard_is_said():
+    """As of linear models."""
+    rows = torch.zeros(7, 2), torch.zeros(7, 1)
+    text = "TorchProblem: worker 1 has 3 rows, fewer than the batch of 4, and computes with all"
+    with pytest.warns(AsgradWarning, match=text) as caught:
+        TorchProblem(nn.Linear(2, 1), nn.MSELoss(), rows, n_workers=2, batch=4)
+    assert len(caught) == 1
+    TorchProblem(nn.Linear(2, 1), nn.MSELoss(), rows, n_workers=2, batch=3)
+
+
+def test_equal_shards_leave_rows_out():
+    """Seven rows over three workers: two each, and the seventh is none's."""
+    rows = torch.arange(7.0).reshape(7, 1), torch.zeros(7, 1)
+    options = {"n_workers": 3, "split": "contiguous", "equal": True}
+    chosen = TorchProblem(nn.Linear(1, 1), nn.MSELoss(), rows, **options)
+    assert chosen._training.inputs.flatten().tolist() == [0, 1, 3, 4, 5, 6]
+    assert chosen.notes == ("1 of 7 rows are left out, for equal shards of 2 rows",)
 
 
 def test_accuracy_is_not_a_number_without_classes():

@@ -86,6 +86,33 @@ def test_a_classifier_of_one_output_is_right_on_either_side(module, loss, shape,
         assert result.accuracy[-1, 1] > 0.8
 
 
+@pytest.mark.parametrize("smoothing", [0.0, 0.3], ids=["one-hot", "soft"])
+def test_shares_of_the_classes_name_the_class_with_the_largest(smoothing):
+    """What is right is counted by hand, on training rows and on test rows, one lane and several."""
+    shares = (1 - smoothing) * np.eye(4, dtype=np.float32)[LABELS] + smoothing / 4
+    for given, own in (({}, slice(60)), ({"test": (INPUTS[60:], shares[60:])}, slice(60, 90))):
+        problem = TorchProblem(net(), CROSS, (INPUTS[:60], shares[:60]), n_workers=2, **given)
+        result = ag.replay(trace_of(100), problem, [0.01, 0.3], evaluations=1)
+        for lane in (0, 1):
+            model = result.models[:, lane]
+            with torch.no_grad():
+                said = problem.module_at(model)(torch.from_numpy(INPUTS[own])).numpy().argmax(1)
+            right = np.mean(said == LABELS[own])
+            assert result.accuracy[-1, lane] == pytest.approx(right, abs=1e-12)
+            assert problem.accuracy(model) == result.accuracy[-1, lane]
+        assert result.accuracy[-1, 1] > 0.8
+
+
+@pytest.mark.parametrize(
+    "targets",
+    [np.eye(4, dtype=np.float32)[LABELS] * 2, INPUTS, np.eye(4, dtype=np.float32)[LABELS] - 0.001],
+    ids=["sums of 2", "real", "below 0"],
+)
+def test_several_outputs_without_shares_have_no_accuracy(targets):
+    problem = TorchProblem(net(), nn.MSELoss(), (INPUTS, targets), n_workers=2)
+    assert np.isnan(problem.accuracy(problem.x0))
+
+
 @pytest.mark.parametrize(
     "targets",
     [INPUTS[:60, :1], INPUTS[:60, :1].round(), np.zeros((60, 1), np.float32) + 2],

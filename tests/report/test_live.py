@@ -21,6 +21,8 @@ def test_the_line_says_speed_delays_and_loss():
         "loss 0.5"
     )
     assert len(shown) == 30  # an eighth of a second apart
+    line.on_evaluation(30, 15.0, 0.5, float("nan"), 0.875, 0.625)
+    assert shown[-1].endswith("), loss 0.5, test loss 0.625, accuracy 87.5%")
 
 
 def test_the_line_of_a_slow_run_moves_with_every_step():

@@ -670,6 +670,109 @@ def test_rennala_that_stops_stale_jobs():
     assert_trace(trace, jobs, used, step_times)
 
 
+def test_malenia():
+    """Means of workers at one model, dropping what read an older one; times 1, 2, 5, S = n = 3."""
+    # A step is due once all B_i >= 1 and 1/B_0 + 1/B_1 + 1/B_2 < n²/S = 3.
+    # t=1  w0 j0 B0=1, w0→j3                    t=6  w1 j7 (began at 4) read x_0: dropped, w1→j11
+    # t=2  w1 j1 (began at 0) B1=1, w1→j4            w0 j10 (began at 5) B0=1, w0→j12
+    #      w0 j3 (began at 1) B0=2, w0→j5       t=7  w0 j12 B0=2, w0→j13
+    # t=3  w0 j5 B0=3, w0→j6                    t=8  w1 j11 (began at 6) B1=1, w1→j14
+    # t=4  w1 j4 (began at 2) B1=2, w1→j7            w0 j13 (began at 7) B0=3, w0→j15
+    #      w0 j6 (began at 3) B0=4, w0→j8       t=9  w0 j15 B0=4, w0→j16
+    # t=5  w2 j2 (began at 0) B2=1,             t=10 w2 j9 (began at 5) B2=1, 1/4 + 1 + 1 < 3:
+    #      1/4 + 1/2 + 1 < 3: step 0, w2→j9          step 1, w2→j17, and the run is over before
+    #      w0 j8 (began at 4) read x_0:              w1 j14 (began at 8) and w0 j16 (began at 9)
+    #      dropped, w0→j10
+    jobs = [
+        (0, 0, 0, 0, 0, 1, A),  # j0: step 0
+        (1, 0, 0, 0, 0, 2, A),  # j1: step 0
+        (2, 0, 0, 0, 0, 5, A),  # j2: step 0
+        (0, 0, 1, 1, 1, 2, A),  # j3: step 0
+        (1, 0, 1, 2, 2, 4, A),  # j4: step 0
+        (0, 0, 2, 2, 2, 3, A),  # j5: step 0
+        (0, 0, 3, 3, 3, 4, A),  # j6: step 0
+        (1, 0, 2, 4, 4, 6, D),  # j7
+        (0, 0, 4, 4, 4, 5, D),  # j8
+        (2, 1, 1, 5, 5, 10, A),  # j9: step 1
+        (0, 1, 5, 5, 5, 6, A),  # j10: step 1
+        (1, 1, 3, 6, 6, 8, A),  # j11: step 1
+        (0, 1, 6, 6, 6, 7, A),  # j12: step 1
+        (0, 1, 7, 7, 7, 8, A),  # j13: step 1
+        (1, 1, 4, 8, 8, NAN, F),  # j14: due at 10
+        (0, 1, 8, 8, 8, 9, A),  # j15: step 1
+        (0, 1, 9, 9, 9, NAN, F),  # j16: due at 10
+        (2, 2, 2, 10, 10, NAN, F),  # j17
+    ]
+    used = [
+        *((job, 0, 0, 1, 1 / 12) for job in (0, 3, 5, 6)),
+        *((job, 1, 0, 1, 1 / 6) for job in (1, 4)),
+        (2, 2, 0, 1, 1 / 3),
+        *((job, 0, 1, 2, 1 / 12) for job in (10, 12, 13, 15)),
+        (11, 1, 1, 2, 1 / 3),
+        (9, 2, 1, 2, 1 / 3),
+    ]
+    assert_trace(run(methods.Malenia(), (1, 2, 5), steps=2), jobs, used, [5, 10])
+
+
+def test_malenia_that_stops_stale_jobs():
+    """As above until step 0; then all begin anew."""
+    # t=5  w2 j2 step 0, j8 and j7 are called off, w0→j9, w1→j10, w2→j11
+    # t=6  w0 j9 B0=1, w0→j12                   t=9  w1 j13 (began at 7) B1=2, w1→j16
+    # t=7  w1 j10 (began at 5) B1=1, w1→j13          w0 j15 (began at 8) B0=4, w0→j17
+    #      w0 j12 (began at 6) B0=2, w0→j14     t=10 w2 j11 B2=1, 1/4 + 1/2 + 1 < 3: step 1, j17
+    # t=8  w0 j14 B0=3, w0→j15                       and j16 are called off, w0→j18, w1→j19, w2→j20
+    jobs = [
+        (0, 0, 0, 0, 0, 1, A),  # j0: step 0
+        (1, 0, 0, 0, 0, 2, A),  # j1: step 0
+        (2, 0, 0, 0, 0, 5, A),  # j2: step 0
+        (0, 0, 1, 1, 1, 2, A),  # j3: step 0
+        (1, 0, 1, 2, 2, 4, A),  # j4: step 0
+        (0, 0, 2, 2, 2, 3, A),  # j5: step 0
+        (0, 0, 3, 3, 3, 4, A),  # j6: step 0
+        (1, 0, 2, 4, 4, 5, C),  # j7
+        (0, 0, 4, 4, 4, 5, C),  # j8
+        (0, 1, 5, 5, 5, 6, A),  # j9: step 1
+        (1, 1, 3, 5, 5, 7, A),  # j10: step 1
+        (2, 1, 1, 5, 5, 10, A),  # j11: step 1
+        (0, 1, 6, 6, 6, 7, A),  # j12: step 1
+        (1, 1, 4, 7, 7, 9, A),  # j13: step 1
+        (0, 1, 7, 7, 7, 8, A),  # j14: step 1
+        (0, 1, 8, 8, 8, 9, A),  # j15: step 1
+        (1, 1, 5, 9, 9, 10, C),  # j16
+        (0, 1, 9, 9, 9, 10, C),  # j17
+        (0, 2, 10, 10, 10, NAN, F),  # j18
+        (1, 2, 6, 10, 10, NAN, F),  # j19
+        (2, 2, 2, 10, 10, NAN, F),  # j20
+    ]
+    used = [
+        *((job, 0, 0, 1, 1 / 12) for job in (0, 3, 5, 6)),
+        *((job, 1, 0, 1, 1 / 6) for job in (1, 4)),
+        (2, 2, 0, 1, 1 / 3),
+        *((job, 0, 1, 2, 1 / 12) for job in (9, 12, 14, 15)),
+        *((job, 1, 1, 2, 1 / 6) for job in (10, 13)),
+        (11, 2, 1, 2, 1 / 3),
+    ]
+    trace = run(methods.Malenia(stop_stale=True), (1, 2, 5), steps=2)
+    assert_trace(trace, jobs, used, [5, 10])
+
+
+def test_malenia_wants_more_than_one_gradient_of_each():
+    """Equal workers, S = n = 3: after one each the sum of the 1/B_i is 3, not below it."""
+    # t=1  w0 j0, w1 j1, w2 j2: B = 1, 1, 1; w0→j3, w1→j4, w2→j5
+    # t=2  w0 j3 B0=2, 1/2 + 1 + 1 < 3: step 0, w0→j6, and the run is over
+    jobs = [
+        (0, 0, 0, 0, 0, 1, A),  # j0: step 0
+        (1, 0, 0, 0, 0, 1, A),  # j1: step 0
+        (2, 0, 0, 0, 0, 1, A),  # j2: step 0
+        (0, 0, 1, 1, 1, 2, A),  # j3: step 0
+        (1, 0, 1, 1, 1, NAN, F),  # j4
+        (2, 0, 1, 1, 1, NAN, F),  # j5
+        (0, 1, 2, 2, 2, NAN, F),  # j6
+    ]
+    used = [(0, 0, 0, 1, 1 / 6), (3, 0, 0, 1, 1 / 6), (1, 1, 0, 1, 1 / 3), (2, 2, 0, 1, 1 / 3)]
+    assert_trace(run(methods.Malenia(), (1, 1, 1), steps=1), jobs, used, [2])
+
+
 def test_ringleader():
     """A table of every worker's mean, three steps a round; times 2, 5, 6."""
     # Ei+ says that entry i gets the gradient; entries 0–2 and 3–5 are table and spare in turn.

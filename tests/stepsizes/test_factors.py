@@ -18,7 +18,9 @@ STEPSIZES = (1e-6, 1e-3, 0.02, 0.5, 10.0)
 
 def stepsize_of(rule: Stepsize, stepsize: float, delay: int, smoothness=1.0, concurrency=1, n=1):
     """γ_t for the tuned γ and a delay τ."""
-    parameters = rule.parameters(smoothness, concurrency, n)
+    parameters = rule.parameters(
+        {"smoothness": smoothness, "concurrency": concurrency, "n_workers": n}
+    )
     assert parameters.dtype == np.float64
     return stepsize * type(rule).kernel(parameters, stepsize, delay)
 
@@ -127,7 +129,9 @@ def test_a_rule_is_frozen_and_says_where_it_is_from(rule):
 )
 @pytest.mark.parametrize("smoothness", [math.nan, math.inf, 0.0, -1.0])
 def test_an_unknown_smoothness_must_be_given(refused, rule, smoothness):
-    text = refused(lambda: rule.parameters(smoothness, 1, 1))
+    text = refused(
+        lambda: rule.parameters({"smoothness": smoothness, "concurrency": 1, "n_workers": 1})
+    )
     assert text.startswith(f"{type(rule).__name__}: ")
     assert "smoothness=..." in text
 

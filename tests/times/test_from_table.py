@@ -53,6 +53,20 @@ def test_a_parquet_file_is_read_like_a_csv_file(tmp_path, names):
     assert columns(str(path)) == [[1.0], [3.0, 2.0]]
 
 
+def test_a_file_is_read_once_and_again_when_it_changes(written, monkeypatch):
+    """Whatever asks: runs under several seeds, and the slowest worker."""
+    reads = []
+    real = FromTable.measured
+    monkeypatch.setattr(FromTable, "measured", lambda self: reads.append(self) or real(self))
+    times = FromTable(written("worker,seconds\n0,1\n1,2\n"))
+    ag.compare(ag.problems.Tridiagonal(4, n_workers=2), times, ["pure"], steps=5, seeds=3)
+    assert times.slowest() == 2.0
+    assert len(reads) == 1
+    written("worker,seconds\n0,1\n1,25\n")
+    assert times.slowest() == 25.0
+    assert times == FromTable(times.path)
+
+
 def test_every_job_takes_one_of_its_workers_times(written):
     """Worker 1 took 2 s once and 3 s three times."""
     times = FromTable(written("worker,seconds\n0,1\n1,2\n1,3\n1,3\n1,3\n"))

@@ -201,9 +201,10 @@ def test_a_run_on_own_random_times_is_the_same_again():
     assert (one != other).all()
 
 
-@pytest.mark.parametrize("random_worker", [0, 2])
+@pytest.mark.parametrize("random_draw", [0, 2])
+@pytest.mark.parametrize("random_worker", [0, 2, 4])
 @pytest.mark.parametrize("name", ["random", "integers"])
-def test_times_from_a_generator_of_their_own_are_refused(refused, name, random_worker):
+def test_times_from_a_generator_of_their_own_are_refused(refused, name, random_worker, random_draw):
     class Unseeded(Times):
         """Draws from a generator that no seed fixes."""
 
@@ -211,13 +212,26 @@ def test_times_from_a_generator_of_their_own_are_refused(refused, name, random_w
 
         def seconds(self, worker, draw, start):
             found = self.rng.random() if name == "random" else self.rng.integers(1, 7)
-            return found if worker == random_worker else 1.0
+            return found if (worker, draw) == (random_worker, random_draw) else 1.0
 
-    text = refused(lambda: simulate(Pure(), Unseeded(), n_workers=3, steps=4))
-    assert text.startswith(
-        f"Unseeded: seconds(worker={random_worker}, draw=0, start=0.0) must answer the same when"
-    )
+    text = refused(lambda: simulate(Pure(), Unseeded(), n_workers=5, steps=4))
+    asked = f"worker={random_worker}, draw={random_draw}, start=0.0"
+    assert text.startswith(f"Unseeded: seconds({asked}) must answer the same when")
     assert "draw random times from a parameter `rng`" in text
+
+
+def test_times_that_are_known_of_few_jobs_serve_a_run_of_few():
+    """A record that ends is no error of a run that ends before."""
+
+    class Recorded(Times):
+        """One job's time for each of two workers."""
+
+        def seconds(self, worker, draw, start):
+            return [[1.0], [2.0]][worker][draw]
+
+    assert simulate(Pure(), Recorded(), n_workers=2, jobs=0).n_jobs == 2
+    with pytest.raises(IndexError):
+        simulate(Pure(), Recorded(), n_workers=2, jobs=2)
 
 
 @pytest.mark.parametrize("bad", [-1.0, float("nan"), float("inf")])

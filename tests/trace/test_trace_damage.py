@@ -169,8 +169,37 @@ def test_more_workers_than_memory_has_room_for_are_refused(damaged, folder, n_wo
     assert f"{n_workers} workers would take" in damaged()
 
 
+@pytest.mark.parametrize("change", [{"seed": 1}, {"method": "pure"}, {"end_time": 29.5}])
+def test_a_header_that_was_changed_is_refused(damaged, folder, change):
+    """Each value could be; only the checksum tells that it was not."""
+    file = folder / "header.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | change))
+    assert damaged() == "trace  is damaged: header.json: it is not what was written."
+
+
+def test_one_flipped_bit_in_a_header_is_refused_or_changes_nothing(folder, trace):
+    """All of them: only a sign between the entries may become another such sign."""
+    file = folder / "header.json"
+    whole = file.read_bytes()
+    for place in range(8 * len(whole)):
+        content = bytearray(whole)
+        content[place // 8] ^= 1 << place % 8
+        file.write_bytes(content)
+        try:
+            assert Trace.load(folder).equals(trace)
+        except TraceError:
+            continue
+        assert whole[place // 8] in b" \n"
+
+
+def test_a_header_without_a_checksum_is_read(folder, trace):
+    """As they were written before there was one."""
+    edit_header(folder)
+    assert Trace.load(folder).equals(trace)
+
+
 def test_a_header_without_versions_is_read(folder):
-    header = json.loads((folder / "header.json").read_text())
+    header = bare_header(folder)
     del header["versions"]
     (folder / "header.json").write_text(json.dumps(header))
     assert Trace.load(folder).header.versions == {}
@@ -208,15 +237,22 @@ def test_another_schema_version_is_refused(damaged, folder, version):
 
 
 def edit_header(folder: Path, **changes: object) -> None:
-    """Change entries of the header."""
+    """Change entries of the header, as if it had been written so: without a checksum."""
     file = folder / "header.json"
-    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+    file.write_text(json.dumps(bare_header(folder) | changes))
+
+
+def bare_header(folder: Path) -> dict[str, object]:
+    """What a header holds, without its checksum: what traces had before there was one."""
+    header = json.loads((folder / "header.json").read_text())
+    del header["checksum"]
+    return header
 
 
 @pytest.mark.parametrize("name", ["method", "times", "n_workers", "seed", "end_time", "stopped_by"])
 def test_a_header_without_an_entry_is_refused(damaged, folder, name):
     file = folder / "header.json"
-    header = json.loads(file.read_text())
+    header = bare_header(folder)
     del header[name]
     file.write_text(json.dumps(header))
     assert name in damaged()
@@ -245,12 +281,39 @@ def test_a_header_without_an_entry_is_refused(damaged, folder, name):
         ("times", []),
         ("stopped_by", None),
         ("versions", 3),
+        ("recipe", 3),
+        ("bound", [1]),
+        ("bound", {"smoothness": "1"}),
+        ("bound", {"smoothness": NAN}),
+        ("may_skip", "surprise"),
+        ("may_skip", [1]),
     ],
     ids=lambda part: repr(part)[:12],
 )
 def test_a_header_with_an_entry_that_cannot_be_is_refused(damaged, folder, name, value):
     edit_header(folder, **{name: value})
     assert name in damaged()
+
+
+def test_a_field_that_is_not_known_is_passed_over_if_its_writer_says_so(damaged, folder, trace):
+    """A reader refuses only what it cannot understand."""
+    edit_header(folder, surprise=1, other={}, may_skip=["versions", "surprise", "absent"])
+    assert "has an entry 'other' that this asgrad does not know" in damaged()
+    file = folder / "header.json"
+    file.write_text(file.read_text().replace('"absent"', '"other"'))
+    assert Trace.load(folder).equals(trace)
+
+
+def test_a_header_from_before_there_were_recipes_is_read(folder, trace):
+    """Then the recipe is the method alone, and nothing is bound."""
+    header = bare_header(folder)
+    for name in ("recipe", "bound", "may_skip"):
+        del header[name]
+    (folder / "header.json").write_text(json.dumps(header))
+    loaded = Trace.load(folder)
+    assert loaded.equals(trace)
+    assert loaded.header.recipe == "ringmaster:max_delay=2"
+    assert loaded.header.bound == {}
 
 
 def test_fewer_workers_than_the_jobs_name_are_refused(damaged, folder):

@@ -67,7 +67,7 @@ def test_a_folder_holds_its_tables_and_a_header_and_nothing_else(tmp_path, make)
     assert header["schema_version"] == 1
     assert set(header) == {
         *("method", "times", "n_workers", "seed", "end_time", "stopped_by"),
-        *("versions", "schema_version"),
+        *("versions", "schema_version", "recipe", "bound", "may_skip", "checksum"),
     }
 
 

@@ -76,7 +76,7 @@ def test_changed_bytes_are_harmless_or_refused(tmp_path: Path, make, file: str):
     whole = make().save(tmp_path / "whole")
     content = (whole / file).read_bytes()
     rng = np.random.default_rng([FILES.index(file), len(content)])
-    refusals = []
+    refusals, header = [], Trace.load(whole).header
     shutil.copytree(whole, tmp_path / "changed")
     for _ in range(N_CHANGES):
         (tmp_path / "changed" / file).write_bytes(damage(content, rng))
@@ -86,5 +86,6 @@ def test_changed_bytes_are_harmless_or_refused(tmp_path: Path, make, file: str):
             refusals.append(str(error))
         else:
             assert_valid(loaded)
+            assert loaded.header == header
     assert not any("\n" in text for text in refusals)
     assert len(refusals) > N_CHANGES / 4  # the changes are felt

@@ -13,8 +13,7 @@ def make() -> Arithmetic:
     """One number, from 1, two workers, γ = 0.5."""
     problem = ag.problems.Quadratic(np.ones(1), n_workers=2)
     opening = ag.methods.Pure().begin(2, 0)
-    parts = ag.stepsizes.Constant(), ag.transforms.Identity(), ag.optimizers.SGD()
-    return Arithmetic(problem, opening, *parts, np.ones(1), 0.5, "float64")
+    return Arithmetic(problem, ag.recipes.Parts(), opening, np.ones(1), 0.5, "float64")
 
 
 def step(numbers: Arithmetic, gradient: float, weight: float = 1.0) -> None:

@@ -75,22 +75,20 @@ def cut_off(folder, method, at_step: int, **options) -> None:
 @pytest.mark.parametrize("method", [*METHODS, Alternating()], ids=lambda m: m.label)
 def test_a_resumed_run_replays_bit_for_bit(method, tmp_path):
     """With momentum and a rule that depends on the delay; twice cut off; books in order."""
-    options = {
-        "seed": 5,
-        "optimizer": ag.optimizers.HeavyBall(0.5),
-        "method_stepsize": ag.stepsizes.Mishchenko(),
-    }
-    cut_off(tmp_path, method, 25, **options)
-    kept = ag.Checkpoints(tmp_path)
-    first = ag.train(quadratic(), method, 0.05, steps=40, checkpoints=kept, resume=True, **options)
+    recipe = ag.Recipe(
+        method, stepsize=ag.stepsizes.Mishchenko(), optimizer=ag.optimizers.HeavyBall(0.5)
+    )
+    cut_off(tmp_path, recipe, 25, seed=5)
+    options = {"seed": 5, "checkpoints": ag.Checkpoints(tmp_path), "resume": True}
+    first = ag.train(quadratic(), recipe, 0.05, steps=40, **options)
     assert first.status == Ending.STEPS
-    run = ag.train(quadratic(), method, 0.05, steps=60, checkpoints=kept, resume=True, **options)
+    run = ag.train(quadratic(), recipe, 0.05, steps=60, **options)
     assert run.trace.n_steps == 60
     assert run.trace.header.end_time > first.trace.header.end_time
     jobs = run.trace.jobs
     keys = set(zip(jobs.worker.tolist(), jobs.draw.tolist(), strict=True))
     assert len(keys) == run.trace.n_jobs
-    again = ag.replay(run.trace, quadratic(), 0.05, **{k: options[k] for k in list(options)[1:]})
+    again = ag.replay(run.trace, quadratic(), 0.05)
     np.testing.assert_array_equal(again.models[:, 0], run.model)
     # What had happened before is still the same.
     early = first.trace.jobs
@@ -246,7 +244,7 @@ def test_what_is_refused(tmp_path):
         ag.train(quadratic(), pure, 0.05, steps=9, checkpoints=kept)
     with pytest.raises(ag.AsgradError, match=r"stepsize = 0\.05, this one has 0\.06"):
         ag.train(quadratic(), pure, 0.06, steps=9, checkpoints=kept, resume=True)
-    with pytest.raises(ag.AsgradError, match="method = pure, this one has sync"):
+    with pytest.raises(ag.AsgradError, match="recipe = pure, this one has sync"):
         ag.train(quadratic(), ag.methods.Sync(), 0.05, steps=9, checkpoints=kept, resume=True)
 
     kept = ag.Checkpoints(tmp_path / "changed")

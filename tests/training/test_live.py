@@ -133,7 +133,12 @@ def test_what_an_evaluation_raises_ends_the_run():
 def test_a_checkpoint_that_cannot_be_written_is_reported_and_later_ones_are(tmp_path, monkeypatch):
     """Whatever the library that writes it raises on a full disk."""
     pytest.importorskip("safetensors")
-    written, write_arrays = [], checkpoint.write_arrays
+    written, write_arrays, save = [], checkpoint.write_arrays, checkpoint.Keeper.save
+
+    def save_and_wait(keeper, *arguments):
+        """So that no checkpoint is left out, however slow the disk is."""
+        save(keeper, *arguments)
+        keeper._waiting.join()
 
     def full_at_first(path, arrays):
         written.append(path)
@@ -142,14 +147,13 @@ def test_a_checkpoint_that_cannot_be_written_is_reported_and_later_ones_are(tmp_
         return write_arrays(path, arrays)
 
     monkeypatch.setattr(checkpoint, "write_arrays", full_at_first)
-    kept = ag.Checkpoints(tmp_path / "kept", steps=5)
-    run = train(
-        ag.methods.Pure(), ag.Threads(), steps=400, checkpoints=kept,
-        on_step=lambda step, now: time.sleep(0.0005),
-    )  # fmt: skip
-    assert len([failure for failure in run.failures if "no space left" in failure]) == 2
-    newest = max(path.name for path in (tmp_path / "kept").glob("step-*"))
-    assert newest == "step-000000000400"
+    monkeypatch.setattr(checkpoint.Keeper, "save", save_and_wait)
+    kept = ag.Checkpoints(tmp_path / "kept", steps=5, seconds=1e9, keep=9)
+    run = train(ag.methods.Pure(), ag.Threads(), steps=18, checkpoints=kept)
+    failed = [failure.partition(":")[0] for failure in run.failures if "no space" in failure]
+    assert failed == ["checkpoint at step 0", "checkpoint at step 5"]
+    there = sorted(int(path.name[5:]) for path in (tmp_path / "kept").glob("step-*"))
+    assert there == [10, 15, 18]
 
 
 def test_a_sleep_that_raises_is_the_jobs_failure():

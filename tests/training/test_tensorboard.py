@@ -11,7 +11,7 @@ from asgrad.training.tensorboard import logged
 
 
 def test_evaluations_are_logged_and_passed_on(tmp_path):
-    """Loss, gradient norm and speed at their steps; the callback is called as well."""
+    """What there is, and the speed, at their steps; the callback is called as well."""
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -19,7 +19,7 @@ def test_evaluations_are_logged_and_passed_on(tmp_path):
     with logged(tmp_path, lambda *values: seen.append(values)) as log:
         log(0, 0.0, 2.0, 1.0)
         log(50, 0.5, 1.5, 0.25)
-        log(80, 1.5, 1.25, 0.125)
+        log(80, 1.5, 1.25, 0.125, accuracy=0.75, test_loss=2.5)
     assert seen == [(0, 0.0, 2.0, 1.0), (50, 0.5, 1.5, 0.25), (80, 1.5, 1.25, 0.125)]
     events = EventAccumulator(str(tmp_path))
     events.Reload()
@@ -29,6 +29,8 @@ def test_evaluations_are_logged_and_passed_on(tmp_path):
 
     assert values("loss") == [(0, 2.0), (50, 1.5), (80, 1.25)]
     assert values("gradient norm") == [(0, 1.0), (50, 0.25), (80, 0.125)]
+    assert values("accuracy") == [(80, 0.75)]
+    assert values("test loss") == [(80, 2.5)]
     assert values("steps a second") == [(50, 100.0), (80, 30.0)]
 
 

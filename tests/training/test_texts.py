@@ -16,13 +16,10 @@ def test_a_text_stands_for_the_object():
     )
     assert said.equals(made)
     problem = ag.problems.Tridiagonal(4, n_workers=3)
-    by_text = ag.replay(
-        said, problem, 0.1, method_stepsize="koloskova:stale=drop", optimizer="heavy-ball",
-        transform="clip:0.5",
-    )  # fmt: skip
+    by_text = ag.replay(said, problem, 0.1, recipe="heavy-ball+koloskova:stale=drop+clip:0.5")
     by_object = ag.replay(
-        made, problem, 0.1, method_stepsize=ag.stepsizes.Koloskova(stale="drop"),
-        optimizer=ag.optimizers.HeavyBall(), transform=ag.transforms.Clip(0.5),
+        made, problem, 0.1,
+        recipe=(ag.transforms.Clip(0.5), ag.stepsizes.Koloskova("drop"), ag.optimizers.HeavyBall()),
     )  # fmt: skip
     np.testing.assert_array_equal(by_text.models, by_object.models)
 
@@ -30,8 +27,9 @@ def test_a_text_stands_for_the_object():
 def test_train_takes_texts():
     """Also in what the trace says of itself."""
     problem = ag.problems.Tridiagonal(4, n_workers=2)
-    run = ag.train(problem, "random:wait=2", 0.1, steps=3, optimizer="heavy-ball:momentum=0.5")
+    run = ag.train(problem, "random:wait=2+heavy-ball:momentum=0.5", 0.1, steps=3)
     assert run.trace.header.method == "random:wait=2"
+    assert run.trace.header.recipe == "random:wait=2+heavy-ball:momentum=0.5"
 
 
 @pytest.mark.parametrize(
@@ -39,10 +37,10 @@ def test_train_takes_texts():
     [
         ("ringmastr", "linear", {}, "unknown method 'ringmastr'. Did you mean 'ringmaster'?"),
         ("pure", "linaer", {}, "unknown times 'linaer'. Did you mean 'linear'?"),
-        ("pure", "linear", {"method_stepsize": "kolskova"}, "Did you mean 'koloskova'?"),
-        ("pure", "linear", {"optimizer": "heavy-bal"}, "Did you mean 'heavy-ball'?"),
-        ("pure", "linear", {"transform": 3}, "transform must be a Transform, for instance"),
-        (3, "linear", {}, "method must be a Method, for instance ag.methods.Pure(), got 3"),
+        ("pure", "linear", {"recipe": "kolskova"}, "Did you mean 'koloskova' (stepsize rule)?"),
+        ("pure", "linear", {"recipe": "heavy-bal"}, "Did you mean 'heavy-ball' (optimizer)?"),
+        ("pure", "linear", {"recipe": 3}, "replay: a recipe is a text such as"),
+        (3, "linear", {}, "simulate: a recipe is a text such as 'pure+koloskova', or an object"),
     ],
 )
 def test_a_misspelt_text_is_refused(refused, method, times, options, said):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 
 import numpy as np
 import pytest
@@ -45,13 +44,13 @@ def check_books(trace: ag.Trace) -> None:
 def test_a_run_on_threads_replays_bit_for_bit(method, dtype, tmp_path):
     """The model and its evaluation come back from the trace, also through a file."""
     problem = quadratic()
-    options = {"dtype": dtype, "optimizer": ag.optimizers.HeavyBall(0.5)}
-    run = ag.train(problem, method, 0.05, steps=150, seed=4, **options)
+    recipe = ag.Recipe(method, optimizer=ag.optimizers.HeavyBall(0.5))
+    run = ag.train(problem, recipe, 0.05, steps=150, seed=4, dtype=dtype)
     assert run.status == Ending.STEPS
     assert run.trace.n_steps == 150
     check_books(run.trace)
     run.trace.save(tmp_path / "trace")
-    again = ag.replay(ag.Trace.load(tmp_path / "trace"), problem, 0.05, **options)
+    again = ag.replay(ag.Trace.load(tmp_path / "trace"), problem, 0.05, dtype=dtype)
     np.testing.assert_array_equal(again.models[:, 0], run.model)
     assert again.gradient_norm[-1, 0] == run.gradient_norm[-1]
     assert run.model.dtype == dtype
@@ -61,13 +60,73 @@ def test_a_run_on_threads_replays_bit_for_bit(method, dtype, tmp_path):
     "rule", [ag.stepsizes.Mishchenko(), ag.stepsizes.Koloskova(stale="drop", concurrency=2)]
 )
 def test_stepsize_rules_replay_bit_for_bit(rule):
-    """As do rules that depend on the delay, and clipping."""
+    """As do rules that depend on the delay, and clipping; the trace knows its recipe."""
     problem = quadratic()
-    options = {"method_stepsize": rule, "transform": ag.transforms.Clip(0.5)}
+    recipe = ag.Recipe(ag.methods.Pure(), stepsize=rule, transform=ag.transforms.Clip(0.5))
     workers = ag.Threads(slowdown=[1.0, 1.0, 6.0])
-    run = ag.train(problem, ag.methods.Pure(), 0.1, steps=200, workers=workers, **options)
-    again = ag.replay(run.trace, problem, 0.1, **options)
-    np.testing.assert_array_equal(again.models[:, 0], run.model)
+    run = ag.train(problem, recipe, 0.1, steps=200, workers=workers)
+    assert run.trace.header.recipe == f"pure+{rule.label}+clip:threshold=0.5"
+    for said in (None, recipe, recipe.label):
+        again = ag.replay(run.trace, problem, 0.1, recipe=said)
+        np.testing.assert_array_equal(again.models[:, 0], run.model)
+    plain = ag.replay(run.trace, problem, 0.1, recipe="pure")
+    assert (plain.models[:, 0] != run.model).any()
+
+
+class Growing(ag.Method):
+    """One job at the start; every arrival asks for one more, up to six in the worker's queue."""
+
+    def start(self, server):
+        self.flying = 1
+        server.assign(0)
+
+    def arrive(self, server, worker, read_step):
+        server.apply()
+        server.take_step()
+        server.assign(worker)
+        if self.flying < 6:
+            server.assign(worker)
+            self.flying += 1
+
+
+def test_what_a_rule_takes_from_a_live_run_is_bound_in_its_trace(tmp_path):
+    """A live run knows its first jobs only, one here; its trace has six in flight.
+
+    Under Koloskova's rule with τ_C = 1 a gradient of delay 5 is scaled, with τ_C = 6 it is not.
+    """
+    problem = quadratic()
+    recipe = (Growing(), ag.stepsizes.Koloskova())
+    run = ag.train(problem, recipe, 0.2, steps=60, seed=4)
+    assert run.trace.summary.tau_max == 5
+    assert run.trace.header.recipe == "Growing+koloskova"
+    assert run.trace.header.bound == {"smoothness": problem.smoothness, "concurrency": 1}
+    assert run.trace.summary.tau_c == 6
+    run.trace.save(tmp_path / "trace")
+    loaded = ag.Trace.load(tmp_path / "trace")
+    for options in ({}, {"recipe": recipe}, {"recipe": "koloskova"}):
+        again = ag.replay(loaded, problem, 0.2, **options)
+        np.testing.assert_array_equal(again.models[:, 0], run.model)
+    unbound = ag.replay(run.trace, problem, 0.2, recipe="koloskova:concurrency=6")
+    assert np.abs(unbound.models[:, 0] - run.model).max() > 1e-3
+
+
+def test_the_settings_of_a_run_name_its_recipe_and_what_it_bound():
+    """By which a resumed run is told from another."""
+    problem = quadratic()
+    run = ag.train(problem, "pure+mishchenko", 0.1, steps=3)
+    assert run.settings["recipe"] == "pure+mishchenko"
+    assert run.settings["n_workers"] == run.trace.header.bound["n_workers"] == 3
+    assert ag.train(problem, "pure", 0.1, steps=3).trace.header.bound == {}
+
+
+def test_rules_that_take_nothing_from_a_live_run_replay_bit_for_bit():
+    """A what-if on its trace takes what the run did not bind from the trace."""
+    problem = quadratic()
+    run = ag.train(problem, "pure", 0.1, steps=100)
+    what_if = ag.replay(run.trace, problem, 0.1, recipe="koloskova")
+    tau_c = run.trace.summary.tau_c
+    said = ag.replay(run.trace, problem, 0.1, recipe=f"koloskova:concurrency={tau_c}")
+    np.testing.assert_array_equal(what_if.models, said.models)
 
 
 def test_softmax_replays_bit_for_bit():
@@ -119,6 +178,24 @@ def test_limits_and_callbacks():
     assert reached.gradient_norm[-1] <= 0.5
 
 
+def test_a_callback_is_given_what_it_asks_for_by_name():
+    """Accuracy and test loss, one of them, or neither; they are those of the run."""
+    problem = ag.problems.Softmax("digits", n_workers=2, batch=8, test=0.2)
+    seen: list[tuple] = []
+    callbacks = (
+        lambda step, now, loss, norm, accuracy, test_loss: seen.append((accuracy, test_loss)),
+        lambda step, now, loss, norm, test_loss=None: seen.append((test_loss,)),
+        lambda *four: seen.append(four[4:]),
+    )
+    for names, callback in zip(
+        (("accuracy", "test_loss"), ("test_loss",), ()), callbacks, strict=True
+    ):
+        run = ag.train(problem, "pure", 0.1, steps=5, on_evaluation=callback)
+        columns = [getattr(run, name).tolist() for name in names]
+        assert seen == (list(zip(*columns, strict=True)) or [()] * run.steps.size)
+        seen.clear()
+
+
 def test_a_run_may_go_without_evaluations():
     """Not even of x_0; it replays all the same."""
     problem = quadratic()
@@ -167,12 +244,17 @@ def test_a_job_that_is_called_off_is_not_slept_through():
 
 
 def test_threads_end_with_the_run():
-    """No worker thread is left once its last job is done."""
-    ag.train(quadratic(), ag.methods.Pure(), 0.1, steps=20)
-    end = time.monotonic() + 5
-    while any(t.name.startswith("asgrad-") for t in threading.enumerate()):
-        assert time.monotonic() < end
-        time.sleep(0.01)
+    """No thread of its own is left; those of other tests, whose jobs hang, may be."""
+    before = set(threading.enumerate())
+    seen: set[str] = set()
+    ag.train(
+        quadratic(), ag.methods.Pure(), 0.1, steps=20,
+        on_step=lambda step, now: seen.update(t.name for t in threading.enumerate()),
+    )  # fmt: skip
+    assert {"asgrad-0", "asgrad-1", "asgrad-2", "asgrad-evaluation"} <= seen
+    for thread in set(threading.enumerate()) - before:
+        thread.join(10)
+        assert not thread.is_alive()
 
 
 @pytest.mark.parametrize(

@@ -591,13 +591,22 @@ def test_the_actor_of_a_worker_that_is_gone_for_good_is_killed(fake):
 
 @pytest.mark.parametrize("method", [ag.methods.Pure(), ag.methods.Random(), ag.methods.Sync()])
 def test_workers_that_come_late_join(method, fake):
-    """The run begins with those that are there, and gives the others work when they come."""
-    fake.room = 2
+    """The run begins with those that are there, and gives the others work when they come.
+
+    It ends by Ctrl-C once all have delivered, however long that takes.
+    """
+    fake.room, came = 2, set()
+
+    def look(job):
+        fake.room = 3
+        if job.worker not in came and came | {job.worker} == {0, 1, 2}:
+            signal.raise_signal(signal.SIGINT)
+        came.add(job.worker)
+
     run, counts = train(
-        Faulty(), method, ag.Ray(patience=0.2), steps=3000,
-        on_arrival=lambda job: setattr(fake, "room", 3),
-    )  # fmt: skip
-    assert run.status == Ending.STEPS
+        Faulty(), method, ag.Ray(patience=0.2), steps=100_000, until_time=60, on_arrival=look
+    )
+    assert run.status == Ending.INTERRUPTED
     jobs = run.trace.jobs
     workers = [int((jobs.worker[jobs.fate == Fate.APPLIED] == worker).sum()) for worker in range(3)]
     assert min(workers) > 0

@@ -7,11 +7,14 @@ from typing import Annotated, Any
 
 import typer
 
-from asgrad.cli.compare import compare, show
+from asgrad.cli.compare import compare
 from asgrad.cli.methods import methods
+from asgrad.cli.profile import profile
 from asgrad.cli.replay import replay
+from asgrad.cli.show import show
 from asgrad.cli.simulate import simulate
-from asgrad.cli.train import profile, train
+from asgrad.cli.train import train
+from asgrad.cli.verify import verify
 
 __all__ = ["app", "run"]
 
@@ -77,5 +80,5 @@ def start(
         print(context.get_help())
 
 
-for command in (compare, simulate, train, profile, replay, show, methods):
+for command in (compare, simulate, train, profile, replay, verify, show, methods):
     app.command()(command)

@@ -8,23 +8,24 @@ __all__ = ["methods"]
 
 
 def methods() -> None:
-    """List methods, stepsize rules and worker times, with their parameters and references."""
+    """List methods, the parts of a recipe and worker times, with parameters and references."""
     from rich.console import Console
     from rich.table import Table
 
-    from asgrad import methods as method_room
-    from asgrad import stepsizes as stepsize_room
-    from asgrad import times as times_room
+    from asgrad import times
+    from asgrad.recipes.grammar import GRAMMAR, rooms
     from asgrad.registry import references
 
     console = Console() if sys.stdout.isatty() else Console(width=200)
-    rooms = (("method", method_room), ("+stepsize", stepsize_room), ("--times", times_room))
-    for title, room in rooms:
+    for title, room in {**rooms(), "--times": times}.items():
+        rows = list(references(room))
+        if not rows:
+            continue
         table = Table(box=None, header_style="bold", pad_edge=False)
         for column in (title, "parameters", "what it does", "reference"):
             table.add_column(column)
-        for row in references(room):
+        for row in rows:
             table.add_row(*row)
         console.print(table)
         print()
-    print("Write name:parameter=value,parameter=value; one number for each worker as 1/2/5.")
+    print(f"A recipe is {GRAMMAR}. Of worker times: one number for each worker as 1/2/5.")

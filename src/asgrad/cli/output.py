@@ -13,6 +13,7 @@ from asgrad.progress import progress_bar as progress
 __all__ = [
     "label",
     "live_line",
+    "print_failures",
     "print_lanes",
     "print_notes",
     "print_summary",
@@ -66,7 +67,8 @@ def share(accuracy: float) -> str:
 
 def print_training(title: str, run: Any) -> None:
     """Print how a stored training ended."""
-    norm, loss, accuracy = (run.metrics[name] for name in ("gradient_norm", "loss", "accuracy"))
+    names = "gradient_norm", "loss", "accuracy", "test_loss"
+    norm, loss, accuracy, test_loss = (run.metrics[name] for name in names)
     print(f"{title}: stopped by {run.facts['status']}")
     print_summary(run.trace)
     if run.facts["n_refused"]:
@@ -75,7 +77,17 @@ def print_training(title: str, run: Any) -> None:
         print("nothing was evaluated")
         return
     fall = "" if math.isnan(norm[0]) else f"‖∇f‖ {norm[0]:.3e} → {norm[-1]:.3e}, "
-    print(f"{fall}loss {loss[0]:.5g} → {loss[-1]:.5g}, accuracy {share(accuracy[-1])}")
+    if not math.isnan(test_loss[0]):
+        tested = f", test loss {test_loss[0]:.5g} → {test_loss[-1]:.5g}"
+    else:
+        tested = ""
+    print(f"{fall}loss {loss[0]:.5g} → {loss[-1]:.5g}{tested}, accuracy {share(accuracy[-1])}")
+
+
+def print_failures(done: Any) -> None:
+    """Print how many jobs of a live run failed, if any, and how the first did."""
+    if done.failures:
+        print(f"{len(done.failures)} jobs failed, first: {done.failures[0]}")
 
 
 def print_lanes(result: Any) -> None:
@@ -84,7 +96,8 @@ def print_lanes(result: Any) -> None:
     from rich.table import Table
 
     table = Table(box=None, header_style="bold", pad_edge=False)
-    for title in ("stepsize", "status", "final ‖∇f‖", "loss", "accuracy"):
+    tested = not math.isnan(result.test_loss[0, 0])
+    for title in ("stepsize", "status", "final ‖∇f‖", "loss", *["test loss"] * tested, "accuracy"):
         table.add_column(title, justify="right")
     for lane, stepsize in enumerate(result.stepsizes):
         table.add_row(
@@ -92,6 +105,7 @@ def print_lanes(result: Any) -> None:
             result.status[lane],
             _norm(result.gradient_norm[-1, lane]),
             f"{result.loss[-1, lane]:.5g}",
+            *[f"{result.test_loss[-1, lane]:.5g}"] * tested,
             share(result.accuracy[-1, lane]),
         )
     Console().print(table)
@@ -115,7 +129,7 @@ def print_table(comparison: Any) -> None:
 def print_summary(trace: Any) -> None:
     """Print what can be read off a trace."""
     summary = trace.summary
-    print(f"{trace.header.method}, times {trace.header.times}, {trace.n_workers} workers")
+    print(f"{trace.header.recipe}, times {trace.header.times}, {trace.n_workers} workers")
     print(f"steps {summary.n_steps} in {summary.end_time:g} s")
     lost = f"lost {summary.n_lost}, " if summary.n_lost else ""
     print(f"jobs {summary.n_jobs}: applied {summary.n_applied}, dropped {summary.n_dropped}, "

@@ -3,76 +3,48 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from asgrad.cli.options import (
-    Batch,
-    DataText,
-    Equal,
-    ProblemText,
-    SplitText,
-    StartText,
-    Stepsizes,
-    TestText,
-    given,
-    numbers,
-    test_rows,
-)
+from asgrad.cli.options import Insist, numbers, with_options
 from asgrad.cli.output import label, print_lanes, print_notes, progress
 from asgrad.errors import AsgradError
+from asgrad.experiments.config import ProblemConfig
 
 __all__ = ["replay"]
 
 
+@with_options(ProblemConfig, leave_out={"workers"})
 def replay(
+    said: dict[str, Any],
     trace: Annotated[Path, typer.Argument(help="A trace, or a run that train wrote.")],
-    data: DataText = None,
-    problem: ProblemText = None,
-    split: SplitText = None,
-    equal: Equal = None,
-    test: TestText = None,
-    batch: Batch = None,
-    x0: StartText = None,
-    stepsizes: Stepsizes = None,
-    method_stepsize: Annotated[
+    stepsizes: Annotated[
         str | None,
-        typer.Option(help="How the stepsize depends on the delay, e.g. koloskova."),
+        typer.Option("--stepsizes", "--stepsize", help="Stepsizes, joined by commas."),
+    ] = None,
+    recipe: Annotated[
+        str | None,
+        typer.Option(help="Parts other than the trace's own, e.g. koloskova+heavy-ball."),
     ] = None,
     config: Annotated[
         Path | None, typer.Option(help="The config.toml of a run, which names the problem.")
     ] = None,
-    verify: Annotated[
-        bool, typer.Option(help="Recompute a run that train wrote and compare the model's bits.")
-    ] = False,
+    insist: Insist = False,
 ) -> None:
     """Compute the run that a trace describes, for every stepsize.
 
     The problem is that of the run in which the trace lies, or of --config, else the default of
     train; of a comparison's trace the options given here override it.
     """
-    from asgrad import stepsizes as stepsize_room
-    from asgrad.experiments.config import ProblemConfig
     from asgrad.experiments.question import default_stepsizes
     from asgrad.experiments.training import StoredTraining
     from asgrad.experiments.training_folder import is_training, refuse_unfinished
     from asgrad.numerics import replay as run
-    from asgrad.registry import build
     from asgrad.trace import Trace
     from asgrad.trace.parquet import is_trace
 
-    if verify and (stepsizes or method_stepsize):
-        raise AsgradError(
-            "replay: --verify recomputes the run as it was; leave stepsizes and method-stepsize "
-            "out, or ask without --verify."
-        )
-    rule = build("stepsize", stepsize_room, method_stepsize) if method_stepsize else None
-    grid = numbers("stepsizes", stepsizes)
-    said = given(
-        data=data, problem=problem, split=split, equal=equal, test=test_rows(test), batch=batch,
-        x0=x0,
-    )  # fmt: skip
+    grid = None if stepsizes is None else numbers("stepsizes", stepsizes)
     if config is None:  # the run that a trace lies in knows the problem
         within = trace.absolute().parent
         beside = within.parent / "config.toml"
@@ -89,19 +61,8 @@ def replay(
         stored = StoredTraining.load(trace)
         read, built = stored.trace, stored.config.model_copy(update=said).build_problem()
         print_notes(built)
-        if verify:
-            steps = stored.verify(built)
-            print(
-                f"{trace}: the replay gives back the run bit for bit: {len(steps)} models "
-                f"compared, from step {steps[0]} to {steps[-1]}."
-            )
-            return
         with progress("replaying") as tell:
-            result = stored.replay(built, grid, rule, progress=tell)
-    elif verify and is_trace(trace):
-        raise AsgradError(
-            f"replay: {trace} is no run that train wrote; there is no model to verify."
-        )
+            result = stored.replay(built, grid, recipe=recipe, progress=tell, insist=insist)
     else:
         if not is_trace(trace):
             refuse_unfinished(trace)
@@ -110,6 +71,6 @@ def replay(
         print_notes(built)
         with progress("replaying") as tell:
             grid = grid or default_stepsizes(built.smoothness)
-            result = run(read, built, grid, method_stepsize=rule, progress=tell)
-    print(f"{read.header.method}, {read.n_steps} steps, {read.header.end_time:g} s; {label(built)}")
+            result = run(read, built, grid, recipe=recipe, progress=tell, insist=insist)
+    print(f"{read.header.recipe}, {read.n_steps} steps, {read.header.end_time:g} s; {label(built)}")
     print_lanes(result)

@@ -3,48 +3,45 @@
 from __future__ import annotations
 
 import os
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from asgrad.cli.options import Out, Overwrite, Steps, TimesText, UntilTime, Workers
+from asgrad.cli.options import Insist, Out, Overwrite, with_options
 from asgrad.cli.output import print_summary, progress
+from asgrad.experiments.config import CompareConfig
 
 __all__ = ["simulate"]
 
 
+@with_options(CompareConfig, only=("times", "workers", "steps", "until_time"))
 def simulate(
-    method: Annotated[str, typer.Argument(help="METHOD[:PARAMETERS], see asgrad methods.")],
-    times: TimesText = "linear",
-    workers: Workers = 10,
-    steps: Steps = None,
-    until_time: UntilTime = None,
+    said: dict[str, Any],
+    recipe: Annotated[str, typer.Argument(help="METHOD[:PARAMETERS][+PART]…, see asgrad methods.")],
     jobs: Annotated[int | None, typer.Option(help="Stop after this many arrivals.")] = None,
     seed: Annotated[int, typer.Option(help="Seed.")] = 0,
     out: Out = None,
     overwrite: Overwrite = False,
-    insist: Annotated[
-        bool, typer.Option("--insist", help="Play a run that is guessed to be too large.")
-    ] = False,
+    insist: Insist = False,
 ) -> None:
     """Play a method in virtual time; write its trace with --out, print what can be read off it."""
     from asgrad.files import check_target
     from asgrad.simulation import simulate as run
     from asgrad.trace.parquet import TRACE
 
-    if steps is None and until_time is None and jobs is None:
-        steps = 1000
+    if jobs is None and not said.keys() & {"steps", "until_time"}:
+        said["steps"] = 1000
+    times, n_workers = said.pop("times", "linear"), said.pop("workers", 10)
     if out is not None:  # before the work, not after it
         out = os.path.expanduser(out)
         check_target(out, TRACE, overwrite=overwrite)
     with progress("simulating") as tell:
         trace = run(
-            method,
-            times or "linear",
-            n_workers=10 if workers is None else workers,
-            steps=steps,
-            until_time=until_time,
+            recipe,
+            times,
+            n_workers=n_workers,
             jobs=jobs,
+            **said,
             seed=seed,
             progress=tell,
             insist=insist,

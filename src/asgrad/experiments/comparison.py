@@ -10,7 +10,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from asgrad.errors import AsgradError, check_callable
+import numpy as np
+
+from asgrad.errors import AsgradError, check_callable, check_flag
 from asgrad.experiments.choice import MEASURES, Measure, Rule
 from asgrad.experiments.grid import Found, Line, Panel, lines_of
 from asgrad.experiments.question import Question, ask
@@ -27,12 +29,11 @@ from asgrad.experiments.run import (
     write_run,
 )
 from asgrad.experiments.work import Horizon, Work
-from asgrad.methods import Method
 from asgrad.numerics.replay import checked_threads
 from asgrad.problems import Problem
 from asgrad.progress import progress_bar
-from asgrad.stepsizes import Stepsize
-from asgrad.times import Times
+from asgrad.simulation.simulate import Said
+from asgrad.times import AnyTimes
 
 __all__ = ["Comparison", "compare"]
 
@@ -171,10 +172,11 @@ def _report() -> Any:
 
 def compare(
     problem: Problem | Mapping[str, Problem],
-    times: str | Times,
-    methods: str | Method | Sequence[str | Method | tuple[Method, Stepsize]],
+    times: str | AnyTimes,
+    methods: Said | Sequence[Said],
     *,
     stepsizes: Sequence[float] | None = None,
+    extra_stepsizes: Sequence[float] | None = None,
     widen: int | None = None,
     seeds: int | Sequence[int] = 3,
     steps: int | None = None,
@@ -205,10 +207,13 @@ def compare(
         Several problems, with the same number of workers, are compared side by side.
     times : Times or str
     methods : sequence
-        Methods, pairs (method, stepsize rule), or texts such as "pure", "ringmaster:max_delay=8",
-        "pure+koloskova".
+        Recipes: methods, tuples of a method and parts, `Recipe`s, or texts such as "pure",
+        "ringmaster:max_delay=8", "pure+koloskova+clip:0.5"; "shuffled:wait=1|2|5" stands for three.
     stepsizes : sequence of float, optional
         The grid; by default 2^k / L, k = −5, ..., 2.
+    extra_stepsizes : sequence of float, optional
+        Tried beside the grid, as are those that are given to a run on the default grid that goes
+        on.
     widen : int >= 0, optional
         By how many stepsizes the grid of a method may grow on either side while its best lies at
         the edge (downwards only where it ends better than it began); by default 6 for the default
@@ -271,6 +276,8 @@ def compare(
         check_callable("compare", "progress", progress)
     if resume and out is None:
         raise AsgradError("compare: resume needs out, the run that is to go on.")
+    for name, flag in {"overwrite": overwrite, "resume": resume, "insist": insist}.items():
+        check_flag("compare", name, flag)
     threads = checked_threads("compare", threads)
     if isinstance(out, RunFolder) or out is None:
         opened: AbstractContextManager[RunFolder | None] = nullcontext(out)
@@ -283,6 +290,7 @@ def compare(
             times,
             methods,
             stepsizes=stepsizes,
+            extra_stepsizes=extra_stepsizes,
             widen=widen,
             seeds=seeds,
             horizon=Horizon(steps, until_time, evaluations),
@@ -291,21 +299,31 @@ def compare(
             target=target,
             before=run.facts.get("asked") if run else None,
         )
-        if not insist and not resume:  # what stands there already costs nothing
+        if not insist and not (run and run.resume):  # what stands there already costs nothing
             question.check_cost(threads)
         traces = question.simulate(insist)
         origin = {"identity": question.identity(), "asked": question.asked()}
         if run:
-            run.begin(**origin, played=digests(traces))
+            run.begin(
+                **origin,
+                played=digests(traces),
+                said={
+                    "widen": widen,
+                    "best": best,
+                    "window": question.rule.window,
+                    "target": None if target is None else np.ravel(target).tolist(),
+                },
+            )
         work = Work(
             question.problems,
-            {contender.label: contender.stepsize for contender in question.contenders},
+            {recipe.label: recipe for recipe in question.recipes},
             traces,
             question.horizon,
             threads,
             known=run.known if run else {},
             keep=run.keep if run else None,
             progress=tell,
+            insist=insist,
         )
         work.run(question.first_grids(work.known), lambda pair: question.widen(work, pair))
         if not work.results:

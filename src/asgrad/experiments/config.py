@@ -7,42 +7,42 @@ import json
 import os
 import tomllib
 from collections.abc import Collection
+from importlib import import_module
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
-from asgrad import problems
-from asgrad import times as times_room
 from asgrad.errors import AsgradError, shown, unknown_name
-from asgrad.problems import Problem
-from asgrad.problems.data import BUNDLED
-from asgrad.problems.models import suited_model
-from asgrad.problems.split import SPLITS
-from asgrad.problems.start import STARTS
 from asgrad.registry import build
+
+if TYPE_CHECKING:  # the command line makes its options from these classes before it does anything
+    from asgrad.problems import Problem
 
 __all__ = ["CompareConfig", "ProblemConfig", "TrainConfig", "to_toml"]
 
 _MODELS = {
-    "least-squares": problems.LeastSquares,
-    "logistic": problems.Logistic,
-    "softmax": problems.Softmax,
+    "least-squares": "LeastSquares",
+    "logistic": "Logistic",
+    "softmax": "Softmax",
 }
 _NETWORKS = ("cnn", "mlp", "resnet20")
 _PANELS = {"shared": "equal data", "label": "different data"}
 _PROBLEMS = ("auto", *_MODELS, "tridiagonal", *_NETWORKS)
 _UNEQUAL = {"dirichlet", "shared"}
 _OF_NETWORKS = ("device", "evaluation_rows", "evaluation_batch")
-_OF_LINEAR = ("regularizer", "strength", "equal", "test")
+_OF_LINEAR = ("regularizer", "strength")
 _IDLE = {
-    "tridiagonal": ("data", *_OF_LINEAR, "split", "alpha", "batch", *_OF_NETWORKS),
+    "tridiagonal": ("data", "test", *_OF_LINEAR, "split", "equal", "alpha", "batch", *_OF_NETWORKS),
     **dict.fromkeys(_NETWORKS, (*_OF_LINEAR, "dim", "noise")),
+    "resnet20": ("test", *_OF_LINEAR, "dim", "noise"),  # CIFAR-10 says which rows are for testing
     **dict.fromkeys(("auto", *_MODELS), ("dim", "noise", *_OF_NETWORKS)),
 }
 """Which keys do not apply to a problem."""
-_NAMES = {"data": tuple(BUNDLED), "test": tuple(BUNDLED), "x0": STARTS}
-"""Of the keys that take the path of a file, the names that are none."""
+_FILES = ("data", "test", "x0")
+"""The keys that take the path of a file."""
+_MEASURED = {"from-run": "run", "from-table": "path"}
+"""The worker times that are read from a file, and the parameter that names it."""
 
 
 class ProblemConfig(BaseModel):
@@ -52,7 +52,7 @@ class ProblemConfig(BaseModel):
 
     data: str = Field(
         "digits",
-        description="digits, breast-cancer, or a LIBSVM file; for resnet20 the folder of CIFAR-10",
+        description="data: digits, breast-cancer, a LIBSVM file; for resnet20 CIFAR-10's folder",
     )
     test: float | str | None = Field(
         None,
@@ -60,18 +60,22 @@ class ProblemConfig(BaseModel):
     )
     problem: str = Field(
         "auto",
-        description="auto (logistic for two classes, softmax for several, least-squares for "
-        "values), logistic, softmax, least-squares, tridiagonal; with PyTorch mlp, cnn (on "
-        "digits), resnet20",
+        description="what is minimised: auto (logistic for two classes, softmax for several, "
+        "least-squares for values), logistic, softmax, least-squares, tridiagonal; with PyTorch "
+        "mlp, cnn (on digits), resnet20",
     )
-    split: str = Field("label", description="contiguous, shuffled, label, dirichlet, shared")
-    alpha: float = Field(0.5, gt=0, description="parameter of the split dirichlet")
+    split: str = Field(
+        "label", description="how rows are dealt: contiguous, shuffled, label, dirichlet, shared"
+    )
+    alpha: float = Field(0.5, gt=0, description="α of the split dirichlet")
     equal: bool = Field(False, description="leave rows out so that all workers have as many")
     batch: int = Field(32, ge=0, description="rows of a stochastic gradient; 0: all")
     x0: str | None = Field(
         None, description="where runs start: zeros, ones, normal, or a .npy file; see the problem"
     )
-    regularizer: Literal["l2", "nonconvex"] = Field("l2", description="l2 or nonconvex")
+    regularizer: Literal["l2", "nonconvex"] = Field(
+        "l2", description="what is added to the loss: l2 or nonconvex"
+    )
     strength: float = Field(1e-3, ge=0, description="λ, the regulariser's strength")
     dim: int = Field(1000, ge=2, description="dimension of the tridiagonal problem")
     noise: float = Field(0.01, ge=0, description="gradient noise of the tridiagonal problem")
@@ -119,7 +123,7 @@ class ProblemConfig(BaseModel):
             if key not in cls.model_fields:
                 raise unknown_name("option", key, cls.model_fields)
         if path is not None:
-            for key in _NAMES.keys() & values.keys() - said.keys():
+            for key in {*_FILES} & values.keys() - said.keys():
                 values[key] = _beside(path, key, values[key])
             if "times" in values:
                 values["times"] = _whole_times(values["times"], path.parent)
@@ -128,6 +132,8 @@ class ProblemConfig(BaseModel):
             values["times"] = _whole_times(said["times"], Path())
         splits = values.get("split")
         if isinstance(splits, list) and cls.model_fields["split"].annotation is str:
+            if values.get("problem") == "tridiagonal":  # nothing is split
+                splits = [cls.model_fields["split"].default]
             if len(splits) != 1:  # of a comparison, whose panels have one each
                 raise AsgradError(
                     f"split: {path} names several, {', '.join(map(str, splits))}; choose one, on "
@@ -148,11 +154,11 @@ class ProblemConfig(BaseModel):
         config._refuse_idle(said)
         return config
 
-    @field_validator(*_NAMES)
+    @field_validator(*_FILES)
     @classmethod
     def _whole_path(cls, said: Any, info: ValidationInfo) -> Any:
         """Return the path of a file or folder as it is found from anywhere."""
-        if not isinstance(said, str) or said in _NAMES[str(info.field_name)]:
+        if not isinstance(said, str) or said in _names(str(info.field_name)):
             return said
         path = os.path.expanduser(said)
         return os.path.abspath(path) if os.path.exists(path) else said
@@ -169,6 +175,10 @@ class ProblemConfig(BaseModel):
 
     def build_problem(self) -> Problem:
         """Return the problem that this configuration describes."""
+        from asgrad import problems
+        from asgrad.problems.models import suited_model
+        from asgrad.problems.split import SPLITS
+
         if self.problem not in _PROBLEMS:
             raise unknown_name("problem", self.problem, _PROBLEMS)
         if self.problem == "tridiagonal":
@@ -181,6 +191,7 @@ class ProblemConfig(BaseModel):
         dealt: dict[str, Any] = {
             "split": self.split,
             "alpha": alpha,
+            "equal": self.equal and self.split not in _UNEQUAL,
             "batch": self.batch or None,
             "x0": self.x0,
         }
@@ -198,11 +209,10 @@ class ProblemConfig(BaseModel):
         if self.problem == "auto":
             kind, why = suited_model(data)
         else:
-            kind = _MODELS[self.problem]
+            kind = getattr(problems, _MODELS[self.problem])
         built = kind(
             data,
             n_workers=self.workers,
-            equal=self.equal and self.split not in _UNEQUAL,
             test=self.test,
             regularizer=self.regularizer,
             strength=self.strength,
@@ -246,7 +256,7 @@ class ProblemConfig(BaseModel):
         if self.problem == "resnet20":
             return networks.cifar10_resnet20(self.data, self.workers, **options)
         make = networks.digits_mlp if self.problem == "mlp" else networks.digits_cnn
-        return make(self.workers, **options)
+        return make(self.workers, test=self.test, **options)
 
 
 class CompareConfig(ProblemConfig):
@@ -254,7 +264,7 @@ class CompareConfig(ProblemConfig):
 
     split: str | list[str] = Field(  # type: ignore[assignment]
         ["shared", "label"],
-        description="one split, or several that are compared side by side: shared, contiguous, "
+        description="how rows are dealt, or several ways side by side: shared, contiguous, "
         "shuffled, label, dirichlet",
     )
     times: str = Field("linear", description="worker times, for instance normal:scale=sqrt")
@@ -272,9 +282,12 @@ class CompareConfig(ProblemConfig):
             "ace",
         ],
         min_length=1,
-        description="methods, each METHOD[+STEPSIZE]",
+        description="recipes, each METHOD[:PARAMETERS][+PART[:PARAMETERS]]…; a value 1|2 makes two",
     )
     stepsizes: list[float] | None = Field(None, description="grid; by default 2^k/L, k = -5..2")
+    extra_stepsizes: list[float] | None = Field(
+        None, description="stepsizes beside the grid, as those that were added to a finished run"
+    )
     widen: int | None = Field(
         None,
         ge=0,
@@ -329,15 +342,14 @@ class CompareConfig(ProblemConfig):
 class TrainConfig(ProblemConfig):
     """A live run, as `asgrad train` takes it; every field is a key of CONFIG.toml."""
 
-    method: str = Field("pure", description="METHOD[+STEPSIZE]")
+    method: str = Field("pure", description="a recipe: METHOD[:PARAMETERS][+PART[:PARAMETERS]]…")
     stepsize: float | None = Field(None, gt=0, description="γ; by default 1/(4L)")
-    optimizer: str = Field("sgd", description="sgd or heavy-ball")
     steps: int | None = Field(None, ge=0, description="stop after this many server steps")
     until_time: float | None = Field(None, gt=0, description="stop after this many seconds")
     target: float | None = Field(None, gt=0, description="stop at this gradient norm")
     seed: int = Field(0, ge=0, description="fixes rows, noise and the method's choices")
     dtype: Literal["auto", "float64", "float32"] = Field(
-        "auto", description="float64, float32, or auto: a network's own, else float64"
+        "auto", description="numbers: float64, float32, or auto: a network's own, else float64"
     )
     on: Literal["threads", "ray", "virtual"] = Field(
         "threads", description="what the workers run on: threads, ray, or virtual time"
@@ -388,18 +400,26 @@ class TrainConfig(ProblemConfig):
 
 def _virtual_end(times: str) -> float:
     """Return where runs end by default: at 600 s, or 60 jobs of the slowest measured worker."""
-    if times.strip().partition(":")[0] not in (times_room.FromRun.name, times_room.FromTable.name):
+    if times.strip().partition(":")[0] not in _MEASURED:
         return 600.0
-    return 60 * float(build("worker times", times_room, times).slowest())
+    return 60 * float(build("worker times", import_module("asgrad.times"), times).slowest())
+
+
+def _names(key: str) -> Collection[str]:
+    """Return the names that a key takes which are no paths of files."""
+    from asgrad.problems.data import BUNDLED
+    from asgrad.problems.start import STARTS
+
+    return STARTS if key == "x0" else BUNDLED
 
 
 def _whole_times(said: Any, folder: Path) -> Any:
     """Return measured times with a path that is found from anywhere; others as they are."""
     kind = said.partition(":")[0] if isinstance(said, str) else ""
-    parameter = {times_room.FromRun.name: "run", times_room.FromTable.name: "path"}.get(kind)
+    parameter = _MEASURED.get(kind)
     if parameter is None:
         return said
-    times = build("worker times", times_room, said)
+    times = build("worker times", import_module("asgrad.times"), said)
     found = os.path.abspath(folder / os.path.expanduser(str(getattr(times, parameter))))
     if not os.path.exists(found):
         return said  # it is refused where it is read
@@ -408,7 +428,7 @@ def _whole_times(said: Any, folder: Path) -> Any:
 
 def _beside(config: Path, key: str, said: Any) -> Any:
     """Return the path of a file that a configuration names: relative to the folder it stands in."""
-    if not isinstance(said, str) or said in _NAMES[key]:
+    if not isinstance(said, str) or said in _names(key):
         return said
     path = Path(os.path.expanduser(said))
     found = os.path.abspath(config.parent / path)
@@ -433,4 +453,10 @@ def _toml(value: Any) -> str:
         return f"{{{', '.join(f'{json.dumps(key)} = {_toml(v)}' for key, v in value.items())}}}"
     if isinstance(value, list):
         return f"[{', '.join(map(_toml, value))}]"
-    return json.dumps(value)
+    text = json.dumps(value, ensure_ascii=False)  # TOML knows no surrogates, which JSON writes
+    if not text.isascii() and text.encode(errors="replace").decode() != text:
+        raise AsgradError(
+            f"{shown(value)} cannot be written to a configuration: it is no text in Unicode. "
+            "Rename the file."
+        )
+    return text.replace("\x7f", "\\u007f")

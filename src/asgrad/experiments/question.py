@@ -11,68 +11,48 @@ from typing import Any
 
 import numpy as np
 
-from asgrad import methods as method_room
-from asgrad import stepsizes as stepsize_room
 from asgrad import times as times_room
-from asgrad.errors import AsgradError, KindError, check_integer, check_kind, check_positive, shown
+from asgrad.errors import (
+    AsgradError,
+    KindError,
+    as_number,
+    check_integer,
+    check_kind,
+    check_positive,
+    n_axes,
+    shown,
+)
 from asgrad.experiments.choice import MEASURES, Rule, gains, moves, windowed
 from asgrad.experiments.grid import Cell, Panel, cells_of, choice_among
 from asgrad.experiments.work import Horizon, Key, Work
 from asgrad.machine import check_memory
-from asgrad.methods import Method, Pure
+from asgrad.methods import AnyMethod, Pure
 from asgrad.numerics import Result, replay
+from asgrad.numerics.blocks import bytes_of_blocks
+from asgrad.numerics.replay import bound_to, checked_dtype, rules_of
 from asgrad.problems import Problem
 from asgrad.problems.base import check_problem
 from asgrad.problems.fingerprint import fingerprint
+from asgrad.recipes import Named, Parts, Recipe, is_part, recipe_of, recipes_of
 from asgrad.registry import build
 from asgrad.simulation import simulate
 from asgrad.simulation.simulate import expected_cost
-from asgrad.stepsizes import Constant, Stepsize
-from asgrad.times import Fixed, Times
+from asgrad.times import AnyTimes, Fixed
 from asgrad.trace import Trace
 
-__all__ = ["Contender", "Question", "ask", "default_stepsizes"]
+__all__ = ["Question", "ask", "default_stepsizes"]
 
 _GRID = range(-5, 3)  # powers of two, over L
 _WIDEN = 6  # stepsizes on either side of it
 _AT_ONCE = 2  # of them
 _BASELINE = "sync"
 _LONG = 7200.0  # seconds that are asked about first
+_ROW_BYTES = 300  # of an evaluation in a result, and in the table that becomes metrics.parquet
+_FEWER = "ask for fewer evaluations, methods, seeds or stepsizes, or insist"
 _REMEDY = (
     "compare fewer methods, seeds or stepsizes, lower the limit, or insist: insist=True, on the "
     "command line --insist"
 )
-
-
-@dataclass(frozen=True)
-class Contender:
-    """A method and how its stepsize depends on the delay."""
-
-    method: Method
-    stepsize: Stepsize = dataclasses.field(default_factory=Constant)
-
-    @property
-    def label(self) -> str:
-        """The contender as the command line takes it: METHOD or METHOD+STEPSIZE."""
-        if isinstance(self.stepsize, Constant):
-            return self.method.label
-        return f"{self.method.label}+{self.stepsize.label}"
-
-    @classmethod
-    def of(cls, said: str | Method | tuple[Method, Stepsize]) -> Contender:
-        """Make a contender of "METHOD+STEPSIZE", a method, or a pair."""
-        if isinstance(said, Method):
-            return cls(said)
-        if isinstance(said, tuple):
-            return cls(*said)
-        if not isinstance(said, str):
-            raise KindError(
-                "compare: a method is a text such as 'pure', an object such as ag.methods.Pure(), "
-                f"or a pair of method and stepsize rule, got {shown(said)}."
-            )
-        method, _, stepsize = said.partition("+")
-        rule = build("stepsize", stepsize_room, stepsize) if stepsize else Constant()
-        return cls(build("method", method_room, method), rule)
 
 
 def default_stepsizes(smoothness: float) -> list[float]:
@@ -96,8 +76,8 @@ class Question:
     """Everything that a comparison was asked, checked."""
 
     problems: dict[str, Problem]
-    times: Times
-    contenders: list[Contender]
+    times: AnyTimes
+    recipes: list[Recipe]
     given: np.ndarray | None
     """The stepsizes that the user gave; None: the default grid."""
     extra: np.ndarray
@@ -120,7 +100,7 @@ class Question:
     def asked(self) -> dict[str, Any]:
         """Return what may be added to when a comparison goes on."""
         return {
-            "methods": [contender.label for contender in self.contenders],
+            "methods": [recipe.label for recipe in self.recipes],
             "stepsizes": None if self.given is None else self.given.tolist(),
             "extra": self.extra.tolist(),
             "seeds": self.seeds,
@@ -132,18 +112,21 @@ class Question:
         Both are guessed: the jobs from the first of every method, their gradients from a few.
         """
         first = next(iter(self.problems.values()))
+        n_seeds, n_lanes = len(self.seeds), max(self.base(name).size for name in self.problems)
+        n_rows = n_seeds * n_lanes * len(self.recipes) * len(self.problems)
+        n_rows *= self.horizon.most_moments
+        check_memory("compare", f"{n_rows:.2g} evaluations", n_rows * _ROW_BYTES, _FEWER)
         costs = [
             expected_cost(
-                contender.method,
+                recipe,
                 self.times,
                 n_workers=first.n_workers,
                 steps=self.horizon.steps,
                 until_time=self.horizon.until_time,
                 seed=self.seeds[0],
             )
-            for contender in self.contenders
+            for recipe in self.recipes
         ]
-        n_seeds, n_lanes = len(self.seeds), max(self.base(name).size for name in self.problems)
         jobs = n_seeds * sum(cost.jobs for cost in costs)
         if math.isinf(jobs):  # nothing is known of one that comes no nearer to its limit
             return
@@ -151,9 +134,8 @@ class Question:
         # A part of the dropped and cancelled jobs' gradients is not computed: an upper bound.
         seconds = n_seeds * sum(cost.seconds for cost in costs)
         seconds += sum(self._job_seconds(name) * jobs for name in self.problems) / threads
-        models = first.n_workers + 4
         n_bytes = n_seeds * sum(cost.n_bytes for cost in costs)
-        n_bytes += threads * 8 * models * n_lanes * max(p.dim for p in self.problems.values())
+        n_bytes += threads * max(self._replay_bytes(name) for name in self.problems)
         said = f"about {jobs:.2g} jobs, {gradients:.2g} gradients, {_hours(seconds)}"
         check_memory("compare", said, n_bytes, _REMEDY)
         if not seconds <= _LONG:
@@ -161,6 +143,18 @@ class Question:
                 f"compare: this would take {said} and {n_bytes / 1e9:.2g} GB of memory (guessed "
                 f"from its beginning); {_REMEDY}."
             )
+
+    def _replay_bytes(self, panel: str) -> int:
+        """Return the most that a replay of a panel takes at all its stepsizes."""
+        problem = self.problems[panel]
+        n_lanes, dtype = self.base(panel).size, checked_dtype(problem, None)
+        return max(
+            bytes_of_blocks(
+                problem, recipe.transform, recipe.optimizer, n_lanes, dtype, problem.n_workers + 1,
+                recipe.method.begin(problem.n_workers, self.seeds[0]).n_entries,
+            )
+            for recipe in self.recipes
+        )  # fmt: skip
 
     def _job_seconds(self, panel: str) -> float:
         """Return how long the gradients of a job take at all stepsizes of a panel, measured."""
@@ -176,8 +170,8 @@ class Question:
     def simulate(self, insist: bool) -> dict[tuple[str, int], Trace]:
         """Return the traces by method and seed."""
         return {
-            (contender.label, seed): simulate(
-                contender.method,
+            (recipe.label, seed): simulate(
+                recipe,
                 self.times,
                 n_workers=next(iter(self.problems.values())).n_workers,
                 steps=self.horizon.steps,
@@ -185,7 +179,7 @@ class Question:
                 seed=seed,
                 insist=insist,
             )
-            for contender in self.contenders
+            for recipe in self.recipes
             for seed in self.seeds
         }
 
@@ -200,10 +194,10 @@ class Question:
         """Return the first stepsizes of every panel and method, those that are known included."""
         grids = {}
         for panel in self.problems:
-            for contender in self.contenders:
-                pair = panel, contender.label
+            for recipe in self.recipes:
+                pair = panel, recipe.label
                 mine = [known[key].stepsizes for key in known if key[:2] == pair]
-                grids[pair] = unite_stepsizes([self.base(panel), *mine])
+                grids[pair] = unite_stepsizes([*mine, self.base(panel)])
         return grids
 
     def widen(self, work: Work, pair: tuple[str, str]) -> np.ndarray:
@@ -249,7 +243,7 @@ class Question:
 
     def _finished(self, panel: Panel, work: Work) -> list[str]:
         """Return the methods that were finished on a panel."""
-        labels = [contender.label for contender in self.contenders]
+        labels = [recipe.label for recipe in self.recipes]
         return [
             label
             for label in labels
@@ -281,9 +275,9 @@ class Question:
     def in_order(self, results: Mapping[Key, Result]) -> dict[Key, Result]:
         """Return results in the order in which panels, methods and seeds were asked for."""
         keys = (
-            Key(panel, contender.label, seed)
+            Key(panel, recipe.label, seed)
             for panel in self.problems
-            for contender in self.contenders
+            for recipe in self.recipes
             for seed in self.seeds
         )
         return {key: results[key] for key in keys if key in results}
@@ -305,7 +299,7 @@ class Question:
                 found.append(f"L = {panel.smoothness:.4g}{name}: {panel.smoothness_source}.")
             found.append(f"Target{name}: {panel.target_source}.")
         n_workers = next(iter(self.problems.values())).n_workers
-        said = {c.label: c.method.defaults(n_workers) for c in self.contenders}
+        said = {r.label: r.method.defaults(n_workers) for r in self.recipes}
         settled = [f"{label} {text}" for label, text in said.items() if text]
         if settled:
             found.append(f"By default: {'; '.join(settled)}.")
@@ -318,6 +312,7 @@ def ask(
     methods: Any,
     *,
     stepsizes: Any,
+    extra_stepsizes: Any,
     widen: int | None,
     seeds: Any,
     horizon: Horizon,
@@ -330,18 +325,22 @@ def ask(
     before = before or {}
     problems = _checked_problems(problem)
     times = build("worker times", times_room, times) if isinstance(times, str) else times
-    check_kind("compare", "times", times, Times, "ag.times.Linear()")
-    check_integer("compare", "evaluations", horizon.evaluations, minimum=1)
-    contenders = _contenders(methods, before.get("methods", []))
+    check_kind("compare", "times", times, AnyTimes, "ag.times.Linear()")
+    horizon = horizon.checked()
+    recipes = _recipes(methods, before.get("methods", []))
     seed_list = list(dict.fromkeys([*before.get("seeds", []), *_checked_seeds(seeds)]))
     given = None if stepsizes is None else _checked_grid(stepsizes)
     extra = np.array(before.get("extra", []))
+    if extra_stepsizes is not None:
+        extra = unite_stepsizes([extra, _checked_grid(extra_stepsizes)])
     if before and given is not None and before["stepsizes"] is None:
         extra, given = unite_stepsizes([extra, given]), None  # beside the default grid
     elif before and given is not None:
-        given = unite_stepsizes([given, np.array(before["stepsizes"])])
+        given = unite_stepsizes([np.array(before["stepsizes"]), given])
     elif before and before["stepsizes"] is not None:
         given = np.array(before["stepsizes"])
+    if given is not None:
+        given, extra = unite_stepsizes([given, extra]), extra[:0]
     most_wider = check_integer(
         "compare", "widen", (0 if given is not None else _WIDEN) if widen is None else widen,
         minimum=0,
@@ -350,13 +349,12 @@ def ask(
     for each in problems.values():
         if given is None:
             default_stepsizes(each.smoothness)
-        for contender in contenders:  # a rule that needs an unknown L is refused before any work
-            if not isinstance(contender.stepsize, Constant):
-                contender.stepsize.parameters(each.smoothness, 1, each.n_workers)
+        for recipe in recipes:  # a rule that needs an unknown L is refused before any work
+            rules_of(recipe, bound_to(each, lambda: 1, {}))
     return Question(
         problems=problems,
         times=times,
-        contenders=contenders,
+        recipes=recipes,
         given=given,
         extra=extra,
         most_wider=most_wider,
@@ -383,7 +381,7 @@ def _panel(name: str, problem: Problem, rule: Rule, target: Any, given: np.ndarr
         name=name,
         problem=str(getattr(problem, "label", problem.name)),
         smoothness=float(problem.smoothness),
-        smoothness_source=problem.smoothness_source,
+        smoothness_source=str(problem.smoothness_source),
         in_units=given is None,
         start=start,
         targets=[] if target is None else rule.checked_targets(target, start[rule.measure]),
@@ -399,9 +397,18 @@ def _hours(seconds: float) -> str:
 
 
 def unite_stepsizes(grids: Iterable[np.ndarray]) -> np.ndarray:
-    """Return all stepsizes, rising; of those that differ in their last bits only one."""
-    every = np.unique(np.concatenate(list(grids)))
-    return every[np.append(True, np.diff(every) > 1e-12 * every[1:])]
+    """Return all stepsizes, rising; of those that differ in their last bits that of the first grid.
+
+    L may differ in its last bit on another machine; what is stored keeps its stepsize.
+    """
+    parts = list(grids)
+    every = np.concatenate(parts)
+    rank = np.repeat(np.arange(len(parts)), [part.size for part in parts])
+    order = np.argsort(every, kind="stable")
+    group = np.cumsum(np.append(0, np.diff(every[order]) > 1e-12 * every[order][1:]))
+    order = order[np.lexsort((rank[order], group))]  # within a group the first grid's
+    united: np.ndarray = every[order][np.unique(group, return_index=True)[1]]
+    return united
 
 
 def _checked_problems(problem: Any) -> dict[str, Problem]:
@@ -412,7 +419,9 @@ def _checked_problems(problem: Any) -> dict[str, Problem]:
     for name, each in problems.items():
         if not isinstance(name, str):
             raise KindError(f"compare: problems are named by texts, got {shown(name)}.")
+        _check_printable("problem", name)
         check_problem("compare", each)
+        as_number(type(each).__name__, "smoothness", each.smoothness)
     sizes = {each.n_workers for each in problems.values()}
     measures = {each.measure for each in problems.values()}
     if len(sizes) > 1 or len(measures) > 1:
@@ -423,16 +432,18 @@ def _checked_problems(problem: Any) -> dict[str, Problem]:
     return problems
 
 
-def _contenders(methods: Any, before: Sequence[str]) -> list[Contender]:
-    """Return the contenders, those of the run that goes on first."""
-    pair = isinstance(methods, tuple) and any(isinstance(part, Stepsize) for part in methods)
-    one = pair or isinstance(methods, str | Method)
+def _recipes(methods: Any, before: Sequence[str]) -> list[Recipe]:
+    """Return the recipes, those of the run that goes on first."""
+    one = isinstance(methods, str | AnyMethod | Parts | Named) or (
+        isinstance(methods, tuple) and any(is_part(each) for each in methods)
+    )
     if not one and not isinstance(methods, Iterable):
         raise KindError(f"compare: methods must be a list of methods, got {shown(methods)}.")
     several = [methods] if one else list(methods)
-    new = {contender.label: contender for contender in map(Contender.of, several)}
-    if len(new) < len(several):
-        labels = [Contender.of(said).label for said in several]
+    asked = [recipe for said in several for recipe in recipes_of("compare", said)]
+    new = {recipe.label: recipe for recipe in asked}
+    if len(new) < len(asked):
+        labels = [recipe.label for recipe in asked]
         twice = next(label for label in labels if labels.count(label) > 1)
         raise AsgradError(
             f"compare: method {twice!r} is given twice; a method of your own with parameters "
@@ -441,41 +452,46 @@ def _contenders(methods: Any, before: Sequence[str]) -> list[Contender]:
     found = []
     for label in before:
         try:
-            found.append(new.pop(label) if label in new else Contender.of(label))
+            found.append(new.pop(label) if label in new else recipe_of("compare", label))
         except AsgradError as error:
             raise AsgradError(
                 f"compare: the run that goes on has the method {label!r}, which is none of "
                 "asgrad's; give it again among the methods."
             ) from error
     found += new.values()
-    for contender in found:
-        if not contender.label.isprintable():
-            raise AsgradError(
-                f"compare: a method's name must be in one line and of signs that can be printed, "
-                f"got {shown(contender.label)}."
-            )
+    for recipe in found:
+        _check_printable("method", recipe.label)
     if not found:
         raise AsgradError("compare: give at least one method.")
     return found
 
 
+def _check_printable(what: str, name: str) -> None:
+    """Refuse a name that would break tables and files."""
+    if not name.isprintable():
+        raise AsgradError(
+            f"compare: a {what}'s name must be in one line and of signs that can be printed, got "
+            f"{shown(name)}."
+        )
+
+
 def _checked_grid(stepsizes: Sequence[float]) -> np.ndarray:
     """Return the stepsizes, checked and rising."""
-    if np.ndim(stepsizes) != 1:
+    if n_axes(stepsizes) != 1:
         raise KindError(f"compare: stepsizes must be a list of numbers, got {shown(stepsizes)}.")
     grid = sorted({check_positive("compare", "stepsize", s) for s in stepsizes})
     if not grid:
         raise AsgradError("compare: give at least one stepsize.")
-    return np.array(grid)
+    return unite_stepsizes([np.array(grid)])
 
 
 def _checked_seeds(seeds: int | Sequence[int]) -> list[int]:
     """Return the seeds as a list, checked."""
-    if not isinstance(seeds, str) and np.ndim(seeds) == 1:
+    if not isinstance(seeds, str) and n_axes(seeds) == 1:
         found = [
             check_integer("compare", "seed", seed, minimum=0) for seed in np.asarray(seeds).tolist()
         ]
         if not found or len(set(found)) < len(found):
             raise AsgradError("compare: give at least one seed, each only once.")
         return found
-    return list(range(check_integer("compare", "seeds", seeds, minimum=1)))
+    return list(range(check_integer("compare", "seeds", seeds, minimum=1, maximum=10**6)))

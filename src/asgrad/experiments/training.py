@@ -13,11 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from asgrad import optimizers as optimizer_room
 from asgrad import times as times_room
 from asgrad.errors import AsgradError, AsgradWarning
 from asgrad.experiments.config import TrainConfig
-from asgrad.experiments.question import Contender
 from asgrad.experiments.training_folder import (
     CHECKPOINTS,
     KIND,
@@ -49,15 +47,14 @@ from asgrad.files import (
 from asgrad.methods import Pure
 from asgrad.numerics import Result, replay
 from asgrad.numerics.replay import replayed_models
-from asgrad.optimizers import Optimizer
 from asgrad.problems import Problem
 from asgrad.problems.fingerprint import difference, fingerprint
 from asgrad.registry import build
-from asgrad.stepsizes import Stepsize
 from asgrad.times.measured import measured_times
 from asgrad.trace import Trace
 from asgrad.training import Checkpoints, Training, train
 from asgrad.training.checkpoint import digest, list_checkpoints, load_checkpoint, load_head
+from asgrad.training.evaluation import OnEvaluation
 from asgrad.training.tensorboard import logged
 from asgrad.workers import Ray, Threads, Virtual
 from asgrad.workers.base import Job, Workers
@@ -132,19 +129,15 @@ class StoredTraining:
         self,
         problem: Problem,
         stepsizes: Any = None,
-        method_stepsize: Stepsize | None = None,
         *,
         trace: Trace | None = None,
         **options: Any,
     ) -> Result:
-        """Replay the run as it was, or with other stepsizes on the recorded asynchrony."""
-        contender, optimizer = parts_of(self.config)
+        """Replay the run as it was, or with other stepsizes or parts on its asynchrony."""
         return replay(
             trace or self.trace,
             problem,
             self.stepsize if stepsizes is None else stepsizes,
-            method_stepsize=method_stepsize or contender.stepsize,
-            optimizer=optimizer,
             dtype=dtype_of(self.config),
             **options,
         )
@@ -179,15 +172,12 @@ class StoredTraining:
             known.setdefault(head["step"], set()).add(digest(state["models"][-1]))
             for step, found in head["facts"]["digests"].items():
                 known.setdefault(int(step), set()).add(found)
-        contender, optimizer = parts_of(self.config)
         steps = sorted(known)
         again = replayed_models(
             self.trace,
             problem,
             self.stepsize,
             steps,
-            method_stepsize=contender.stepsize,
-            optimizer=optimizer,
             dtype=dtype_of(self.config),
         )
         for step, model in zip(steps, again, strict=True):
@@ -214,11 +204,6 @@ def _file_digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
 
 
-def parts_of(config: TrainConfig) -> tuple[Contender, Optimizer]:
-    """Return the method with its stepsize rule, and the optimizer."""
-    return Contender.of(config.method), build("optimizer", optimizer_room, config.optimizer)
-
-
 def dtype_of(config: TrainConfig) -> str | None:
     """Return the dtype that is asked for; None: the problem's own."""
     return None if config.dtype == "auto" else config.dtype
@@ -231,10 +216,9 @@ def run_training(
     resume: bool = False,
     on_step: Callable[[int, float], None] | None = None,
     on_arrival: Callable[[Job], None] | None = None,
-    on_evaluation: Callable[[int, float, float, float], None] | None = None,
+    on_evaluation: OnEvaluation | None = None,
 ) -> Training:
     """Run what the configuration says, with checkpoints in its unfinished folder."""
-    contender, optimizer = parts_of(config)
     stepsize = config.stepsize
     if stepsize is None:
         if not problem.smoothness > 0:
@@ -251,15 +235,13 @@ def run_training(
         )
         return train(
             problem,
-            contender.method,
+            config.method,
             stepsize,
             workers=workers,
             steps=config.steps,
             until_time=config.until_time,
             target=config.target,
             seed=config.seed,
-            method_stepsize=contender.stepsize,
-            optimizer=optimizer,
             dtype=dtype_of(config),
             evaluate_every=config.evaluate_every or None,
             max_refused=config.max_refused,
@@ -346,14 +328,14 @@ def save_training(training: Training, config: TrainConfig) -> Path:
             with suppress(AsgradWarning):  # where warnings are errors
                 warnings.warn(text, AsgradWarning, stacklevel=2)
         else:
-            clear_away(beside, path)
+            clear_away(beside, path, TRAINING.parts)
     return path
 
 
 def _written(training: Training, config: TrainConfig, path: Path, beside: Path) -> Path:
     """Write a finished run to `path`, or beside it; return where it is."""
     with new_folder(path, TRAINING, overwrite=True, elsewhere=True) as folder:
-        write_config(folder.folder, config.model_copy(update={"stepsize": training.stepsize}))
+        write_config(folder.folder, {**config.model_dump(), "stepsize": training.stepsize})
         training.trace.save(folder / TRACE)
         write_table(
             folder / METRICS,

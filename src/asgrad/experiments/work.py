@@ -11,11 +11,12 @@ from typing import NamedTuple
 
 import numpy as np
 
+from asgrad.errors import check_integer, check_positive
 from asgrad.moments import latest_of
 from asgrad.numerics import Interrupted, Result, replay
 from asgrad.numerics.plan import model_times
 from asgrad.problems import Problem
-from asgrad.stepsizes import Stepsize
+from asgrad.recipes import Recipe
 from asgrad.trace import Trace
 
 __all__ = ["Horizon", "Key", "Work", "join_lanes", "take_lanes"]
@@ -57,6 +58,22 @@ class Horizon:
         steps[0] = 0
         return steps, times
 
+    def checked(self) -> Horizon:
+        """Return the same in plain numbers, refusing what is none."""
+        steps, time = self.steps, self.until_time
+        return Horizon(
+            None if steps is None else check_integer("compare", "steps", steps, minimum=0),
+            None if time is None else check_positive("compare", "until_time", time, zero=True),
+            check_integer("compare", "evaluations", self.evaluations, minimum=1),
+        )
+
+    @property
+    def most_moments(self) -> int:
+        """At how many moments a run is looked at, at most."""
+        if self.until_time is None and self.steps is not None:
+            return min(self.evaluations, self.steps) + 1
+        return self.evaluations + 1
+
     @property
     def words(self) -> str:
         """The horizon in words."""
@@ -69,14 +86,14 @@ class Horizon:
 
 @dataclass
 class Work:
-    """The replays of all contenders on all panels.
+    """The replays of all recipes on all panels.
 
     Parameters
     ----------
     problems : mapping
         By panel.
-    rules : mapping
-        The stepsize rule of every method, by its label.
+    recipes : mapping
+        By label.
     traces : mapping
         By method and seed.
     horizon : Horizon
@@ -86,16 +103,19 @@ class Work:
         Called with key and result as soon as a replay ends.
     progress : callable, optional
         Called with the share of the work done since the last call; they sum to 1.
+    insist : bool
+        Whether replays that take more memory than there is are computed too.
     """
 
     problems: Mapping[str, Problem]
-    rules: Mapping[str, Stepsize]
+    recipes: Mapping[str, Recipe]
     traces: Mapping[tuple[str, int], Trace]
     horizon: Horizon
     threads: int
     known: dict[Key, Result]
     keep: Callable[[Key, Result], None] | None = None
     progress: Callable[[float], None] | None = None
+    insist: bool = False
     results: dict[Key, Result] = field(default_factory=dict)
     """What is computed, or was known and asked for; lanes rise."""
     complete: bool = True
@@ -156,9 +176,8 @@ class Work:
                 for future in [future for future in waiting if future.done()]:
                     if future.exception() is None:  # ended, and not looked at yet
                         take(future)
-                for pair in grids:
-                    if pair not in whole or open_pairs[pair]:
-                        self._keep_common(pair, pair in whole)
+                for pair in grids:  # also of one that was just to be widened
+                    self._keep_common(pair, pair in whole)
             finally:
                 self._stop.set()
                 for future in waiting:
@@ -208,11 +227,12 @@ class Work:
             self.problems[key.panel],
             stepsizes,
             seeds=key.seed,
-            method_stepsize=self.rules[key.method],
+            recipe=self.recipes[key.method],
             evaluations=evaluated.tolist(),
             threads=1,
             progress=lambda share: self._tell(share * load),
             stop=self._stop,
+            insist=self.insist,
         )
         held = {name: getattr(result, name)[inverse] for name in ("gradients", *_LANES)}
         return dataclasses.replace(result, steps=steps, times=times, **held)

@@ -1,7 +1,8 @@
 """The server's decisions, a file each: who computes what next, and which gradients make a step."""
 
 from asgrad.methods.ace import ACE
-from asgrad.methods.base import Method, Opening, Server
+from asgrad.methods.base import AnyMethod, Method, Opening, Server
+from asgrad.methods.malenia import Malenia
 from asgrad.methods.minibatch import Minibatch
 from asgrad.methods.pure import Pure
 from asgrad.methods.random import Random
@@ -13,7 +14,9 @@ from asgrad.methods.sync import MSync, Sync
 
 __all__ = [
     "ACE",
+    "AnyMethod",
     "MSync",
+    "Malenia",
     "Method",
     "Minibatch",
     "Opening",

@@ -14,7 +14,7 @@ from asgrad.methods import decisions
 from asgrad.registry import label
 from asgrad.streams import Purpose, stream_key
 
-__all__ = ["RULE", "CompiledMethod", "Method", "Opening", "Server", "batch_size"]
+__all__ = ["RULE", "AnyMethod", "CompiledMethod", "Method", "Opening", "Server", "batch_size"]
 
 RULE = types.void(types.int64[::1], types.int64, types.int64, types.int64, types.float64[:, ::1])
 """rule(state, worker, read_step, step, out): `worker`'s job, which read x_{read_step}, has arrived
@@ -38,13 +38,8 @@ class Opening(NamedTuple):
         return np.zeros((4 * n_workers + 4 * self.workers.size + 16, 3))
 
 
-class Method(ABC):
-    """The server's decisions. Subclass it to write a method of your own in plain Python.
-
-    A method knows no clock, no network and no gradient: `start` names the first jobs, `arrive` says
-    what becomes of a gradient and who computes what next. Whatever an instance remembers between
-    calls is set up in `start`, so that one object can serve many runs.
-    """
+class AnyMethod(ABC):
+    """The server's decisions, compiled (`CompiledMethod`) or in plain Python (`Method`)."""
 
     name: ClassVar[str] = ""
     """The method's name on the command line and in figures."""
@@ -52,6 +47,35 @@ class Method(ABC):
     """Where the method is from, with its arXiv number."""
     any_worker: ClassVar[bool] = False
     """Whether a job whose worker is gone may be given to any other worker."""
+
+    @abstractmethod
+    def begin(self, n_workers: int, seed: int) -> Opening:
+        """Return the opening of a run; every random choice of the method follows from `seed`."""
+
+    def defaults(self, n_workers: int) -> str:
+        """Return what the parameters that were left open come to, empty where none was."""
+        return ""
+
+    @property
+    def label(self) -> str:
+        """The method with its parameters, as the command line takes it."""
+        return label(self)
+
+
+class CompiledMethod(AnyMethod):
+    """A method whose rule runs compiled inside the simulator's event loop.
+
+    A subclass is a frozen dataclass of its parameters and gives `begin`.
+    """
+
+
+class Method(AnyMethod):
+    """The server's decisions. Subclass it to write a method of your own in plain Python.
+
+    A method knows no clock, no network and no gradient: `start` names the first jobs, `arrive` says
+    what becomes of a gradient and who computes what next. Whatever an instance remembers between
+    calls is set up in `start`, so that one object can serve many runs.
+    """
 
     @abstractmethod
     def start(self, server: Server) -> None:
@@ -78,34 +102,6 @@ class Method(ABC):
             server.rule,
             server.n_entries,
         )
-
-    def defaults(self, n_workers: int) -> str:
-        """Return what the parameters that were left open come to, empty where none was."""
-        return ""
-
-    @property
-    def label(self) -> str:
-        """The method with its parameters, as the command line takes it."""
-        return label(self)
-
-
-class CompiledMethod(Method):
-    """A method whose rule runs compiled inside the simulator's event loop.
-
-    A subclass is a frozen dataclass of its parameters and gives `begin`.
-    """
-
-    @abstractmethod
-    def begin(self, n_workers: int, seed: int) -> Opening:
-        """Return the opening of a run; every random choice of the method follows from `seed`."""
-
-    def start(self, server: Server) -> None:
-        """Not used: `begin` names the first jobs."""
-        raise TypeError(f"{type(self).__name__}: a compiled method starts by begin().")
-
-    def arrive(self, server: Server, worker: int, read_step: int) -> None:
-        """Not used: the compiled rule decides."""
-        raise TypeError(f"{type(self).__name__}: a compiled method decides by its rule.")
 
 
 class Server:

@@ -10,7 +10,7 @@ from asgrad.optimizers import Optimizer
 from asgrad.problems.base import Problem
 from asgrad.transforms import Transform
 
-__all__ = ["Blocks", "keep_lanes", "new_blocks"]
+__all__ = ["Blocks", "bytes_of_blocks", "keep_lanes", "new_blocks"]
 
 _RUN = 512  # numbers in a run of the stepsizes
 _COLUMNS = 64  # models evaluated together
@@ -59,8 +59,7 @@ def new_blocks(
 ) -> Blocks:
     """Allocate the numbers of some lanes; the models are left to be filled in."""
     dim, lanes = problem.dim, stepsizes.size
-    room = max(1, _SNAPSHOT_BYTES // (8 * dim * lanes))
-    columns = lanes * min(max(1, _COLUMNS // lanes), room)
+    columns = _columns(dim, lanes)
     n_floats, n_picks = problem.workspace(columns)
     return Blocks(
         stepsizes=stepsizes.astype(dtype),
@@ -78,6 +77,31 @@ def new_blocks(
         scratch=np.empty(n_floats, dtype),
         picks=np.arange(n_picks),
     )
+
+
+def bytes_of_blocks(
+    problem: Problem,
+    transform: Transform,
+    optimizer: Optimizer,
+    n_lanes: int,
+    dtype: Any,
+    n_slots: int,
+    n_entries: int,
+) -> int:
+    """Return how many bytes `new_blocks` takes, and evaluations beside it, nearly."""
+    n_blocks = n_slots + 2 + n_entries + (n_entries > 0)  # gradient, direction; the table's sum
+    n_blocks += transform.n_blocks(problem.n_workers) + optimizer.n_blocks()
+    columns = _columns(problem.dim, n_lanes)
+    n_floats, n_picks = problem.workspace(columns)
+    evaluated = 3 * problem.dim * columns  # the models that wait, a copy, and their gradients
+    size = np.dtype(dtype).itemsize
+    return size * (problem.dim * n_lanes * n_blocks + evaluated + n_floats) + 8 * n_picks
+
+
+def _columns(dim: int, lanes: int) -> int:
+    """Return how many models are evaluated together: some of every lane."""
+    room = max(1, _SNAPSHOT_BYTES // (8 * dim * lanes))
+    return lanes * min(max(1, _COLUMNS // lanes), room)
 
 
 def _repeated(stepsizes: np.ndarray) -> np.ndarray:

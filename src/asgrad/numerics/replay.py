@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -21,10 +21,11 @@ from asgrad.errors import (
     check_integer,
     check_kind,
     check_positive,
+    n_axes,
     shown,
 )
-from asgrad.machine import processors
-from asgrad.numerics.blocks import Blocks, keep_lanes, new_blocks
+from asgrad.machine import check_memory, processors
+from asgrad.numerics.blocks import Blocks, bytes_of_blocks, keep_lanes, new_blocks
 from asgrad.numerics.plan import Plan, count_gradients, model_times, plan_replay
 from asgrad.numerics.walk import (
     EVALUATION,
@@ -37,31 +38,35 @@ from asgrad.numerics.walk import (
     compiled_walk,
     walk,
 )
-from asgrad.optimizers import SGD, Optimizer
+from asgrad.optimizers import Optimizer
 from asgrad.problems.base import CompiledProblem, Packed, Problem, check_problem
 from asgrad.problems.start import checked_model
 from asgrad.progress import progress_bar
-from asgrad.registry import resolve
-from asgrad.stepsizes import Constant, Stepsize
+from asgrad.recipes import Bound, Parts, parts_of
+from asgrad.stepsizes import Stepsize
 from asgrad.streams import Purpose, stream_key
 from asgrad.trace import Trace
-from asgrad.transforms import Identity, Transform
+from asgrad.transforms import Transform
 
 __all__ = [
     "BLOW_UP",
     "Interrupted",
     "Result",
     "Status",
+    "bound_to",
     "checked_dtype",
     "checked_start",
     "checked_threads",
     "replay",
     "replayed_models",
-    "resolved_parts",
     "rules_of",
 ]
 
 _LANES_A_BLOCK = 32
+_REMEDY = (
+    "replay fewer stepsizes or seeds at once, on fewer threads or in float32, or insist: "
+    "insist=True, on the command line --insist"
+)
 BLOW_UP = 1e8
 _SHORT = 0.05  # seconds that a request to stop may well go unheard
 _MOST_STEPS = 1 << 20  # at a time
@@ -142,9 +147,7 @@ class _Job:
     dtype: str
     x0: np.ndarray
     rules: Rules
-    stepsize: Stepsize
-    transform: Transform
-    optimizer: Optimizer
+    parts: Parts
     packed: Packed
     n_lanes: int = 1
     progress: Callable[[float], None] | None = None
@@ -158,16 +161,32 @@ class _Job:
     def walk(self) -> tuple[Callable, tuple[Any, ...]]:
         """Return the walk and what it calls: gradient, factor, transform, optimizer."""
         gradient = self.problem.kernels()[0]
-        parts = self.stepsize, self.transform, self.optimizer
+        parts = self.parts.stepsize, self.parts.transform, self.parts.optimizer
         if isinstance(self.problem, CompiledProblem):
             return compiled_walk(self.dtype), bound_kernels(self.dtype, gradient, *parts)
         return walk, (gradient, *(type(part).kernel for part in parts))
 
+    def check_memory(self, n_lanes: int, at_once: int) -> None:
+        """Refuse what memory cannot hold: working spaces of so many lanes each, and the result."""
+        working = bytes_of_blocks(
+            self.problem, self.parts.transform, self.parts.optimizer, n_lanes, self.dtype,
+            self.n_slots, self.n_entries,
+        )  # fmt: skip
+        models = 2 * np.dtype(self.dtype).itemsize * self.problem.dim  # joined in the end
+        result = self.n_lanes * (models + 2 * 4 * 8 * self.plan.evaluated.size)
+        kept = f"{self.n_slots} models and {self.n_entries} table entries"
+        check_memory(
+            "replay",
+            f"{self.n_lanes} lanes with {kept} of dimension {self.problem.dim}",
+            at_once * working + result,
+            _REMEDY,
+        )
+
     def blocks(self, stepsizes: np.ndarray) -> Blocks:
         """Return the working space of some lanes, at x_0."""
         blocks = new_blocks(
-            self.problem, self.transform, self.optimizer, stepsizes, self.dtype, self.n_slots,
-            self.n_entries,
+            self.problem, self.parts.transform, self.parts.optimizer, stepsizes, self.dtype,
+            self.n_slots, self.n_entries,
         )  # fmt: skip
         blocks.models[self.plan.slot[0]] = self.x0[:, None]
         return blocks
@@ -179,15 +198,14 @@ def replay(
     stepsizes: float | Sequence[float] | np.ndarray,
     *,
     seeds: int | Sequence[int] | None = None,
-    method_stepsize: Stepsize | str | None = None,
-    transform: Transform | str | None = None,
-    optimizer: Optimizer | str | None = None,
+    recipe: Parts | Stepsize | Transform | Optimizer | str | tuple[Any, ...] | None = None,
     x0: np.ndarray | None = None,
     evaluations: int | Sequence[int] = 100,
     dtype: str | None = None,
     threads: int | None = None,
     progress: Callable[[float], None] | bool | None = None,
     stop: threading.Event | None = None,
+    insist: bool = False,
 ) -> Result:
     """Compute the run that `trace` describes, on `problem`, for every stepsize and seed.
 
@@ -210,13 +228,10 @@ def replay(
         Fix the sampled rows and the noise; a number means that seed. By default the trace's.
         Several seeds on one trace are independent runs only where the trace does not depend on its
         seed.
-    method_stepsize : Stepsize or str, optional
-        How the stepsize depends on the delay, as an object or as on the command line
-        ("koloskova:stale=drop"); by default not at all.
-    transform : Transform or str, optional
-        What happens to each gradient; by default nothing.
-    optimizer : Optimizer or str, optional
-        What the server does with a direction; by default SGD.
+    recipe : Recipe, part, tuple of parts or str, optional
+        What happens to stepsizes, gradients and directions: objects, or a text as on the command
+        line, "koloskova:stale=drop+heavy-ball"; the method is left out, or is the trace's. By
+        default the trace's own recipe; what is given replaces all of it.
     x0 : numpy.ndarray, optional
         float of shape (dim,); by default the problem's.
     evaluations : int >= 0, or sequence of int
@@ -233,6 +248,8 @@ def replay(
         True shows a bar, on a terminal or in a notebook.
     stop : threading.Event, optional
         Once set, the replay raises `Interrupted` at the next evaluation.
+    insist : bool
+        Compute also what takes more memory than there is; otherwise such a replay is refused.
 
     Returns
     -------
@@ -241,7 +258,8 @@ def replay(
     Raises
     ------
     AsgradError
-        If an argument is out of range or the trace does not fit the problem.
+        If an argument is out of range, the trace does not fit the problem, or the replay is too
+        large.
 
     Examples
     --------
@@ -254,7 +272,7 @@ def replay(
     """
     check_kind("replay", "trace", trace, Trace, "ag.Trace.load(path)")
     check_problem("replay", problem)
-    parts = resolved_parts("replay", method_stepsize, transform, optimizer)
+    parts = parts_of("replay", recipe, trace.header)
     if not trace.n_workers == problem.n_workers:
         raise TraceError(
             f"replay: the trace has {trace.n_workers} workers and the problem "
@@ -270,7 +288,7 @@ def replay(
         raise AsgradError("replay: give at least one stepsize and one seed.")
     seed_list = [check_integer("replay", "seed", seed, minimum=0) for seed in _listed(chosen)]
 
-    job = _prepared(trace, problem, steps, *parts, x0, kind)
+    job = _prepared(trace, problem, steps, parts, x0, kind)
     job.n_lanes = len(lanes) * len(seed_list)
     job.stop = stop or job.stop
     n_blocks = threads if problem.gains_by_threads else 1
@@ -280,6 +298,8 @@ def replay(
         for seed in seed_list
         for i in range(0, len(lanes), share)
     ]
+    if not insist:
+        job.check_memory(max(part.size for _, part in blocks), min(threads, len(blocks)))
     if progress is not True and progress is not False:
         check_callable("replay", "progress", progress)
     with progress_bar("replaying") if progress is True else nullcontext(progress or None) as tell:
@@ -322,8 +342,6 @@ def replayed_models(
     stepsize: float,
     steps: Sequence[int],
     *,
-    method_stepsize: Stepsize | None = None,
-    optimizer: Optimizer | None = None,
     dtype: str | None = None,
 ) -> Iterator[np.ndarray]:
     """Yield x_s, of shape (dim,), for each of some rising steps, as `replay` computes it.
@@ -331,9 +349,10 @@ def replayed_models(
     Nothing is evaluated. An array is valid until the next one is asked for.
     """
     none = np.zeros(0, np.int64)
-    parts = resolved_parts("replay", method_stepsize, None, optimizer)
+    parts = parts_of("replay", None, trace.header)
     kind = checked_dtype(problem, dtype)
-    job = _prepared(trace, problem, none, *parts, None, kind)
+    job = _prepared(trace, problem, none, parts, None, kind)
+    job.check_memory(1, 1)
     blocks = job.blocks(np.array([stepsize]))
     key = stream_key(trace.header.seed, Purpose.GRADIENT)
     go_on, kernels = job.walk()
@@ -349,14 +368,13 @@ def _prepared(
     trace: Trace,
     problem: Problem,
     evaluated: np.ndarray,
-    method_stepsize: Stepsize,
-    transform: Transform,
-    optimizer: Optimizer,
+    parts: Parts,
     x0: np.ndarray | None,
     dtype: str,
 ) -> _Job:
     """Return what every block of lanes needs."""
     plan, n_slots, n_entries = plan_replay(trace, evaluated)
+    run = bound_to(problem, lambda: trace.summary.tau_c, trace.header.bound)
     return _Job(
         problem=problem,
         plan=plan,
@@ -364,12 +382,8 @@ def _prepared(
         n_entries=n_entries,
         dtype=dtype,
         x0=checked_start("replay", problem, x0),
-        rules=rules_of(
-            problem, method_stepsize, transform, optimizer, concurrency=lambda: trace.summary.tau_c
-        ),
-        stepsize=method_stepsize,
-        transform=transform,
-        optimizer=optimizer,
+        rules=rules_of(parts, run),
+        parts=parts,
         packed=problem.pack(np.dtype(dtype)),
     )
 
@@ -450,24 +464,29 @@ def _evaluate(job: _Job, evaluate: Callable, blocks: Blocks, taken: int) -> np.n
     return metrics
 
 
-def rules_of(
-    problem: Problem,
-    stepsize: Stepsize,
-    transform: Transform,
-    optimizer: Optimizer,
-    concurrency: Callable[[], int],
-) -> Rules:
-    """Return the parameters of the kernels; L is computed only for a rule that needs it."""
-    if isinstance(stepsize, Constant):
-        factors = np.zeros(1)
-    else:
-        factors = stepsize.parameters(problem.smoothness, concurrency(), problem.n_workers)
-    return Rules(factors, transform.parameters(), optimizer.parameters())
+def bound_to(problem: Problem, concurrency: Callable[[], int], known: Mapping[str, float]) -> Bound:
+    """Return what parts may take from a run on this problem; L is computed only if it is asked for.
+
+    `known` is what the run has bound before.
+    """
+    return Bound(
+        known,
+        concurrency=concurrency,
+        n_workers=lambda: problem.n_workers,
+        smoothness=lambda: float(problem.smoothness),
+    )
+
+
+def rules_of(parts: Parts, run: Mapping[str, float]) -> Rules:
+    """Return the parameters of the kernels."""
+    return Rules(
+        parts.stepsize.parameters(run), parts.transform.parameters(), parts.optimizer.parameters()
+    )
 
 
 def _listed(values: Any) -> list[Any]:
     """Return one value, or several, as a list."""
-    if isinstance(values, str) or np.ndim(values) == 0:
+    if isinstance(values, str) or n_axes(values) == 0:
         return [values]
     return list(values.tolist() if isinstance(values, np.ndarray) else values)
 
@@ -477,7 +496,7 @@ def _evaluated_steps(n_steps: int, evaluations: int | Sequence[int]) -> np.ndarr
 
     For a number above 0 these are 0, n_steps and evenly spread steps between.
     """
-    if np.ndim(evaluations) == 1 and not isinstance(evaluations, str):
+    if n_axes(evaluations) == 1 and not isinstance(evaluations, str):
         steps = [
             check_integer("replay", "an evaluated step", step, minimum=0, maximum=n_steps)
             for step in _listed(evaluations)
@@ -491,26 +510,6 @@ def _evaluated_steps(n_steps: int, evaluations: int | Sequence[int]) -> np.ndarr
     if count == 0:
         return np.zeros(0, np.int64)
     return np.unique(np.linspace(0, n_steps, min(count, n_steps) + 1).round().astype(np.int64))
-
-
-def resolved_parts(
-    owner: str,
-    stepsize: Stepsize | str | None,
-    transform: Transform | str | None,
-    optimizer: Optimizer | str | None,
-) -> tuple[Stepsize, Transform, Optimizer]:
-    """Return the parts of a run; None stands for the default."""
-
-    said = {
-        "method_stepsize": (stepsize, Constant(), Stepsize, "ag.stepsizes.Mishchenko()"),
-        "transform": (transform, Identity(), Transform, "ag.transforms.Clip(1.0)"),
-        "optimizer": (optimizer, SGD(), Optimizer, "ag.optimizers.HeavyBall(0.9)"),
-    }
-    parts: Any = (
-        resolve(owner, name, default if given is None else given, kind, remedy)
-        for name, (given, default, kind, remedy) in said.items()
-    )
-    return tuple(parts)  # type: ignore[return-value]
 
 
 def checked_dtype(problem: Problem, dtype: str | None) -> str:

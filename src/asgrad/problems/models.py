@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from functools import cached_property
 from itertools import pairwise
@@ -14,7 +13,6 @@ from scipy import sparse
 
 from asgrad.errors import (
     AsgradError,
-    AsgradWarning,
     check_choice,
     check_integer,
     check_positive,
@@ -26,7 +24,7 @@ from asgrad.problems.base import CompiledProblem, Packed
 from asgrad.problems.curvature import largest_eigenvalue
 from asgrad.problems.data import Dataset, load
 from asgrad.problems.holdout import hold_out
-from asgrad.problems.split import Shards, split
+from asgrad.problems.split import Shards, split, warn_of_small_shards
 from asgrad.problems.start import start
 
 __all__ = ["LeastSquares", "LinearModel", "Logistic", "Softmax", "suited_model"]
@@ -121,14 +119,9 @@ class LinearModel(CompiledProblem):
             self.test_targets = self._coded(classes, held, "test")
         self.data_name = whole.name
         self._x0 = start(owner, x0, self.dim, seed)
-        n_left = coded.size - self.targets.size
-        if n_left:
-            notes.append(
-                f"{n_left} of {coded.size} rows are left out, for equal shards of "
-                f"{self.shards.sizes[0]} rows"
-            )
-        self.notes = (*self._said_of(classes, whole), *notes)
-        self._warn_of_small_shards()
+        left = self.shards.said_of_rows_left(coded.size)
+        self.notes = (*self._said_of(classes, whole), *notes, *left)
+        warn_of_small_shards(owner, self.shards.sizes, self.batch)
 
     def _classes(self, data: Dataset) -> np.ndarray:
         """Return the labels, sorted; none where targets are values."""
@@ -157,22 +150,6 @@ class LinearModel(CompiledProblem):
     def _said_of(self, classes: np.ndarray, data: Dataset) -> list[str]:
         """Return what is to be said of the labels."""
         return []
-
-    def _warn_of_small_shards(self) -> None:
-        """Say that a batch is larger than what a worker has."""
-        sizes = self.shards.sizes
-        worker = int(np.argmin(sizes))
-        if sizes[worker] < self.batch:
-            n_small = int((sizes < self.batch).sum())
-            others = f", as do {n_small - 1} others" if n_small > 1 else ""
-            who = f"worker {worker} has" if sizes.size > 1 else "the workers share"
-            warnings.warn(
-                f"{type(self).__name__}: {who} {sizes[worker]} rows, fewer than the batch of "
-                f"{self.batch}, and computes with all of them{others}; take a batch of at most "
-                f"{sizes[worker]}, 0 or none for all rows, or a split with larger shards.",
-                AsgradWarning,
-                stacklevel=3,
-            )
 
     @cached_property
     def smoothness(self) -> float:

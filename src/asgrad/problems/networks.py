@@ -12,7 +12,8 @@ import torch
 from torch import nn
 
 from asgrad.errors import AsgradError, KindError, check_flag, check_integer, shown
-from asgrad.problems.data import load
+from asgrad.problems.data import Dataset, load
+from asgrad.problems.holdout import hold_out
 from asgrad.problems.torch import TorchProblem
 
 __all__ = ["cifar10_resnet20", "digits_cnn", "digits_mlp"]
@@ -31,7 +32,9 @@ def digits_mlp(
     hidden: int = 32,
     split: str = "shuffled",
     alpha: float | None = None,
+    equal: bool = False,
     batch: int | None = 32,
+    test: Any = None,
     evaluation_rows: int | None = 10_000,
     evaluation_batch: int | None = None,
     gradient_norm: bool = False,
@@ -42,17 +45,19 @@ def digits_mlp(
     """Return a perceptron with one hidden layer on scikit-learn's bundled digits.
 
     64 pixels in [0, 1] → `hidden` rectified units → 10 classes, cross-entropy. Rows 0, 5, 10, ...
-    are the test rows, the other 1437 train.
+    are the test rows unless there are others, the other 1437 train.
 
     Parameters
     ----------
     n_workers : int >= 1
     hidden : int >= 1
         Units of the hidden layer.
-    split, alpha, batch, evaluation_rows, evaluation_batch, gradient_norm, device, x0
+    split, alpha, equal, batch, evaluation_rows, evaluation_batch, gradient_norm, device, x0
         As in `TorchProblem`.
+    test : float in (0, 1), str, path or (features, targets), optional
+        Other rows for testing: a share of the digits, drawn at random, or rows of their form.
     seed : int >= 0
-        Fixes the split and the initial parameters.
+        Fixes the split, the test rows that are drawn, and the initial parameters.
 
     Examples
     --------
@@ -62,9 +67,9 @@ def digits_mlp(
     check_integer("digits_mlp", "hidden", hidden, minimum=1)
     module = _seeded("digits_mlp", lambda: MLP(hidden), seed)
     return _on_digits(
-        module, (64,), n_workers=n_workers, split=split, alpha=alpha, batch=batch, device=device,
-        evaluation_rows=evaluation_rows, evaluation_batch=evaluation_batch,
-        gradient_norm=gradient_norm, x0=x0, seed=seed,
+        "digits_mlp", module, (64,), n_workers=n_workers, split=split, alpha=alpha, equal=equal,
+        batch=batch, test=test, evaluation_rows=evaluation_rows, evaluation_batch=evaluation_batch,
+        gradient_norm=gradient_norm, device=device, x0=x0, seed=seed,
     )  # fmt: skip
 
 
@@ -73,7 +78,9 @@ def digits_cnn(
     *,
     split: str = "shuffled",
     alpha: float | None = None,
+    equal: bool = False,
     batch: int | None = 32,
+    test: Any = None,
     evaluation_rows: int | None = 10_000,
     evaluation_batch: int | None = None,
     gradient_norm: bool = False,
@@ -84,15 +91,18 @@ def digits_cnn(
     """Return a small convolutional network on scikit-learn's bundled digits.
 
     Two 3×3 convolutions with 16 and 32 channels, each rectified and halved by max pooling, then a
-    linear layer; cross-entropy. Rows 0, 5, 10, ... are the test rows, the other 1437 train.
+    linear layer; cross-entropy. Rows 0, 5, 10, ... are the test rows unless there are others, the
+    other 1437 train.
 
     Parameters
     ----------
     n_workers : int >= 1
-    split, alpha, batch, evaluation_rows, evaluation_batch, gradient_norm, device, x0
+    split, alpha, equal, batch, evaluation_rows, evaluation_batch, gradient_norm, device, x0
         As in `TorchProblem`.
+    test : float in (0, 1), str, path or (features, targets), optional
+        Other rows for testing: a share of the digits, drawn at random, or rows of their form.
     seed : int >= 0
-        Fixes the split and the initial parameters.
+        Fixes the split, the test rows that are drawn, and the initial parameters.
 
     Examples
     --------
@@ -101,8 +111,8 @@ def digits_cnn(
     """
     module = _seeded("digits_cnn", CNN, seed)
     return _on_digits(
-        module, (1, 8, 8), n_workers=n_workers, split=split, alpha=alpha, batch=batch,
-        evaluation_rows=evaluation_rows, evaluation_batch=evaluation_batch,
+        "digits_cnn", module, (1, 8, 8), n_workers=n_workers, split=split, alpha=alpha, equal=equal,
+        batch=batch, test=test, evaluation_rows=evaluation_rows, evaluation_batch=evaluation_batch,
         gradient_norm=gradient_norm, device=device, x0=x0, seed=seed,
     )  # fmt: skip
 
@@ -113,6 +123,7 @@ def cifar10_resnet20(
     *,
     split: str = "shuffled",
     alpha: float | None = None,
+    equal: bool = False,
     batch: int | None = 128,
     augment: bool = True,
     evaluation_rows: int | None = 10_000,
@@ -137,7 +148,7 @@ def cifar10_resnet20(
         Holds data_batch_1.bin to data_batch_5.bin for training and test_batch.bin for the accuracy;
         in the published archive it is called cifar-10-batches-bin.
     n_workers : int >= 1
-    split, alpha, batch, evaluation_rows, evaluation_batch, gradient_norm, device, x0
+    split, alpha, equal, batch, evaluation_rows, evaluation_batch, gradient_norm, device, x0
         As in `TorchProblem`.
     augment : bool
         Pad the images of a stochastic gradient with 4 black pixels on every side, crop 32×32 at
@@ -166,6 +177,7 @@ def cifar10_resnet20(
         n_workers=n_workers,
         split=split,
         alpha=alpha,
+        equal=equal,
         batch=batch,
         augment=_crop_and_flip if augment else None,
         test=test,
@@ -275,14 +287,38 @@ def _seeded(owner: str, make: Callable[[], nn.Module], seed: int) -> nn.Module:
 _Rows = tuple[torch.Tensor, torch.Tensor]
 
 
-def _on_digits(module: nn.Module, shape: tuple[int, ...], **options: Any) -> TorchProblem:
-    """Return cross-entropy on the training rows of the digits, each image of the given shape."""
+def _on_digits(
+    owner: str, module: nn.Module, shape: tuple[int, ...], *, test: Any, seed: int, **options: Any
+) -> TorchProblem:
+    """Return cross-entropy on the digits, each image of the given shape, but for the test rows."""
     data = load("digits")
+    in_test = np.arange(data.targets.size) % 5 == 0
+    training, notes = data.take(np.flatnonzero(~in_test)), list[str]()
+    held: Dataset | None = data.take(np.flatnonzero(in_test))
+    if test is not None:
+        training, held, notes = hold_out(owner, data, test, seed)
+    assert held is not None
+    unknown = ~np.isin(held.targets, data.targets)
+    if unknown.any():
+        raise AsgradError(
+            f"{owner}: labels of test rows must be 0 to 9, got {held.targets[unknown][0]:g}."
+        )
+    built = TorchProblem(
+        module,
+        nn.functional.cross_entropy,
+        _images_of(training, shape),
+        test=_images_of(held, shape),
+        seed=seed,
+        **options,
+    )
+    built.notes = (*notes, *built.notes)
+    return built
+
+
+def _images_of(data: Dataset, shape: tuple[int, ...]) -> _Rows:
+    """Return rows of features as images of a shape, and their labels as int64."""
     images = torch.tensor(data.features.toarray(), dtype=torch.float32).view(-1, *shape)
-    labels = torch.tensor(data.targets, dtype=torch.int64)
-    in_test = torch.arange(len(labels)) % 5 == 0
-    training, test = (images[~in_test], labels[~in_test]), (images[in_test], labels[in_test])
-    return TorchProblem(module, nn.functional.cross_entropy, training, test=test, **options)
+    return images, torch.tensor(data.targets, dtype=torch.int64)
 
 
 def _crop_and_flip(images: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:

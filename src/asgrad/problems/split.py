@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
 
 from asgrad.errors import (
     AsgradError,
+    AsgradWarning,
     check_choice,
     check_flag,
     check_integer,
@@ -17,7 +19,7 @@ from asgrad.errors import (
 from asgrad.problems.data import Dataset
 from asgrad.streams import Purpose, stream_key
 
-__all__ = ["SPLITS", "Shards", "split"]
+__all__ = ["SPLITS", "Shards", "split", "warn_of_small_shards"]
 
 SPLITS = ("contiguous", "dirichlet", "label", "shared", "shuffled")
 
@@ -48,6 +50,13 @@ class Shards:
         size = int(self.sizes.min())
         rows = np.concatenate([self.order[first : first + size] for first in self.bounds[:-1]])
         return Shards(rows, size * np.arange(self.bounds.size))
+
+    def said_of_rows_left(self, n_rows: int) -> list[str]:
+        """Return what is to be said of rows that no worker has, if there are some."""
+        n_left = n_rows - self.order.size
+        size = self.sizes[0]
+        text = f"{n_left} of {n_rows} rows are left out, for equal shards of {size} rows"
+        return [text] if n_left else []
 
 
 def split(
@@ -98,6 +107,22 @@ def split(
         )
     shards = _dealt(data.targets, n_workers, how, 0.5 if alpha is None else alpha, seed)
     return shards.equal() if equal else shards
+
+
+def warn_of_small_shards(owner: str, sizes: np.ndarray, batch: int) -> None:
+    """Say that a batch is larger than what a worker has; called where a problem is built."""
+    worker = int(np.argmin(sizes))
+    if sizes[worker] < batch:
+        n_small = int((sizes < batch).sum())
+        others = f", as do {n_small - 1} others" if n_small > 1 else ""
+        who = f"worker {worker} has" if sizes.size > 1 else "the workers share"
+        warnings.warn(
+            f"{owner}: {who} {sizes[worker]} rows, fewer than the batch of {batch}, and computes "
+            f"with all of them{others}; take a batch of at most {sizes[worker]}, 0 or none for all "
+            "rows, or a split with larger shards.",
+            AsgradWarning,
+            stacklevel=3,
+        )
 
 
 def _dealt(targets: np.ndarray, n_workers: int, how: str, alpha: float, seed: int) -> Shards:

@@ -26,6 +26,7 @@ from asgrad.errors import (
 from asgrad.problems.base import Packed, Problem
 from asgrad.problems.data import Dataset
 from asgrad.problems.split import split as split_rows
+from asgrad.problems.split import warn_of_small_shards
 from asgrad.problems.start import start
 from asgrad.problems.torch_evaluation import Evaluation
 from asgrad.problems.torch_module import FlatModule, as_array, own_settings
@@ -87,7 +88,7 @@ class TorchProblem(Problem):
     data : (inputs, targets) or torch.utils.data.Dataset
         Tensors or arrays with one row a sample, or a data set of such pairs, read once.
     n_workers : int >= 1
-    split, alpha, seed
+    split, alpha, equal, seed
         How the rows are dealt out, see `asgrad.problems.split`.
     batch : int >= 1, optional
         Rows of a stochastic gradient, drawn without replacement; by default all of the worker's.
@@ -129,6 +130,7 @@ class TorchProblem(Problem):
         n_workers: int = 10,
         split: str = "shuffled",
         alpha: float | None = None,
+        equal: bool = False,
         batch: int | None = None,
         augment: Callable[[torch.Tensor, np.random.Generator], torch.Tensor] | None = None,
         test: Any = None,
@@ -162,7 +164,9 @@ class TorchProblem(Problem):
         inputs, targets = read_rows(data, "data")
         labels = _labels(targets, split)
         dealt = Dataset(sparse.csr_matrix((len(labels), 1)), labels)
-        shards = split_rows(dealt, self.n_workers, split, alpha=alpha, seed=seed)
+        shards = split_rows(dealt, self.n_workers, split, alpha=alpha, equal=equal, seed=seed)
+        warn_of_small_shards("TorchProblem", shards.sizes, self.batch)
+        self.notes = tuple(shards.said_of_rows_left(len(labels)))
         order = torch.from_numpy(shards.order)
         training = Rows(inputs[order], targets[order], shards.bounds, evaluation_rows, seed)
         tested = None
@@ -345,7 +349,7 @@ class TorchProblem(Problem):
     def accuracy(self, x: np.ndarray) -> float:
         """Return the share of right predictions, on the test rows if there are any.
 
-        NaN unless targets are classes.
+        NaN unless targets are classes, or give every class its share of a row.
         """
         with own_settings(self.device):
             return float(self._evaluation.measure(self._flat(x))[1])

@@ -26,12 +26,13 @@ class Classes(NamedTuple):
     """How an output becomes a class."""
 
     threshold: float | None
-    """Above it a row's one output says class 1; None: the largest of several outputs counts."""
+    """Above it a row's one output says class 1; None: the largest of several outputs counts, and
+    where targets are shares of the classes, the largest share."""
 
     def n_right(self, outputs: torch.Tensor, targets: torch.Tensor, lanes: bool) -> Any:
         """Return how many predictions are right, for each lane if `outputs` begins with lanes."""
         if self.threshold is None:
-            right = outputs.argmax(dim=-1) == targets
+            right = outputs.argmax(dim=-1) == (targets.argmax(-1) if targets.ndim > 1 else targets)
         else:
             of_rows = outputs.reshape(*outputs.shape[:lanes], len(targets))
             right = (of_rows > self.threshold) == (targets.reshape(-1) == 1)
@@ -123,7 +124,8 @@ def find_classes(
 ) -> Classes | None:
     """Return how the outputs for rows with targets `some` become classes; None if they do not.
 
-    Several outputs a row and integers: the largest. One output and targets 0 and 1, or -1 and 1:
+    Several outputs a row, and integers, or as many shares of 1 (one-hot or soft labels): the
+    largest. One output and targets 0 and 1, or -1 and 1:
     above 0 it says 1, unless the loss likes no output above 1 (probabilities, least squares): then
     above the middle of the targets.
     """
@@ -132,7 +134,7 @@ def find_classes(
         return None
     if outputs.ndim == 2 and outputs.shape[1] > 1:
         whole = not targets.is_floating_point() and targets.ndim == 1
-        return Classes(None) if whole else None
+        return Classes(None) if whole or _are_shares(targets, outputs.shape[1]) else None
     if outputs.numel() != n_rows or some.numel() != n_rows:
         return None
     values = {float(value) for value in torch.unique(targets)}
@@ -150,6 +152,14 @@ def find_classes(
     except Exception:  # no loss beyond 1: probabilities
         return Classes(0.5)
     return Classes(0.0 if beyond < at_one else 0.5)
+
+
+def _are_shares(targets: torch.Tensor, n_classes: int) -> bool:
+    """Say whether targets have a share >= 0 for each class, which sum to 1 in every row."""
+    if targets.ndim != 2 or targets.shape[1] != n_classes:
+        return False
+    sums = targets.double().sum(dim=1)
+    return bool((targets >= 0).all()) and bool(((sums - 1).abs() < 1e-3).all())
 
 
 def bytes_of_a_row(

@@ -46,11 +46,21 @@ class _Line:
         self.n_steps = step + 1
         self._update(now)
 
-    def on_evaluation(self, step: int, now: float, loss: float, norm: float) -> None:
+    def on_evaluation(
+        self,
+        step: int,
+        now: float,
+        loss: float,
+        norm: float,
+        accuracy: float = math.nan,
+        test_loss: float = math.nan,
+    ) -> None:
         """Remember the newest values."""
         self.n_steps = max(self.n_steps, step)
-        shown = "" if math.isnan(norm) else f", ‖∇f‖ {norm:.2e}"
-        self.values = f"{shown}, loss {loss:.4g}"
+        self.values = "" if math.isnan(norm) else f", ‖∇f‖ {norm:.2e}"
+        self.values += f", loss {loss:.4g}"
+        self.values += "" if math.isnan(test_loss) else f", test loss {test_loss:.4g}"
+        self.values += "" if math.isnan(accuracy) else f", accuracy {accuracy:.1%}"
         self._update(now)
 
     def _update(self, now: float) -> None:

@@ -71,10 +71,11 @@ def expected(
     ends = [float(limits.jobs - last.arrived)]
     if last.steps > first.steps:
         ends.append((limits.steps - last.steps) * arrived / (last.steps - first.steps))
+    nears_the_end = last.now > first.now and math.isfinite(limits.time)
     if last.now > first.now:
         ends.append((limits.time - last.now) * arrived / (last.now - first.now))
     left = max(min(ends), 0.0)
-    if left >= 2.0**61:  # of a limit that is not there
+    if left >= 2.0**61 and not nears_the_end:  # of a limit that is not there
         left = math.inf
     jobs = last.arrived + left
     n_bytes = float(BYTES_A_WORKER * n_workers)

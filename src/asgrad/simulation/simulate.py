@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from functools import cache
-from typing import Literal, overload
+from typing import Any, Literal, overload
 
 import numpy as np
 
@@ -19,13 +19,14 @@ from asgrad.errors import (
 )
 from asgrad.kernels import is_compiled
 from asgrad.machine import check_memory
-from asgrad.methods.base import Method, Opening
+from asgrad.methods.base import AnyMethod, Opening
 from asgrad.progress import progress_bar
+from asgrad.recipes import Recipe, recipe_of
 from asgrad.registry import resolve
 from asgrad.simulation import events
 from asgrad.simulation.books import RESERVED, Books
 from asgrad.simulation.cost import BYTES_A_WORKER, Cost, Limits, Point, check_cost, expected
-from asgrad.times.base import Clock, Times
+from asgrad.times.base import AnyTimes, Clock
 from asgrad.tournament import new_tree
 from asgrad.trace import Header, Summary, Trace
 
@@ -35,6 +36,8 @@ _ARRIVALS_A_CALL = 500_000  # some tenths of a second, so that Ctrl-C is answere
 _PILOT = 50_000  # arrivals from which the cost of a run is guessed
 _SLOWER = 25  # how many times fewer arrivals where the loop runs as plain Python
 
+Said = Recipe | AnyMethod | str | tuple[Any, ...]
+"""What stands for a recipe."""
 Progress = Callable[[float], None] | bool | None
 """Called with the share of the work done since the last call; True: a bar where somebody watches.
 """
@@ -42,8 +45,8 @@ Progress = Callable[[float], None] | bool | None
 
 @overload
 def simulate(
-    method: Method | str,
-    times: Times | str,
+    recipe: Said,
+    times: AnyTimes | str,
     *,
     n_workers: int,
     steps: int | None = ...,
@@ -58,8 +61,8 @@ def simulate(
 
 @overload
 def simulate(
-    method: Method | str,
-    times: Times | str,
+    recipe: Said,
+    times: AnyTimes | str,
     *,
     n_workers: int,
     steps: int | None = ...,
@@ -73,8 +76,8 @@ def simulate(
 
 
 def simulate(
-    method: Method | str,
-    times: Times | str,
+    recipe: Said,
+    times: AnyTimes | str,
     *,
     n_workers: int,
     steps: int | None = None,
@@ -85,7 +88,7 @@ def simulate(
     progress: Progress = None,
     insist: bool = False,
 ) -> Trace | Summary:
-    """Play `method` on workers that take `times`, in virtual time; no gradient is computed.
+    """Play a recipe's method on workers that take `times`, in virtual time, without gradients.
 
     The run ends with the arrival that reaches the first limit; at least one must be given. A method
     that takes several steps at one arrival may so pass `steps`.
@@ -96,9 +99,11 @@ def simulate(
 
     Parameters
     ----------
-    method : Method or str
+    recipe : Recipe, method, tuple of them and parts, or str
+        Its parts are for the replay: the trace says which they are.
     times : Times or str
-        Objects, or texts as on the command line: "ringmaster:max_delay=8", "normal:scale=sqrt".
+        Both are objects, or texts as on the command line: "ringmaster:max_delay=8+koloskova",
+        "normal:scale=sqrt".
     n_workers : int >= 1
     steps : int >= 0, optional
         Stop after this many server steps.
@@ -134,7 +139,7 @@ def simulate(
     >>> trace.delays.tolist()
     [0, 1, 2, 3, 3, 3, 3, 3]
     """
-    run, limits = _prepared(method, times, n_workers, steps, jobs, until_time, seed, record)
+    run, limits = _prepared(recipe, times, n_workers, steps, jobs, until_time, seed, record)
     if progress is not True and progress is not False:
         check_callable("simulate", "progress", progress)
     bar = progress_bar("simulating") if progress is True else nullcontext(progress or None)
@@ -144,8 +149,8 @@ def simulate(
 
 
 def expected_cost(
-    method: Method | str,
-    times: Times | str,
+    recipe: Said,
+    times: AnyTimes | str,
     *,
     n_workers: int,
     steps: int | None = None,
@@ -163,7 +168,7 @@ def expected_cost(
     Cost
         jobs, n_bytes and seconds. Of a method or worker times whose pace changes it can be wrong.
     """
-    run, limits = _prepared(method, times, n_workers, steps, jobs, until_time, seed, record)
+    run, limits = _prepared(recipe, times, n_workers, steps, jobs, until_time, seed, record)
     points = run.begin(limits)
     if len(points) == 2:
         return run.expected(points[0], points[1], limits)
@@ -172,8 +177,8 @@ def expected_cost(
 
 
 def _prepared(
-    method: Method | str,
-    times: Times | str,
+    recipe: Said,
+    times: AnyTimes | str,
     n_workers: int,
     steps: int | None,
     jobs: int | None,
@@ -182,8 +187,8 @@ def _prepared(
     record: bool,
 ) -> tuple[_Run, Limits]:
     """Return a run that has not begun, and where it ends."""
-    decisions = resolve("simulate", "method", method, Method, "ag.methods.Pure()")
-    pace = resolve("simulate", "times", times, Times, "ag.times.Linear()")
+    chosen = recipe_of("simulate", recipe)
+    pace = resolve("simulate", "times", times, AnyTimes, "ag.times.Linear()")
     n_workers = check_integer("simulate", "n_workers", n_workers, minimum=1)
     check_memory("simulate", f"{n_workers} workers", BYTES_A_WORKER * n_workers)
     if steps is None and jobs is None and until_time is None:
@@ -192,7 +197,7 @@ def _prepared(
     if until_time is not None:
         end = check_positive("simulate", "until_time", until_time, zero=True)
     limits = Limits(_limit("steps", steps), _limit("jobs", jobs), end)
-    run = _Run(decisions, pace, n_workers, seed, record)
+    run = _Run(chosen, pace, n_workers, seed, record)
     most = min(limits.steps, limits.jobs)
     if record and most < events.UNLIMITED:
         run.books.reserve(min(most, RESERVED))
@@ -202,10 +207,10 @@ def _prepared(
 class _Run:
     """One simulated run."""
 
-    def __init__(self, method: Method, times: Times, n_workers: int, seed: int, record: bool):
-        self.method, self.times = method, times
+    def __init__(self, recipe: Recipe, times: AnyTimes, n_workers: int, seed: int, record: bool):
+        self.recipe, self.method, self.times = recipe, recipe.method, times
         self.n_workers, self.seed = n_workers, seed
-        self.opening: Opening = method.begin(n_workers, seed)
+        self.opening: Opening = self.method.begin(n_workers, seed)
         self.books = Books(self.opening, n_workers, record)
         self.books.ledger.counts["pending"] = 1
         self.watch: Clock = times.begin(n_workers, seed)
@@ -321,6 +326,7 @@ class _Run:
             end_time=float(self.clock[events.NOW]),
             stopped_by=stopped_by,
             versions=versions(),
+            recipe=self.recipe.label,
         )
         return Trace(*self.books.tables(), header)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import ClassVar
 
 import numpy as np
@@ -26,8 +26,12 @@ class Stepsize(ABC):
     kernel: ClassVar[Callable]
 
     @abstractmethod
-    def parameters(self, smoothness: float, concurrency: int, n_workers: int) -> np.ndarray:
-        """Return what the kernel reads, given L of the problem and τ_C and n of the trace."""
+    def parameters(self, run: Mapping[str, float]) -> np.ndarray:
+        """Return what the kernel reads.
+
+        `run` has, by name, what may be taken from the run: the concurrency τ_C, n_workers, and the
+        problem's smoothness L. What is asked for is bound: stored in a live run's trace.
+        """
 
     @property
     def label(self) -> str:
@@ -35,9 +39,9 @@ class Stepsize(ABC):
         return label(self)
 
 
-def known_smoothness(owner: str, given: float | None, problem: float) -> float:
+def known_smoothness(owner: str, given: float | None, run: Mapping[str, float]) -> float:
     """Return L as given, else the problem's, which must be known."""
-    smoothness = problem if given is None else given
+    smoothness = run["smoothness"] if given is None else given
     if not (np.isfinite(smoothness) and smoothness > 0):
         raise AsgradError(
             f"{owner}: the problem's smoothness constant is not known; give smoothness=..., on the "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -27,6 +28,6 @@ class Constant(Stepsize):
     reference: ClassVar[str] = "textbook rule"
     kernel: ClassVar = _factor
 
-    def parameters(self, smoothness: float, concurrency: int, n_workers: int) -> np.ndarray:
+    def parameters(self, run: Mapping[str, float]) -> np.ndarray:
         """Return nothing: the kernel reads no parameter."""
         return np.zeros(1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -43,7 +44,7 @@ class Koloskova(Stepsize):
     stale : "shrink" or "drop"
         Beyond τ_C take the upper end min{η, 1/(4 L τ_t)}, or 0: ignore the gradient.
     concurrency : int >= 1, optional
-        τ_C. By default that of the trace.
+        τ_C. By default that of the trace; in a live run the number of first jobs.
     smoothness : float > 0, optional
         L. By default the problem's.
 
@@ -66,8 +67,8 @@ class Koloskova(Stepsize):
         check_concurrency("Koloskova", self.concurrency)
         check_smoothness("Koloskova", self.smoothness)
 
-    def parameters(self, smoothness: float, concurrency: int, n_workers: int) -> np.ndarray:
+    def parameters(self, run: Mapping[str, float]) -> np.ndarray:
         """Return L, τ_C and whether stale gradients are dropped."""
         drop = self.stale == "drop"
-        bound = 1.0 if drop else known_smoothness("Koloskova", self.smoothness, smoothness)
-        return np.array([bound, self.concurrency or concurrency, float(drop)])
+        bound = 1.0 if drop else known_smoothness("Koloskova", self.smoothness, run)
+        return np.array([bound, self.concurrency or run["concurrency"], float(drop)])

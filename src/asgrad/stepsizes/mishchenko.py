@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -73,11 +74,12 @@ class Mishchenko(Stepsize):
                 raise AsgradError("Mishchenko: strongly-convex needs strong_convexity=...")
             check_positive("Mishchenko", "strong_convexity", self.strong_convexity)
 
-    def parameters(self, smoothness: float, concurrency: int, n_workers: int) -> np.ndarray:
+    def parameters(self, run: Mapping[str, float]) -> np.ndarray:
         """Return the setting, n, the constant before Lτ⁺, μ and L."""
         if self.setting == "practical":
-            return np.array([_PRACTICAL, n_workers, 0.0, 0.0, 0.0])
-        bound = known_smoothness("Mishchenko", self.smoothness, smoothness)
+            return np.array([_PRACTICAL, run["n_workers"], 0.0, 0.0, 0.0])
+        bound = known_smoothness("Mishchenko", self.smoothness, run)
         scale = 8.0 if self.setting == "heterogeneous" else 4.0
         kind = _STRONGLY if self.setting == "strongly-convex" else 1
-        return np.array([kind, n_workers, scale, self.strong_convexity or 0.0, bound])
+        convexity = self.strong_convexity or 0.0
+        return np.array([kind, run["n_workers"], scale, convexity, bound])

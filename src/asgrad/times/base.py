@@ -11,17 +11,20 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 from numba import types
 
-from asgrad.errors import AsgradError, KindError, as_number, shown
+from asgrad.errors import AsgradError, KindError, as_number, n_axes, shown
 from asgrad.kernels import inlined
 from asgrad.registry import label
 from asgrad.streams import Purpose, job_stream, mix, stream_key
 
-__all__ = ["SECONDS", "Clock", "ScaledTimes", "Scale", "Times", "worker_key"]
+__all__ = ["SECONDS", "AnyTimes", "Clock", "Scale", "ScaledTimes", "Times", "worker_key"]
 
 SECONDS = types.float64(
     types.float64[::1], types.float64, types.int64, types.int64, types.int64, types.float64
 )
 """seconds(scales, shape, key, worker, draw, start): how long this job of this worker takes."""
+
+_ASKED_WORKERS = (0.0, 0.25, 0.5, 0.75, 1.0)  # by their place among all
+_ASKED_DRAWS = 3
 
 Scale = float | str | Sequence[float]
 """One number for all workers, one number each, "linear" (s_i = i) or "sqrt" (s_i = √i), i >= 1."""
@@ -40,7 +43,22 @@ class Clock(NamedTuple):
     """See `SECONDS`; compiled, or a Python function."""
 
 
-class Times(ABC):
+class AnyTimes(ABC):
+    """How long each job takes, compiled or in plain Python (`Times`)."""
+
+    name: ClassVar[str] = ""
+
+    @abstractmethod
+    def begin(self, n_workers: int, seed: int) -> Clock:
+        """Return the clock of a run; random times follow from `seed`."""
+
+    @property
+    def label(self) -> str:
+        """The times with their parameters, as the command line takes them."""
+        return label(self)
+
+
+class Times(AnyTimes):
     """How long each job takes. Subclass it, with `seconds`, for worker times of your own.
 
     `seconds` must answer the same when asked again. Random times take a further parameter `rng`, a
@@ -50,16 +68,9 @@ class Times(ABC):
             return rng.exponential(worker + 1)
     """
 
-    name: ClassVar[str] = ""
-
     @abstractmethod
     def seconds(self, worker: int, draw: int, start: float) -> float:
         """Return how many seconds the `draw`-th job of `worker` takes if it starts at `start`."""
-
-    @property
-    def label(self) -> str:
-        """The times with their parameters, as the command line takes them."""
-        return label(self)
 
     def begin(self, n_workers: int, seed: int) -> Clock:
         """Return the clock of a run; random times follow from `seed`.
@@ -81,17 +92,25 @@ class Times(ABC):
             return float(self.seconds(int(worker), int(draw), float(start), **more))
 
         clock = Clock(np.ones(n_workers), 0.0, stream_key(seed, Purpose.TIMES), seconds)
-        for worker in {0, n_workers - 1}:
-            # Several times, since integers that are drawn at random may agree by chance.
-            answers = [seconds(*clock[:3], worker, 0, 0.0) for _ in range(4)]
-            if not np.array_equal(answers, answers[:1] * 4, equal_nan=True):
-                other = next(answer for answer in answers if answer != answers[0])
-                raise AsgradError(
-                    f"{type(self).__name__}: seconds(worker={worker}, draw=0, start=0.0) must "
-                    f"answer the same when asked again, got {answers[0]:g}, then {other:g}; draw "
-                    "random times from a parameter `rng`, which seconds is then given."
-                )
+        for worker in sorted({round(share * (n_workers - 1)) for share in _ASKED_WORKERS}):
+            for draw in range(_ASKED_DRAWS):
+                self._check_repetition(clock, worker, draw)
         return clock
+
+    def _check_repetition(self, clock: Clock, worker: int, draw: int) -> None:
+        """Refuse times that are others when they are asked for again."""
+        try:
+            # Several times, since integers that are drawn at random may agree by chance.
+            answers = [clock.seconds(*clock[:3], worker, draw, 0.0) for _ in range(4)]
+        except Exception:  # if the run gets there, it shows
+            return
+        if not np.array_equal(answers, answers[:1] * 4, equal_nan=True):
+            other = next(answer for answer in answers if answer != answers[0])
+            raise AsgradError(
+                f"{type(self).__name__}: seconds(worker={worker}, draw={draw}, start=0.0) must "
+                f"answer the same when asked again, got {answers[0]:g}, then {other:g}; draw "
+                "random times from a parameter `rng`, which seconds is then given."
+            )
 
 
 def _takes_rng(seconds: Callable) -> bool:
@@ -103,7 +122,7 @@ def _takes_rng(seconds: Callable) -> bool:
 
 
 @dataclass(frozen=True, repr=False)
-class ScaledTimes(Times):
+class ScaledTimes(AnyTimes):
     """A distribution with a scale s_i for every worker; concrete classes choose the kernel."""
 
     scale: Scale = "linear"
@@ -152,10 +171,6 @@ class ScaledTimes(Times):
         key = stream_key(seed, Purpose.TIMES)
         return Clock(self.scales(n_workers), self.shape, key, type(self).kernel)
 
-    def seconds(self, worker: int, draw: int, start: float) -> float:
-        """Not used: the kernel draws the times."""
-        raise TypeError(f"{type(self).__name__}: call begin() and use the clock's kernel.")
-
 
 def _checked_scale(owner: str, scale: Any) -> Scale:
     """Return a scale as a word, a number, or a tuple of numbers."""
@@ -166,9 +181,9 @@ def _checked_scale(owner: str, scale: Any) -> Scale:
                 f"got {scale!r}."
             )
         return scale
-    if np.ndim(scale) == 0:
+    if n_axes(scale) == 0:
         return as_number(owner, "scale", scale)
-    if np.ndim(scale) > 1:
+    if n_axes(scale) > 1:
         raise KindError(f"{owner}: scale must hold one number a worker, got {shown(scale)}.")
     return tuple(as_number(owner, "scale", number) for number in scale)
 

@@ -6,7 +6,7 @@ import csv
 import math
 import os
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -16,7 +16,7 @@ import numpy as np
 from asgrad.errors import AsgradError, shown, unknown_name
 from asgrad.kernels import compiled
 from asgrad.streams import Purpose, stream_key, uniform
-from asgrad.times.base import SECONDS, Clock, Times, worker_key
+from asgrad.times.base import SECONDS, AnyTimes, Clock, worker_key
 from asgrad.trace import Fate, Trace
 
 __all__ = ["FromRun", "FromTable", "Measured", "measured_times"]
@@ -29,7 +29,7 @@ def _seconds(scales, shape, key, worker, draw, start):
     return scales[first + int(uniform(worker_key(key, worker), draw) * (end - first))]
 
 
-class Measured(Times):
+class Measured(AnyTimes):
     """Every job takes one of the times that its worker took, drawn uniformly."""
 
     @abstractmethod
@@ -55,7 +55,7 @@ class Measured(Times):
         AsgradError
             If the times cannot be read, or are those of another number of workers.
         """
-        times = self.measured()
+        times = self._measured_once()
         if len(times) != n_workers:
             raise AsgradError(
                 f"{type(self).__name__}: {self.source} has {len(times)} workers, {n_workers} are "
@@ -67,11 +67,21 @@ class Measured(Times):
 
     def slowest(self) -> float:
         """Return the mean time of the worker whose mean is the largest, in seconds."""
-        return max(float(np.mean(took)) for took in self.measured())
+        return max(float(np.mean(took)) for took in self._measured_once())
 
-    def seconds(self, worker: int, draw: int, start: float) -> float:
-        """Not used: the kernel draws the times."""
-        raise TypeError(f"{type(self).__name__}: call begin() and use the clock's kernel.")
+    def _measured_once(self) -> list[np.ndarray]:
+        """Return the times, read anew only where the file is another than when they were read."""
+        stamp = self._stamp()
+        kept: Any = vars(self).get("_kept")
+        if stamp is None or kept is None or kept[0] != stamp:
+            kept = stamp, self.measured()
+            vars(self)["_kept"] = kept  # what is frozen are the parameters
+        times: list[np.ndarray] = kept[1]
+        return times
+
+    def _stamp(self) -> Any:
+        """Return what changes when the file does; None where that is not known."""
+        return None
 
 
 @dataclass(frozen=True)
@@ -93,6 +103,16 @@ class FromRun(Measured):
         """The folder."""
         return str(self.run)
 
+    def _folder(self) -> Path:
+        """Return where the trace stands."""
+        folder = Path(os.path.expanduser(self.run))
+        inside = folder / "trace"
+        return inside if os.path.isdir(inside) else folder
+
+    def _stamp(self) -> Any:
+        """Return what changes when the trace does."""
+        return _stamp_of(lambda: self._folder() / "jobs.parquet")
+
     def measured(self) -> list[np.ndarray]:
         """Read how long every worker's delivered jobs took."""
         if not isinstance(self.run, str | Path) or not str(self.run):
@@ -100,9 +120,7 @@ class FromRun(Measured):
                 "FromRun: say from which run, by its folder: from-run:run=runs/profile, got "
                 f"{shown(self.run)}."
             )
-        folder = Path(os.path.expanduser(self.run))
-        inside = folder / "trace"
-        times = measured_times(Trace.load(inside if os.path.isdir(inside) else folder))
+        times = measured_times(Trace.load(self._folder()))
         for worker, took in enumerate(times):
             if took.size == 0:
                 raise AsgradError(
@@ -131,8 +149,7 @@ class FromTable(Measured):
 
     path: str = ""
     worker: str = "worker"
-    # Hides the function that is not used anyway: a column's name is what users look for.
-    seconds: str = "seconds"  # type: ignore[assignment]
+    seconds: str = "seconds"
 
     name: ClassVar[str] = "from-table"
 
@@ -140,6 +157,10 @@ class FromTable(Measured):
     def source(self) -> str:
         """The file."""
         return str(self.path)
+
+    def _stamp(self) -> Any:
+        """Return what changes when the file does."""
+        return _stamp_of(lambda: Path(os.path.expanduser(self.path)))
 
     def measured(self) -> list[np.ndarray]:
         """Read the times of the workers, in the order of their sorted names."""
@@ -237,6 +258,16 @@ class FromTable(Measured):
                     f"worker {number} has no rows; number them without gaps, or name them by texts."
                 )
         return names
+
+
+def _stamp_of(find: Callable[[], Path]) -> Any:
+    """Return what tells a file from what stood in its place before; None if there is none."""
+    try:
+        path = find()
+        stat = path.stat()
+    except (OSError, ValueError, TypeError):  # reading it says what is wrong
+        return None
+    return path.absolute(), stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns
 
 
 def _duration(place: str, column: str, said: Any) -> float:

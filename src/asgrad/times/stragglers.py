@@ -9,14 +9,14 @@ from typing import ClassVar
 import numpy as np
 
 from asgrad.errors import KindError, check_fraction, check_positive
-from asgrad.times.base import Clock, ScaledTimes, Times
+from asgrad.times.base import AnyTimes, Clock, ScaledTimes
 from asgrad.times.fixed import Fixed
 
 __all__ = ["Stragglers"]
 
 
 @dataclass(frozen=True)
-class Stragglers(Times):
+class Stragglers(AnyTimes):
     """The last ⌈q n⌉ workers have a scale s_i that is k times larger than `times` says.
 
     So they are k times slower wherever the time is proportional to the scale: fixed, uniform,
@@ -52,7 +52,3 @@ class Stragglers(Times):
         n_slow = math.ceil(self.share * n_workers - 1e-9)
         slow = np.arange(n_workers) >= n_workers - n_slow
         return clock._replace(scales=np.where(slow, self.slowdown, 1.0) * clock.scales)
-
-    def seconds(self, worker: int, draw: int, start: float) -> float:
-        """Not used: the kernel of `times` draws them."""
-        raise TypeError("Stragglers: call begin() and use the clock's kernel.")

@@ -6,7 +6,6 @@ Any reader of Parquet opens the tables: pandas.read_parquet("trace/jobs.parquet"
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import sys
 from pathlib import Path
@@ -14,10 +13,10 @@ from pathlib import Path
 import numpy as np
 
 from asgrad.errors import AsgradError, TraceError, shown
-from asgrad.files import Kind, new_folder, write_table, write_text
+from asgrad.files import Kind, new_folder, read_json, write_json, write_table
 from asgrad.machine import check_memory
 from asgrad.trace.consistency import check
-from asgrad.trace.header import SCHEMA_VERSION, Header
+from asgrad.trace.header import MAY_SKIP, SCHEMA_VERSION, Header
 from asgrad.trace.tables import COLUMNS, Contributions, Jobs, Tables
 
 __all__ = ["TRACE", "is_trace", "read", "write"]
@@ -35,7 +34,7 @@ def write(
             write_table(folder / _file("jobs"), tables.jobs._asdict())
             write_table(folder / _file("contributions"), tables.contributions._asdict())
             write_table(folder / _file("steps"), {"time": tables.step_times})
-            write_text(folder / _HEADER, json.dumps(dataclasses.asdict(header), indent=1))
+            write_json(folder / _HEADER, {**dataclasses.asdict(header), "may_skip": MAY_SKIP})
     except TraceError:
         raise
     except AsgradError as error:
@@ -86,7 +85,7 @@ TRACE = Kind("trace", _may_replace, (_HEADER, *map(_file, COLUMNS)))
 def _read_header(folder: Path) -> Header:
     """Read and check the header."""
     try:
-        said = json.loads((folder / _HEADER).read_text(encoding="utf-8"))
+        said = read_json(folder / _HEADER, bare=True)
     except RecursionError as error:
         raise TraceError(f"trace {folder} is damaged: {_HEADER} is nested too deeply.") from error
     except (OSError, ValueError) as error:
@@ -95,34 +94,43 @@ def _read_header(folder: Path) -> Header:
     damaged = f"trace {folder} is damaged: {_HEADER}"
     if not isinstance(said, dict):
         raise TraceError(f"{damaged} must hold a table, {{...}}, got {shown(said)}.")
+    optional = {"versions", "recipe", "bound"}
     names = {field.name for field in dataclasses.fields(Header)}
+    skipped = said.pop("may_skip", [])
+    if not (isinstance(skipped, list) and all(isinstance(name, str) for name in skipped)):
+        raise TraceError(f"{damaged}: may_skip must be a list of texts, got {shown(skipped)}.")
     version = said.get("schema_version")
     if "schema_version" in said and (type(version) is not int or version != SCHEMA_VERSION):
         raise TraceError(
             f"trace {folder} has schema version {shown(version)}; "
             f"this asgrad reads version {SCHEMA_VERSION}."
         )
-    if lacking := sorted(names - said.keys() - {"versions"}):
+    if lacking := sorted(names - said.keys() - optional):
         raise TraceError(f"{damaged} lacks {', '.join(lacking)}.")
-    if foreign := sorted(said.keys() - names):
-        raise TraceError(f"{damaged} has an entry {shown(foreign[0])} that no trace has.")
-    header = Header(**said)
+    if foreign := sorted(said.keys() - names - set(skipped)):
+        raise TraceError(
+            f"{damaged} has an entry {shown(foreign[0])} that this asgrad does not know; it may "
+            "change what the trace means."
+        )
+    header = Header(**{name: value for name, value in said.items() if name in names})
     _check_header(header, folder)
     return header
 
 
 def _check_header(header: Header, folder: Path) -> None:
     """Refuse a header with a value of the wrong kind or out of range."""
-    texts = (header.method, header.times, header.stopped_by)
+    texts = (header.method, header.times, header.stopped_by, header.recipe)
     rules = {
         "n_workers must be an integer >= 1": _is_whole(header.n_workers, 1),
         "seed must be an integer >= 0": _is_whole(header.seed, 0),
-        "end_time must be finite and >= 0": isinstance(header.end_time, int | float)
-        and not isinstance(header.end_time, bool)
-        and 0 <= header.end_time <= sys.float_info.max,
-        "method, times and stopped_by must be texts": all(isinstance(t, str) for t in texts),
+        "end_time must be finite and >= 0": _is_number(header.end_time) and header.end_time >= 0,
+        "method, recipe, times and stopped_by must be texts": all(
+            isinstance(t, str) for t in texts
+        ),
         "versions must be a table of texts": isinstance(header.versions, dict)
         and all(isinstance(text, str) for text in header.versions.values()),
+        "bound must be a table of finite numbers": isinstance(header.bound, dict)
+        and all(_is_number(number) for number in header.bound.values()),
     }
     for rule, holds in rules.items():
         if not holds:
@@ -136,6 +144,13 @@ def _check_header(header: Header, folder: Path) -> None:
 def _is_whole(value: object, minimum: int) -> bool:
     """Say whether a value is an integer in [minimum, 2^62]."""
     return isinstance(value, int) and not isinstance(value, bool) and minimum <= value <= 2**62
+
+
+def _is_number(value: object) -> bool:
+    """Say whether a value is a finite number."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return abs(value) <= sys.float_info.max
 
 
 def _read_table(folder: Path, name: str) -> dict[str, np.ndarray]:

@@ -44,7 +44,7 @@ class Trace:
         """What it is, in one line."""
         header = self.header
         return (
-            f"<Trace of {header.method}, times {header.times:.60}: {self.n_workers} workers, "
+            f"<Trace of {header.recipe}, times {header.times:.60}: {self.n_workers} workers, "
             f"{self.n_steps} steps, {self.n_jobs} jobs, {header.end_time:g} s>"
         )
 

@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from asgrad.machine import check_memory
 from asgrad.methods.base import Opening
-from asgrad.numerics.blocks import new_blocks
+from asgrad.numerics.blocks import bytes_of_blocks, new_blocks
 from asgrad.numerics.plan import Plan
-from asgrad.numerics.replay import rules_of
+from asgrad.numerics.replay import bound_to, rules_of
 from asgrad.numerics.walk import (
     N_CURSORS,
     PAUSE,
@@ -21,10 +22,11 @@ from asgrad.numerics.walk import (
     compiled_walk,
     delivered,
 )
-from asgrad.optimizers import SGD, HeavyBall, Optimizer
+from asgrad.optimizers import SGD, HeavyBall
 from asgrad.problems.base import Packed, Problem
-from asgrad.stepsizes import Constant, Stepsize
-from asgrad.transforms import Identity, Transform
+from asgrad.recipes import Parts
+from asgrad.stepsizes import Constant
+from asgrad.transforms import Identity
 
 __all__ = ["ARITHMETIC", "Arithmetic"]
 
@@ -40,8 +42,9 @@ class Arithmetic:
 
     Parameters
     ----------
-    problem, stepsize, transform, optimizer
-        As in `replay`.
+    problem : Problem
+    parts : Parts
+        Of the recipe.
     opening : Opening
         Of the method: how many workers begin, and how large its table is.
     x0 : numpy.ndarray, shape (dim,)
@@ -53,21 +56,27 @@ class Arithmetic:
     def __init__(
         self,
         problem: Problem,
+        parts: Parts,
         opening: Opening,
-        stepsize: Stepsize,
-        transform: Transform,
-        optimizer: Optimizer,
         x0: np.ndarray,
         gamma: float,
         dtype: str,
     ):
         self.n_steps = 0
+        stepsize, transform, optimizer = parts.stepsize, parts.transform, parts.optimizer
         self._kernels = bound_kernels(dtype, delivered, stepsize, transform, optimizer)
         self._walk = compiled_walk(dtype)
-        self._rules = rules_of(
-            problem, stepsize, transform, optimizer, lambda: opening.workers.size
-        )
+        # How many jobs will ever be in flight is not known yet: those at the start stand for them.
+        self.bound = bound_to(problem, lambda: opening.workers.size, {})
+        """What the parts have taken from the run, by name."""
+        self._rules = rules_of(parts, self.bound)
         n_slots, lane = opening.workers.size + 2, np.array([gamma])
+        check_memory(
+            "train",
+            f"{n_slots} models and {opening.n_entries} table entries of dimension {problem.dim}",
+            bytes_of_blocks(problem, transform, optimizer, 1, dtype, n_slots, opening.n_entries),
+            "take fewer workers",
+        )
         self._blocks = new_blocks(
             problem, transform, optimizer, lane, np.dtype(dtype), n_slots, opening.n_entries
         )

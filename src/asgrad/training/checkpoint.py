@@ -12,7 +12,6 @@ import queue
 import shutil
 import threading
 import warnings
-import zlib
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -32,6 +31,7 @@ from asgrad.errors import (
 from asgrad.files import (
     Kind,
     cannot_write,
+    checksum,
     need_safetensors,
     new_folder,
     read_arrays,
@@ -47,7 +47,6 @@ __all__ = [
     "Checkpoints",
     "CheckpointWarning",
     "Keeper",
-    "checksum",
     "digest",
     "list_checkpoints",
     "load_newest",
@@ -357,8 +356,3 @@ def load_head(path: Path) -> dict[str, Any]:
             f"{_KIND} of version {_VERSION}."
         )
     return head  # type: ignore[no-any-return]
-
-
-def checksum(facts: dict[str, Any]) -> int:
-    """Return the CRC-32 of what JSON holds."""
-    return zlib.crc32(json.dumps(facts, sort_keys=True).encode())

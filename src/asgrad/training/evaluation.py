@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import queue
 import threading
@@ -14,10 +15,20 @@ from asgrad.numerics.replay import BLOW_UP
 from asgrad.problems.base import CompiledProblem, Problem
 from asgrad.workers.base import worker_buffers
 
-__all__ = ["Evaluation", "Evaluator", "check_beginning", "check_target"]
+__all__ = [
+    "Evaluation",
+    "Evaluator",
+    "OnEvaluation",
+    "check_beginning",
+    "check_target",
+    "taking_all",
+]
 
 Evaluation = tuple[int, float, float, float, float, float]
 """Step, time, f, ‖∇f‖, accuracy, loss on test rows."""
+
+OnEvaluation = Callable[..., None]
+"""Called with step, time, f and ‖∇f‖; accuracy and test loss follow by name, see `taking_all`."""
 
 
 class Evaluator:
@@ -30,7 +41,7 @@ class Evaluator:
     done : list of Evaluation
         Of the part of the run before a checkpoint.
     tell : callable, optional
-        Called with step, time, f and ‖∇f‖.
+        Called with step, time, f and ‖∇f‖, and what `taking_all` says.
     never : bool
         Whether nothing is evaluated, whoever asks.
     beside : bool
@@ -42,7 +53,7 @@ class Evaluator:
         problem: Problem,
         dtype: str,
         done: list[Evaluation],
-        tell: Callable[[int, float, float, float], None] | None,
+        tell: OnEvaluation | None,
         never: bool = False,
         beside: bool = True,
     ):
@@ -50,7 +61,7 @@ class Evaluator:
         self.beside, self.busy = beside, False
         self.error: BaseException | None = None
         """What ended the thread: raised by the problem or by `tell`."""
-        self._problem, self._tell = problem, tell
+        self._problem, self._tell = problem, taking_all(tell)
         self._compute = None if never else _evaluation(problem, dtype)
         if self._compute and isinstance(problem, CompiledProblem):
             # Before the clock starts: it may take seconds.
@@ -114,7 +125,28 @@ class Evaluator:
             loss, norm, accuracy, test_loss = self._compute(x)
             self.done.append((step, now, loss, norm, accuracy, test_loss))
             if self._tell:
-                self._tell(step, now, loss, norm)
+                self._tell(*self.done[-1])
+
+
+def taking_all(tell: OnEvaluation | None) -> Callable[..., None] | None:
+    """Return a callback that takes a whole `Evaluation`, and gives `tell` of it what that takes.
+
+    Step, time, f and ‖∇f‖ always; accuracy and test loss where `tell` has parameters of the names
+    `accuracy` and `test_loss`.
+    """
+    if tell is None:
+        return None
+    try:
+        known = set(inspect.signature(tell).parameters)
+    except (TypeError, ValueError):  # written in another language
+        known = set()
+    wanted = [name for name in ("accuracy", "test_loss") if name in known]
+
+    def tell_all(step: int, now: float, loss: float, norm: float, *more: float) -> None:
+        named = dict(zip(("accuracy", "test_loss"), more, strict=True))
+        tell(step, now, loss, norm, **{name: named[name] for name in wanted})
+
+    return tell_all
 
 
 def _size(evaluation: Evaluation) -> float:

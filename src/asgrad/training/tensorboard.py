@@ -7,24 +7,25 @@ import os
 import socket
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 
 from asgrad.errors import AsgradError, AsgradWarning, in_one_line
+from asgrad.training.evaluation import OnEvaluation, taking_all
 
 __all__ = ["logged"]
 
-OnEvaluation = Callable[[int, float, float, float], None] | None
-
 
 @contextmanager
-def logged(folder: str | Path, on_evaluation: OnEvaluation = None) -> Iterator[OnEvaluation]:
+def logged(
+    folder: str | Path, on_evaluation: OnEvaluation | None = None
+) -> Iterator[OnEvaluation | None]:
     """Give an `on_evaluation` for `train` that logs to a folder and calls the one given here.
 
-    Logged at every evaluation: loss, gradient norm, and steps a second since the one before.
-    Without tensorboard it is the one given here.
+    Logged at every evaluation: loss, gradient norm, accuracy and test loss, what there is of them,
+    and steps a second since the one before. Without tensorboard it is the one given here.
 
     Raises
     ------
@@ -36,18 +37,25 @@ def logged(folder: str | Path, on_evaluation: OnEvaluation = None) -> Iterator[O
     if find_spec("tensorboard") is None:
         yield on_evaluation
         return
-    file, before = _File(Path(folder)), [0, 0.0]
+    file, before, tell = _File(Path(folder)), [0, 0.0], taking_all(on_evaluation)
 
-    def log(step: int, now: float, loss: float, norm: float) -> None:
+    def log(
+        step: int,
+        now: float,
+        loss: float,
+        norm: float,
+        accuracy: float = math.nan,
+        test_loss: float = math.nan,
+    ) -> None:
         numbers = {"loss": loss}
-        if not math.isnan(norm):
-            numbers["gradient norm"] = norm
+        more = {"gradient norm": norm, "accuracy": accuracy, "test loss": test_loss}
+        numbers.update((name, number) for name, number in more.items() if not math.isnan(number))
         if now > before[1]:
             numbers["steps a second"] = (step - before[0]) / (now - before[1])
         before[:] = step, now
         file.write(step, numbers)
-        if on_evaluation:
-            on_evaluation(step, now, loss, norm)
+        if tell:
+            tell(step, now, loss, norm, accuracy, test_loss)
 
     yield log
 

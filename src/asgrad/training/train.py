@@ -10,22 +10,25 @@ import numpy as np
 
 from asgrad.errors import AsgradError, check_callable, check_kind, check_positive
 from asgrad.files import need_safetensors
-from asgrad.methods.base import Method
-from asgrad.numerics.replay import checked_dtype, checked_start, resolved_parts
-from asgrad.optimizers import Optimizer
+from asgrad.methods.base import AnyMethod
+from asgrad.numerics.replay import checked_dtype, checked_start
 from asgrad.problems.base import Problem, check_problem
 from asgrad.problems.fingerprint import fingerprint, hashed
-from asgrad.registry import label, resolve
+from asgrad.recipes import Recipe, recipe_of
 from asgrad.simulation.simulate import versions
-from asgrad.stepsizes import Stepsize
 from asgrad.streams import Purpose, stream_key
 from asgrad.trace import Header, Trace
 from asgrad.training.arithmetic import ARITHMETIC, Arithmetic
 from asgrad.training.checkpoint import Checkpoints, Keeper, list_checkpoints, load_newest
-from asgrad.training.evaluation import Evaluation, Evaluator, check_beginning, check_target
+from asgrad.training.evaluation import (
+    Evaluation,
+    Evaluator,
+    OnEvaluation,
+    check_beginning,
+    check_target,
+)
 from asgrad.training.live import Bounds, Ending, Facts, Live, ctrl_c_ends
 from asgrad.training.server import Server
-from asgrad.transforms import Transform
 from asgrad.workers.base import Job, RunContext, Session, Workers
 from asgrad.workers.threads import Threads
 
@@ -41,7 +44,7 @@ class Training:
     Attributes
     ----------
     trace : Trace
-        Replaying it with the same problem, stepsize and rules gives back `model` bit for bit.
+        Replaying it with the same problem and stepsize gives back `model` bit for bit.
     model : numpy.ndarray
         float of shape (dim,).
     status : Ending
@@ -74,14 +77,14 @@ class Training:
         """What it is, in one line."""
         header = self.trace.header
         return (
-            f"<Training by {header.method} on {header.n_workers} workers: {self.trace.n_steps} "
+            f"<Training by {header.recipe} on {header.n_workers} workers: {self.trace.n_steps} "
             f"steps in {header.end_time:.3g} s, stopped by {self.status}>"
         )
 
 
 def train(
     problem: Problem,
-    method: Method | str,
+    recipe: Recipe | AnyMethod | str | tuple[Any, ...],
     stepsize: float,
     *,
     workers: Workers | None = None,
@@ -90,9 +93,6 @@ def train(
     until_time: float | None = None,
     target: float | None = None,
     seed: int = 0,
-    method_stepsize: Stepsize | str | None = None,
-    transform: Transform | str | None = None,
-    optimizer: Optimizer | str | None = None,
     x0: np.ndarray | None = None,
     dtype: str | None = None,
     evaluate_every: float | None = 1.0,
@@ -102,9 +102,9 @@ def train(
     on_open: Callable[[Session], None] | None = None,
     on_step: Callable[[int, float], None] | None = None,
     on_arrival: Callable[[Job], None] | None = None,
-    on_evaluation: Callable[[int, float, float, float], None] | None = None,
+    on_evaluation: OnEvaluation | None = None,
 ) -> Training:
-    """Run `method` over real workers until the first limit that is reached.
+    """Run a recipe over real workers until the first limit that is reached.
 
     The server's step is the compiled code of `replay`. A gradient enters at most once: what arrives
     for a job that was cancelled or given up is ignored. If a worker fails, or its gradient holds
@@ -114,8 +114,9 @@ def train(
     Parameters
     ----------
     problem : Problem
-    method : Method or str
-        An object, or a text as on the command line: "ringmaster:max_delay=8".
+    recipe : Recipe, method, tuple of them and parts, or str
+        Objects, or a text as on the command line: "ringmaster:max_delay=8+heavy-ball". A part that
+        needs the concurrency takes the number of first jobs.
     stepsize : float > 0
         γ.
     workers : Workers, optional
@@ -128,8 +129,8 @@ def train(
         Stop once ‖∇f‖ is seen at or below this; for a problem that evaluates ∇f.
     seed : int >= 0
         Fixes the method's choices, the sampled rows and the noise; not who is how fast.
-    method_stepsize, transform, optimizer, x0, dtype
-        As in `replay`. A stepsize that needs the concurrency takes the number of first jobs.
+    x0, dtype
+        As in `replay`.
     evaluate_every : float > 0, optional
         Seconds between evaluations, which a thread of their own does; x_0 and the last model are
         evaluated too. None: nothing is ever evaluated, and a run that diverges is noticed only by
@@ -149,8 +150,9 @@ def train(
     on_arrival : callable, optional
         Called with every job that arrives, likewise.
     on_evaluation : callable, optional
-        Called with step, time, f and ‖∇f‖, from the evaluating thread. What a callback raises ends
-        the run, and is raised here once the run is saved.
+        Called with step, time, f and ‖∇f‖, from the evaluating thread; where it has parameters of
+        the names `accuracy` and `test_loss`, it is given them too. What a callback raises ends the
+        run, and is raised here once the run is saved.
 
     Returns
     -------
@@ -172,14 +174,12 @@ def train(
     True
     """
     check_problem("train", problem)
-    decisions: Method = resolve("train", "method", method, Method, "ag.methods.Pure()")
+    recipe = recipe_of("train", recipe)
+    decisions: Any = recipe.method
     workers = Threads() if workers is None else workers
     check_kind("train", "workers", workers, Workers, "ag.Threads()")
     if checkpoints is not None:
         check_kind("train", "checkpoints", checkpoints, Checkpoints, "ag.Checkpoints('kept')")
-    method_stepsize, transform, optimizer = resolved_parts(
-        "train", method_stepsize, transform, optimizer
-    )
     check_callable("train", "on_open", on_open)
     check_callable("train", "on_step", on_step)
     check_callable("train", "on_arrival", on_arrival)
@@ -190,18 +190,14 @@ def train(
     dtype = checked_dtype(problem, dtype)
     start = checked_start("train", problem, x0)
     opening = decisions.begin(problem.n_workers, seed)
-    numbers = Arithmetic(
-        problem, opening, method_stepsize, transform, optimizer, start, stepsize, dtype
-    )
+    numbers = Arithmetic(problem, recipe, opening, start, stepsize, dtype)
     server = Server(decisions, opening, problem.n_workers, numbers)
     settings = {
-        "method": decisions.label,
+        "recipe": recipe.label,
         "dtype": dtype,
         "seed": seed,
         "stepsize": float(stepsize),
-        "method_stepsize": label(method_stepsize),
-        "transform": label(transform),
-        "optimizer": label(optimizer),
+        **numbers.bound,
         "arithmetic": ARITHMETIC,
         "x0": hashed([start]),
         "times": workers.times_label if workers.is_virtual else "measured",
@@ -232,6 +228,8 @@ def train(
         end_time=end_time,
         stopped_by=str(status),
         versions=versions(),
+        recipe=recipe.label,
+        bound=dict(numbers.bound),
     )
     return Training(
         trace=Trace(*server.tables(), header),

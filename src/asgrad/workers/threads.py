@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from asgrad.errors import check_kind, check_positive, in_one_line
-from asgrad.times import Clock, Times
+from asgrad.times import AnyTimes, Clock
 from asgrad.trace import Fate
 from asgrad.workers.base import (
     LOOK,
@@ -60,7 +60,7 @@ class Threads(Workers):
 
     n_workers: int | None = None
     slowdown: Sequence[float] | None = None
-    sleep: Times | None = None
+    sleep: AnyTimes | None = None
     deadline: float = 50.0
     least_deadline: float = 10.0
     first_deadline: float = 3600.0
@@ -68,7 +68,7 @@ class Threads(Workers):
 
     def __post_init__(self) -> None:
         if self.sleep is not None:
-            check_kind("Threads", "sleep", self.sleep, Times, "ag.times.Exponential(0.1)")
+            check_kind("Threads", "sleep", self.sleep, AnyTimes, "ag.times.Exponential(0.1)")
         Limits.of(self)
 
     def open(self, context: RunContext) -> Session:
