@@ -48,7 +48,7 @@ def server_cost(steps: int) -> float:
     chosen = problem(2)
     method = ag.methods.Pure()
     opening = method.begin(2, 0)
-    parts = ag.stepsizes.Constant(), ag.transforms.Identity(), ag.optimizers.SGD()
+    parts = ag.stepsizes.Constant(), None, ag.optimizers.SGD()
     numbers = Arithmetic(chosen, opening, *parts, chosen.x0, 0.01, "float64")
     server = Server(method, opening, 2, numbers)
     gradient = np.zeros((DIM, 1))

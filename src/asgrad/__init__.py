@@ -17,7 +17,7 @@ TYPE_CHECKING = False  # typing itself takes longer to import than all of this
 if TYPE_CHECKING:
     from typing import Any
 
-    from asgrad import methods, optimizers, problems, stepsizes, times, transforms
+    from asgrad import corrections, encoders, methods, optimizers, problems, stepsizes, times
     from asgrad.errors import AsgradError, TraceError
     from asgrad.experiments import Comparison, compare
     from asgrad.methods import Method
@@ -49,7 +49,9 @@ _HOMES = {
     "simulate": "asgrad.simulation",
     "train": "asgrad.training",
 }
-_ROOMS = ("methods", "optimizers", "problems", "stepsizes", "times", "transforms")
+_ROOMS = (
+    "corrections", "encoders", "methods", "optimizers", "problems", "stepsizes", "times",
+)  # fmt: skip
 
 __all__ = [
     "AsgradError",
@@ -66,6 +68,8 @@ __all__ = [
     "TraceError",
     "Training",
     "compare",
+    "corrections",
+    "encoders",
     "methods",
     "optimizers",
     "problems",
@@ -74,7 +78,6 @@ __all__ = [
     "stepsizes",
     "times",
     "train",
-    "transforms",
 ]
 
 

@@ -100,8 +100,10 @@ def check_flag(owner: str, name: str, value: Any) -> bool:
 def check_kind(owner: str, name: str, value: Any, kind: type, remedy: str) -> None:
     """Raise unless `value` is an instance of `kind`; `remedy` shows how to make one."""
     if isinstance(value, type) or not isinstance(value, kind):
+        article = "an" if kind.__name__[0] in "AEIOU" else "a"
         raise KindError(
-            f"{owner}: {name} must be a {kind.__name__}, for instance {remedy}, got {shown(value)}."
+            f"{owner}: {name} must be {article} {kind.__name__}, for instance {remedy}, got "
+            f"{shown(value)}."
         )
 
 

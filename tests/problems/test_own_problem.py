@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from scipy import special
 
+from asgrad.encoders import Clip
 from asgrad.methods import ACE, Pure, Rennala, Ringleader, Sync
 from asgrad.numerics import replay
 from asgrad.optimizers import HeavyBall
@@ -17,7 +18,6 @@ from asgrad.stepsizes import Koloskova
 from asgrad.streams import Purpose, stream_key
 from asgrad.times import Exponential, Linear
 from asgrad.training import train
-from asgrad.transforms import Clip
 
 N_WORKERS = 3
 
@@ -80,7 +80,7 @@ def problems() -> tuple[Logistic, OwnLogistic]:
     [
         (Pure(), {}),
         (Rennala(batch=2), {"optimizer": HeavyBall(0.5)}),
-        (Ringleader(), {"transform": Clip(0.2)}),
+        (Ringleader(), {"encoder": Clip(0.2)}),
         (ACE(), {}),
         (Pure(), {"method_stepsize": Koloskova(concurrency=1, smoothness=2.0)}),
     ],

@@ -13,7 +13,7 @@ def make() -> Arithmetic:
     """One number, from 1, two workers, γ = 0.5."""
     problem = ag.problems.Quadratic(np.ones(1), n_workers=2)
     opening = ag.methods.Pure().begin(2, 0)
-    parts = ag.stepsizes.Constant(), ag.transforms.Identity(), ag.optimizers.SGD()
+    parts = ag.stepsizes.Constant(), None, ag.optimizers.SGD()
     return Arithmetic(problem, opening, *parts, np.ones(1), 0.5, "float64")
 
 

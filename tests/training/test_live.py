@@ -174,13 +174,13 @@ def test_a_sleep_that_raises_is_the_jobs_failure():
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"engine": "ray"}, "engine must be a Engine"),
+        ({"engine": "ray"}, "engine must be an Engine"),
         ({"checkpoints": "kept"}, "checkpoints must be a Checkpoints"),
         ({"engine": ag.Threads(slowdown=2)}, "slowdown must hold one number for each worker"),
         ({"engine": ag.Threads(slowdown=[1, 1, float("inf")])}, ">= 1 and finite"),
         ({"engine": ag.Threads(slowdown="1,1,5")}, "one number for each worker, for instance"),
         ({"engine": ag.Threads(slowdown=[1, None, 5])}, "slowdown must be a number, got None"),
-        ({"engine": ag.Threads}, "engine must be a Engine"),
+        ({"engine": ag.Threads}, "engine must be an Engine"),
         ({"on_step": 3}, "on_step must be a function, got 3"),
         ({"on_arrival": "log"}, "on_arrival must be a function"),
         ({"on_evaluation": []}, "on_evaluation must be a function"),

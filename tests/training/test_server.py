@@ -15,7 +15,7 @@ def make(method: ag.Method, n_workers: int = 3) -> Server:
     """A server for f = ‖x‖²/2 in two dimensions, from (1, 1), γ = 0.5."""
     problem = ag.problems.Quadratic(np.ones(2), n_workers=n_workers)
     opening = method.begin(n_workers, 0)
-    parts = ag.stepsizes.Constant(), ag.transforms.Identity(), ag.optimizers.SGD()
+    parts = ag.stepsizes.Constant(), None, ag.optimizers.SGD()
     numbers = Arithmetic(problem, opening, *parts, np.ones(2), 0.5, "float64")
     return Server(method, opening, n_workers, numbers)
 

@@ -18,11 +18,11 @@ def test_a_text_stands_for_the_object():
     problem = ag.problems.Tridiagonal(4, n_workers=3)
     by_text = ag.replay(
         said, problem, 0.1, method_stepsize="koloskova:stale=drop", optimizer="heavy-ball",
-        transform="clip:0.5",
+        encoder="clip:0.5",
     )  # fmt: skip
     by_object = ag.replay(
         made, problem, 0.1, method_stepsize=ag.stepsizes.Koloskova(stale="drop"),
-        optimizer=ag.optimizers.HeavyBall(), transform=ag.transforms.Clip(0.5),
+        optimizer=ag.optimizers.HeavyBall(), encoder=ag.encoders.Clip(0.5),
     )  # fmt: skip
     np.testing.assert_array_equal(by_text.models, by_object.models)
 
@@ -41,7 +41,7 @@ def test_train_takes_texts():
         ("pure", "linaer", {}, "unknown times 'linaer'. Did you mean 'linear'?"),
         ("pure", "linear", {"method_stepsize": "kolskova"}, "Did you mean 'koloskova'?"),
         ("pure", "linear", {"optimizer": "heavy-bal"}, "Did you mean 'heavy-ball'?"),
-        ("pure", "linear", {"transform": 3}, "transform must be a Transform, for instance"),
+        ("pure", "linear", {"encoder": 3}, "encoder must be an Encoder, for instance"),
         (3, "linear", {}, "method must be a Method, for instance ag.methods.Pure(), got 3"),
     ],
 )

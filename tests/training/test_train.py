@@ -63,7 +63,7 @@ def test_a_run_on_threads_replays_bit_for_bit(method, dtype, tmp_path):
 def test_stepsize_rules_replay_bit_for_bit(rule):
     """As do rules that depend on the delay, and clipping."""
     problem = quadratic()
-    options = {"method_stepsize": rule, "transform": ag.transforms.Clip(0.5)}
+    options = {"method_stepsize": rule, "encoder": ag.encoders.Clip(0.5)}
     engine = ag.Threads(slowdown=[1.0, 1.0, 6.0])
     run = ag.train(problem, ag.methods.Pure(), 0.1, steps=200, engine=engine, **options)
     again = ag.replay(run.trace, problem, 0.1, **options)

@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from asgrad.corrections import Correction
 from asgrad.optimizers import Optimizer
 from asgrad.problems.base import Problem
-from asgrad.transforms import Transform
 
 __all__ = ["Blocks", "keep_lanes", "new_blocks"]
 
@@ -36,7 +36,9 @@ class Blocks(NamedTuple):
     """Sums of the gradients held in each entry, (n_entries, dim, n_lanes)."""
     table_sum: np.ndarray
     """Σ weight · entry, (dim, n_lanes); one row suffices when there is no table."""
-    transform_memory: np.ndarray
+    encoder_memory: np.ndarray
+    """(0, dim, n_lanes), until an encoder may remember something."""
+    correction_memory: np.ndarray
     """(n_blocks, dim, n_lanes)."""
     optimizer_memory: np.ndarray
     """(n_blocks, dim, n_lanes)."""
@@ -50,7 +52,7 @@ class Blocks(NamedTuple):
 
 def new_blocks(
     problem: Problem,
-    transform: Transform,
+    correction: Correction | None,
     optimizer: Optimizer,
     stepsizes: np.ndarray,
     dtype: Any,
@@ -62,6 +64,7 @@ def new_blocks(
     room = max(1, _SNAPSHOT_BYTES // (8 * dim * lanes))
     columns = lanes * min(max(1, _COLUMNS // lanes), room)
     n_floats, n_picks = problem.workspace(columns)
+    n_blocks = correction.n_blocks(problem.n_workers) if correction else 0
     return Blocks(
         stepsizes=stepsizes.astype(dtype),
         runs=_repeated(stepsizes.astype(dtype)),
@@ -71,7 +74,8 @@ def new_blocks(
         direction=np.zeros((dim, lanes), dtype),
         table=np.zeros((n_entries, dim, lanes), dtype),
         table_sum=np.zeros((dim if n_entries else 1, lanes), dtype),
-        transform_memory=np.zeros((transform.n_blocks(problem.n_workers), dim, lanes), dtype),
+        encoder_memory=np.zeros((0, dim, lanes), dtype),
+        correction_memory=np.zeros((n_blocks, dim, lanes), dtype),
         optimizer_memory=np.zeros((optimizer.n_blocks(), dim, lanes), dtype),
         table_weights=np.zeros(n_entries),
         snapshots=np.empty((dim, columns), dtype),

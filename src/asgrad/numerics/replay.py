@@ -13,6 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from asgrad.corrections import Correction
+from asgrad.encoders import Encoder
+from asgrad.encoders.base import check_encoder
 from asgrad.errors import (
     AsgradError,
     TraceError,
@@ -35,6 +38,7 @@ from asgrad.numerics.walk import (
     Rules,
     bound_kernels,
     compiled_walk,
+    plain_kernels,
     walk,
 )
 from asgrad.optimizers import SGD, Optimizer
@@ -45,7 +49,6 @@ from asgrad.registry import resolve
 from asgrad.stepsizes import Constant, Stepsize
 from asgrad.streams import Purpose, stream_key
 from asgrad.trace import Trace
-from asgrad.transforms import Identity, Transform
 
 __all__ = [
     "BLOW_UP",
@@ -143,7 +146,8 @@ class _Job:
     x0: np.ndarray
     rules: Rules
     stepsize: Stepsize
-    transform: Transform
+    encoder: Encoder | None
+    correction: Correction | None
     optimizer: Optimizer
     packed: Packed
     n_lanes: int = 1
@@ -156,17 +160,17 @@ class _Job:
             self.progress(lanes / self.n_lanes)
 
     def walk(self) -> tuple[Callable, tuple[Any, ...]]:
-        """Return the walk and what it calls: gradient, factor, transform, optimizer."""
+        """Return the walk and what it calls."""
         gradient = self.problem.kernels()[0]
-        parts = self.stepsize, self.transform, self.optimizer
+        parts = self.stepsize, self.encoder, self.correction, self.optimizer
         if isinstance(self.problem, CompiledProblem):
             return compiled_walk(self.dtype), bound_kernels(self.dtype, gradient, *parts)
-        return walk, (gradient, *(type(part).kernel for part in parts))
+        return walk, (gradient, *plain_kernels(*parts))
 
     def blocks(self, stepsizes: np.ndarray) -> Blocks:
         """Return the working space of some lanes, at x_0."""
         blocks = new_blocks(
-            self.problem, self.transform, self.optimizer, stepsizes, self.dtype, self.n_slots,
+            self.problem, self.correction, self.optimizer, stepsizes, self.dtype, self.n_slots,
             self.n_entries,
         )  # fmt: skip
         blocks.models[self.plan.slot[0]] = self.x0[:, None]
@@ -180,7 +184,8 @@ def replay(
     *,
     seeds: int | Sequence[int] | None = None,
     method_stepsize: Stepsize | str | None = None,
-    transform: Transform | str | None = None,
+    encoder: Encoder | str | None = None,
+    correction: Correction | str | None = None,
     optimizer: Optimizer | str | None = None,
     x0: np.ndarray | None = None,
     evaluations: int | Sequence[int] = 100,
@@ -191,12 +196,13 @@ def replay(
 ) -> Result:
     """Compute the run that `trace` describes, on `problem`, for every stepsize and seed.
 
-    x_{s+1} = x_s − γ d_s, d_s = Σ weight · factor(τ, γ) · transform(g_job(x_{read_step})). Only
-    gradients that enter a step are computed. A lane's bits do not depend on what other lanes stand
-    beside it, nor on the number of threads; lanes of a PyTorch module agree to rounding.
+    x_{s+1} = x_s − γ d_s, d_s = Σ weight · factor(τ, γ) · correction(encoder(g)), g the gradient of
+    a job at x_{read_step}. Only gradients that enter a step are computed. A lane's bits do not
+    depend on what other lanes stand beside it, nor on the number of threads; lanes of a PyTorch
+    module agree to rounding.
 
     Memory: (V + E + 4 + M) · dim · lanes floats, V the most model versions that later steps
-    still read, E the entries of the method's table, M the blocks that transform and optimizer
+    still read, E the entries of the method's table, M the blocks that correction and optimizer
     remember; plus about 200 · dim floats a thread for evaluation, and the problem's data.
 
     Parameters
@@ -213,8 +219,10 @@ def replay(
     method_stepsize : Stepsize or str, optional
         How the stepsize depends on the delay, as an object or as on the command line
         ("koloskova:stale=drop"); by default not at all.
-    transform : Transform or str, optional
-        What happens to each gradient; by default nothing.
+    encoder : Encoder or str, optional
+        What happens to each gradient at its worker; by default nothing.
+    correction : Correction or str, optional
+        What happens to it at the server, when a step uses it; by default nothing.
     optimizer : Optimizer or str, optional
         What the server does with a direction; by default SGD.
     x0 : numpy.ndarray, optional
@@ -254,7 +262,7 @@ def replay(
     """
     check_kind("replay", "trace", trace, Trace, "ag.Trace.load(path)")
     check_problem("replay", problem)
-    parts = resolved_parts("replay", method_stepsize, transform, optimizer)
+    parts = resolved_parts("replay", method_stepsize, encoder, correction, optimizer)
     if not trace.n_workers == problem.n_workers:
         raise TraceError(
             f"replay: the trace has {trace.n_workers} workers and the problem "
@@ -331,7 +339,7 @@ def replayed_models(
     Nothing is evaluated. An array is valid until the next one is asked for.
     """
     none = np.zeros(0, np.int64)
-    parts = resolved_parts("replay", method_stepsize, None, optimizer)
+    parts = resolved_parts("replay", method_stepsize, None, None, optimizer)
     kind = checked_dtype(problem, dtype)
     job = _prepared(trace, problem, none, *parts, None, kind)
     blocks = job.blocks(np.array([stepsize]))
@@ -350,12 +358,14 @@ def _prepared(
     problem: Problem,
     evaluated: np.ndarray,
     method_stepsize: Stepsize,
-    transform: Transform,
+    encoder: Encoder | None,
+    correction: Correction | None,
     optimizer: Optimizer,
     x0: np.ndarray | None,
     dtype: str,
 ) -> _Job:
     """Return what every block of lanes needs."""
+    parts = method_stepsize, encoder, correction, optimizer
     plan, n_slots, n_entries = plan_replay(trace, evaluated)
     return _Job(
         problem=problem,
@@ -364,11 +374,10 @@ def _prepared(
         n_entries=n_entries,
         dtype=dtype,
         x0=checked_start("replay", problem, x0),
-        rules=rules_of(
-            problem, method_stepsize, transform, optimizer, concurrency=lambda: trace.summary.tau_c
-        ),
+        rules=rules_of(problem, *parts, concurrency=lambda: trace.summary.tau_c),
         stepsize=method_stepsize,
-        transform=transform,
+        encoder=encoder,
+        correction=correction,
         optimizer=optimizer,
         packed=problem.pack(np.dtype(dtype)),
     )
@@ -453,7 +462,8 @@ def _evaluate(job: _Job, evaluate: Callable, blocks: Blocks, taken: int) -> np.n
 def rules_of(
     problem: Problem,
     stepsize: Stepsize,
-    transform: Transform,
+    encoder: Encoder | None,
+    correction: Correction | None,
     optimizer: Optimizer,
     concurrency: Callable[[], int],
 ) -> Rules:
@@ -462,7 +472,13 @@ def rules_of(
         factors = np.zeros(1)
     else:
         factors = stepsize.parameters(problem.smoothness, concurrency(), problem.n_workers)
-    return Rules(factors, transform.parameters(), optimizer.parameters())
+    nothing = np.zeros(1)
+    return Rules(
+        factors,
+        encoder.parameters() if encoder else nothing,
+        correction.parameters() if correction else nothing,
+        optimizer.parameters(),
+    )
 
 
 def _listed(values: Any) -> list[Any]:
@@ -496,21 +512,23 @@ def _evaluated_steps(n_steps: int, evaluations: int | Sequence[int]) -> np.ndarr
 def resolved_parts(
     owner: str,
     stepsize: Stepsize | str | None,
-    transform: Transform | str | None,
+    encoder: Encoder | str | None,
+    correction: Correction | str | None,
     optimizer: Optimizer | str | None,
-) -> tuple[Stepsize, Transform, Optimizer]:
+) -> tuple[Stepsize, Encoder | None, Correction | None, Optimizer]:
     """Return the parts of a run; None stands for the default."""
-
     said = {
         "method_stepsize": (stepsize, Constant(), Stepsize, "ag.stepsizes.Mishchenko()"),
-        "transform": (transform, Identity(), Transform, "ag.transforms.Clip(1.0)"),
+        "encoder": (encoder, None, Encoder, "ag.encoders.Clip(1.0)"),
+        "correction": (correction, None, Correction, "ag.corrections.DCASGD(0.04)"),
         "optimizer": (optimizer, SGD(), Optimizer, "ag.optimizers.HeavyBall(0.9)"),
     }
-    parts: Any = (
-        resolve(owner, name, default if given is None else given, kind, remedy)
+    parts: Any = {
+        name: default if given is None else resolve(owner, name, given, kind, remedy)
         for name, (given, default, kind, remedy) in said.items()
-    )
-    return tuple(parts)  # type: ignore[return-value]
+    }
+    check_encoder(owner, parts["encoder"])
+    return tuple(parts.values())  # type: ignore[return-value]
 
 
 def checked_dtype(problem: Problem, dtype: str | None) -> str:

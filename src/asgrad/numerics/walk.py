@@ -13,6 +13,8 @@ import numba
 import numpy as np
 from numba import typeof, types
 
+from asgrad.corrections.base import Correction, correct_nothing, correction_type
+from asgrad.encoders.base import Encoder, encode_nothing, encoder_type
 from asgrad.kernels import (
     Bound,
     BoundType,
@@ -28,27 +30,28 @@ from asgrad.numerics.plan import Plan
 from asgrad.optimizers.base import Optimizer, optimizer_type
 from asgrad.problems.base import Packed, gradient_type
 from asgrad.stepsizes.base import FACTOR, Stepsize
-from asgrad.transforms.base import Transform, transform_type
 
-__all__ = ["Rules", "bound_kernels", "compiled_walk", "delivered", "walk"]
+__all__ = ["Rules", "bound_kernels", "compiled_walk", "delivered", "plain_kernels", "walk"]
 
 STEP, EVALUATION, TAKEN, PAUSE, N_CURSORS = 0, 1, 2, 3, 4
 REFRESH = 256
 
 
 class Rules(NamedTuple):
-    """What the stepsize, transform and optimizer kernels read, float64."""
+    """What the kernels of a run's parts read, float64."""
 
     stepsize: np.ndarray
-    transform: np.ndarray
+    encoder: np.ndarray
+    correction: np.ndarray
     optimizer: np.ndarray
 
 
-def walk(gradient, factor, transform, optimizer, data, key, plan, rules, blocks, cursor):
+def walk(gradient, factor, encoder, correction, optimizer, data, key, plan, rules, blocks, cursor):
     """Go on until the snapshots are full, for cursor[PAUSE] steps, or to the end.
 
-    x_{s+1} = optimizer(x_s, Σ over the rows of step s of weight · factor(τ) · transform(g)), plus
-    the table's weighted sum. A gradient is computed when a step first uses it.
+    x_{s+1} = optimizer(x_s, Σ over the rows of step s of weight · factor(τ) ·
+    correction(encoder(g))), plus the table's weighted sum. A gradient is computed when a step first
+    uses it.
     """
     n_steps = plan.first_row.size - 1
     n_lanes = blocks.stepsizes.size
@@ -97,7 +100,11 @@ def walk(gradient, factor, transform, optimizer, data, key, plan, rules, blocks,
                         data.values, data.indices, data.layout, x_read, worker, plan.draw[row],
                         key, g, blocks.scratch, blocks.picks,
                     )  # fmt: skip
-                    transform(rules.transform, g, x_read, x, worker, blocks.transform_memory)
+                    encoder(rules.encoder, g, worker, plan.draw[row], key, blocks.encoder_memory)
+                    correction(
+                        rules.correction, g, x_read, x, delay, blocks.stepsizes, worker,
+                        blocks.correction_memory,
+                    )  # fmt: skip
                     if entry >= 0:
                         add_scaled(blocks.table[entry], blocks.scales, g)
                     elif empty:
@@ -139,15 +146,37 @@ def delivered(values, indices, layout, x, worker, draw, key, out, scratch, picks
 
 
 def bound_kernels(
-    dtype: str, gradient: Any, stepsize: Stepsize, transform: Transform, optimizer: Optimizer
+    dtype: str,
+    gradient: Any,
+    stepsize: Stepsize,
+    encoder: Encoder | None,
+    correction: Correction | None,
+    optimizer: Optimizer,
 ) -> tuple[Bound, ...]:
     """Return what the compiled walk calls, looked up once and not at every pause."""
     f = numba.from_dtype(np.dtype(dtype))
     return (
         Bound(gradient, gradient_type(f)),
-        Bound(type(stepsize).kernel, FACTOR),
-        Bound(type(transform).kernel, transform_type(f)),
-        Bound(type(optimizer).kernel, optimizer_type(f)),
+        *(Bound(kernel, kind) for kernel, kind in zip(
+            plain_kernels(stepsize, encoder, correction, optimizer),
+            (FACTOR, encoder_type(f), correction_type(f), optimizer_type(f)),
+            strict=True,
+        )),
+    )  # fmt: skip
+
+
+def plain_kernels(
+    stepsize: Stepsize,
+    encoder: Encoder | None,
+    correction: Correction | None,
+    optimizer: Optimizer,
+) -> tuple[Any, ...]:
+    """Return the kernels of the parts as they are, for a walk in plain Python."""
+    return (
+        type(stepsize).kernel,
+        type(encoder).kernel if encoder else encode_nothing,
+        type(correction).kernel if correction else correct_nothing,
+        type(optimizer).kernel,
     )
 
 
@@ -163,16 +192,19 @@ def compiled_walk(dtype: str) -> Callable[..., None]:
     f8 = np.zeros(1)
     one, two, three = (np.zeros((1,) * axes, dtype) for axes in (1, 2, 3))
     plan = Plan(i8, i8, f8, *(i8 for _ in range(7)))
-    blocks = Blocks(one, one, one, three, two, two, three, two, three, three, f8, two, one, i8)
+    blocks = Blocks(
+        one, one, one, three, two, two, three, two, three, three, three, f8, two, one, i8
+    )
     signature = types.void(
         BoundType(gradient_type(f)),
         BoundType(FACTOR),
-        BoundType(transform_type(f)),
+        BoundType(encoder_type(f)),
+        BoundType(correction_type(f)),
         BoundType(optimizer_type(f)),
         typeof(Packed(one, np.zeros(1, np.int32), i8)),
         types.int64,
         typeof(plan),
-        typeof(Rules(f8, f8, f8)),
+        typeof(Rules(f8, f8, f8, f8)),
         typeof(blocks),
         types.int64[::1],
     )

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from asgrad.corrections import Correction
 from asgrad.methods.base import Opening
 from asgrad.numerics.blocks import new_blocks
 from asgrad.numerics.plan import Plan
@@ -24,13 +25,12 @@ from asgrad.numerics.walk import (
 from asgrad.optimizers import SGD, HeavyBall, Optimizer
 from asgrad.problems.base import Packed, Problem
 from asgrad.stepsizes import Constant, Stepsize
-from asgrad.transforms import Identity, Transform
 
 __all__ = ["ARITHMETIC", "Arithmetic"]
 
 ARITHMETIC = 1
 """Raised whenever the same trace and problem give other bits than before, from whatever change."""
-_MEMORY = ("table", "table_sum", "table_weights", "transform_memory", "optimizer_memory")
+_MEMORY = ("table", "table_sum", "table_weights", "correction_memory", "optimizer_memory")
 _NO_INDICES = np.zeros(1, np.int32)
 _NO_LAYOUT = np.zeros(1, np.int64)
 
@@ -40,8 +40,8 @@ class Arithmetic:
 
     Parameters
     ----------
-    problem, stepsize, transform, optimizer
-        As in `replay`.
+    problem, stepsize, correction, optimizer
+        As in `replay`; an encoder has done its work where the gradient comes from.
     opening : Opening
         Of the method: how many workers begin, and how large its table is.
     x0 : numpy.ndarray, shape (dim,)
@@ -55,7 +55,7 @@ class Arithmetic:
         problem: Problem,
         opening: Opening,
         stepsize: Stepsize,
-        transform: Transform,
+        correction: Correction | None,
         optimizer: Optimizer,
         x0: np.ndarray,
         gamma: float,
@@ -64,14 +64,14 @@ class Arithmetic:
         self.n_steps = 0
         self.idle = False
         """Whether steps are counted only, as when a checkpoint is read."""
-        self._kernels = bound_kernels(dtype, delivered, stepsize, transform, optimizer)
+        self._kernels = bound_kernels(dtype, delivered, stepsize, None, correction, optimizer)
         self._walk = compiled_walk(dtype)
         self._rules = rules_of(
-            problem, stepsize, transform, optimizer, lambda: opening.workers.size
+            problem, stepsize, None, correction, optimizer, lambda: opening.workers.size
         )
         n_slots, lane = opening.workers.size + 2, np.array([gamma])
         self._blocks = new_blocks(
-            problem, transform, optimizer, lane, np.dtype(dtype), n_slots, opening.n_entries
+            problem, correction, optimizer, lane, np.dtype(dtype), n_slots, opening.n_entries
         )
         self._free = list(range(n_slots))
         self._readers = {0: 1}
@@ -80,7 +80,7 @@ class Arithmetic:
         self._gradients: list[np.ndarray] = []
         self._only_read = (
             isinstance(stepsize, Constant)
-            and isinstance(transform, Identity)
+            and correction is None
             and isinstance(optimizer, SGD | HeavyBall)
             and opening.n_entries == 0
         )
@@ -172,7 +172,9 @@ class Arithmetic:
         for step, model in zip(steps, arrays["models"], strict=True):
             self._blocks.models[self._plan.slot[step]] = model
         for name in _MEMORY:
-            getattr(self._blocks, name)[:] = arrays[name]
+            block = getattr(self._blocks, name)
+            if block.size:  # what a run remembers nothing in, its checkpoint need not name
+                block[:] = arrays[name]
 
     def _walk_one_step(self) -> None:
         """Let the walk compute the next version."""

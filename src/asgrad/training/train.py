@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from asgrad.corrections import Correction
+from asgrad.encoders import Encoder
 from asgrad.errors import AsgradError, check_callable, check_kind, check_positive
 from asgrad.files import need_safetensors
 from asgrad.methods.base import Method
@@ -25,7 +27,6 @@ from asgrad.training.checkpoint import Checkpoints, Keeper, list_checkpoints, lo
 from asgrad.training.evaluation import Evaluation, Evaluator, check_beginning, check_target
 from asgrad.training.live import Bounds, Ending, Facts, Live, Stopwatch, ctrl_c_ends
 from asgrad.training.server import Server
-from asgrad.transforms import Transform
 from asgrad.workers.base import Engine, Job, RunContext
 from asgrad.workers.threads import Threads
 
@@ -91,7 +92,8 @@ def train(
     target: float | None = None,
     seed: int = 0,
     method_stepsize: Stepsize | str | None = None,
-    transform: Transform | str | None = None,
+    encoder: Encoder | str | None = None,
+    correction: Correction | str | None = None,
     optimizer: Optimizer | str | None = None,
     x0: np.ndarray | None = None,
     dtype: str | None = None,
@@ -127,8 +129,9 @@ def train(
         Stop once ‖∇f‖ is seen at or below this; for a problem that evaluates ∇f.
     seed : int >= 0
         Fixes the method's choices, the sampled rows and the noise; not who is how fast.
-    method_stepsize, transform, optimizer, x0, dtype
-        As in `replay`. A stepsize that needs the concurrency takes the number of first jobs.
+    method_stepsize, encoder, correction, optimizer, x0, dtype
+        As in `replay`; the encoder runs where the worker is. A stepsize that needs the concurrency
+        takes the number of first jobs.
     evaluate_every : float > 0, optional
         Seconds between evaluations, which a thread of their own does; x_0 and the last model are
         evaluated too. None: nothing is ever evaluated, and a run that diverges is noticed only by
@@ -173,8 +176,8 @@ def train(
         check_kind("train", "engine", engine, Engine, "ag.Threads()")
     if checkpoints is not None:
         check_kind("train", "checkpoints", checkpoints, Checkpoints, "ag.Checkpoints('kept')")
-    method_stepsize, transform, optimizer = resolved_parts(
-        "train", method_stepsize, transform, optimizer
+    method_stepsize, encoder, correction, optimizer = resolved_parts(
+        "train", method_stepsize, encoder, correction, optimizer
     )
     check_callable("train", "on_step", on_step)
     check_callable("train", "on_arrival", on_arrival)
@@ -186,7 +189,7 @@ def train(
     start = checked_start("train", problem, x0)
     opening = decisions.begin(problem.n_workers, seed)
     numbers = Arithmetic(
-        problem, opening, method_stepsize, transform, optimizer, start, stepsize, dtype
+        problem, opening, method_stepsize, correction, optimizer, start, stepsize, dtype
     )
     server = Server(decisions, opening, problem.n_workers, numbers)
     settings = {
@@ -195,7 +198,8 @@ def train(
         "seed": seed,
         "stepsize": float(stepsize),
         "method_stepsize": label(method_stepsize),
-        "transform": label(transform),
+        "encoder": label(encoder) if encoder else "none",
+        "correction": label(correction) if correction else "none",
         "optimizer": label(optimizer),
         "arithmetic": ARITHMETIC,
         "x0": hashed([start]),
@@ -208,7 +212,7 @@ def train(
     run = Live(server, engine, bounds, facts, clock)
     run.on_step, run.on_arrival = on_step, on_arrival
     key = stream_key(seed, Purpose.GRADIENT)
-    engine.open(RunContext(problem, key, dtype, seed, clock, run.deliver, run.ended))
+    engine.open(RunContext(problem, key, dtype, seed, clock, run.deliver, run.ended, encoder))
     evaluator = Evaluator(problem, dtype, done, on_evaluation, never=evaluate_every is None)
     keeper = None
     if checkpoints is not None:

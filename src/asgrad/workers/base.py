@@ -12,6 +12,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
+from asgrad.encoders import Encoder
 from asgrad.errors import (
     AsgradError,
     KindError,
@@ -20,12 +21,14 @@ from asgrad.errors import (
     check_positive,
     shown,
 )
+from asgrad.kernels import is_finite
 from asgrad.problems.base import Problem
 from asgrad.trace import Fate
 
 __all__ = [
     "NOT_FINITE",
     "Arrival",
+    "Computation",
     "Engine",
     "Job",
     "Joined",
@@ -111,6 +114,8 @@ class RunContext:
     nothing else to do; nothing need be told then."""
     ended: threading.Event
     """Set when the run has ended."""
+    encoder: Encoder | None = None
+    """What every worker does to its gradients before it delivers them."""
 
 
 @runtime_checkable
@@ -203,6 +208,32 @@ def check_slowdown(owner: str, slowdown: Sequence[float] | None, n_workers: int)
             f"{len(factors)}."
         )
     return factors
+
+
+class Computation:
+    """What one worker computes: the gradient of a job, encoded; with data and working space."""
+
+    def __init__(
+        self, problem: Problem, dtype: str, key: int, worker: int, encoder: Encoder | None
+    ):
+        self._gradient = problem.kernels()[0]
+        self._packed = problem.pack(np.dtype(dtype))
+        self._worker, self._key = worker, key
+        self._buffers = worker_buffers(problem, dtype)
+        self._encode = type(encoder).kernel if encoder else None
+        self._parameters = encoder.parameters() if encoder else None
+        self._memory = np.zeros((0, problem.dim, 1), dtype)
+
+    def __call__(self, x: np.ndarray, draw: int, out: np.ndarray) -> bool:
+        """Write the gradient at `x` into `out`, both of shape (dim, 1); False if it is not finite.
+
+        One that is not is never encoded: an encoder may hide what is wrong with it.
+        """
+        self._gradient(*self._packed, x, self._worker, draw, self._key, out, *self._buffers)
+        finite = bool(is_finite(out))
+        if self._encode is not None and finite:
+            self._encode(self._parameters, out, self._worker, draw, self._key, self._memory)
+        return finite
 
 
 def worker_buffers(problem: Problem, dtype: str) -> tuple[np.ndarray, np.ndarray]:

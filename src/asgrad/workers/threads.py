@@ -10,12 +10,12 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from asgrad.errors import check_kind, check_positive, in_one_line
-from asgrad.kernels import is_finite
 from asgrad.times import Clock, Times
 from asgrad.trace import Fate
 from asgrad.workers.base import (
     NOT_FINITE,
     Arrival,
+    Computation,
     Job,
     Joined,
     Limits,
@@ -24,7 +24,6 @@ from asgrad.workers.base import (
     arrival_of,
     check_slowdown,
     failed,
-    worker_buffers,
 )
 
 __all__ = ["Threads"]
@@ -133,11 +132,14 @@ class Threads:
 
 def _warm_up(context: RunContext) -> None:
     """Compute one gradient before the clock starts: kernels are compiled or loaded by it."""
-    problem, dtype = context.problem, context.dtype
-    x, out = (np.zeros((problem.dim, 1), dtype) for _ in range(2))
-    x[:, 0] = problem.x0
-    buffers = worker_buffers(problem, dtype)
-    problem.kernels()[0](*problem.pack(np.dtype(dtype)), x, 0, 0, context.key, out, *buffers)
+    x, out = (np.zeros((context.problem.dim, 1), context.dtype) for _ in range(2))
+    x[:, 0] = context.problem.x0
+    _computation(context, 0)(x, 0, out)
+
+
+def _computation(context: RunContext, worker: int) -> Computation:
+    """Return what a worker computes."""
+    return Computation(context.problem, context.dtype, context.key, worker, context.encoder)
 
 
 class _Worker:
@@ -193,10 +195,8 @@ class _Worker:
     def _work(self) -> None:
         """Compute one job after the other."""
         context, clock, slowdown, index, record = self._settings
-        problem, key, dtype, now = context.problem, context.key, context.dtype, context.now
-        compute = problem.kernels()[0]
-        packed = problem.pack(np.dtype(dtype))
-        buffers = worker_buffers(problem, dtype)
+        shape, dtype, now = (context.problem.dim, 1), context.dtype, context.now
+        compute = _computation(context, index)
         while not self._stopped:
             item = self.inbox.get()
             if item is None or self._stopped:
@@ -209,8 +209,8 @@ class _Worker:
             self.running = job
             failure = ""
             try:
-                gradient = np.empty((problem.dim, 1), dtype)
-                compute(*packed, x, index, job.draw, key, gradient, *buffers)
+                gradient = np.empty(shape, dtype)
+                finite = compute(x, job.draw, gradient)
                 pause = (slowdown - 1.0) * (now() - job.start_time)
                 if clock is not None:
                     asleep = clock.seconds(
@@ -230,7 +230,7 @@ class _Worker:
             if failure:
                 arrival = failed(job, failure, gone=self.fail())
             else:
-                arrival = arrival_of(job, gradient if is_finite(gradient) else NOT_FINITE)
+                arrival = arrival_of(job, gradient if finite else NOT_FINITE)
             something_waits = context.deliver([arrival])
             while something_waits and self.inbox.empty():
                 something_waits = context.deliver(())

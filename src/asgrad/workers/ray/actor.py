@@ -10,9 +10,9 @@ from functools import cached_property
 
 import numpy as np
 
-from asgrad.kernels import is_finite
+from asgrad.encoders import Encoder
 from asgrad.problems.base import Problem
-from asgrad.workers.base import NOT_FINITE, worker_buffers
+from asgrad.workers.base import NOT_FINITE, Computation
 from asgrad.workers.ray.shared_memory import Address, attach
 
 __all__ = ["HEAD", "INLINE", "Actor"]
@@ -24,8 +24,16 @@ INLINE = 100_000  # bytes; smaller arrays are not worth an object, or a place in
 class Actor:
     """One worker, in a process of its own."""
 
-    def __init__(self, key: int, dtype: str, index: int, slowdown: float, inline: int):
-        self._key, self._dtype = key, np.dtype(dtype)
+    def __init__(
+        self,
+        key: int,
+        dtype: str,
+        index: int,
+        slowdown: float,
+        inline: int,
+        encoder: Encoder | None,
+    ):
+        self._key, self._dtype, self._encoder = key, np.dtype(dtype), encoder
         self._index, self._slowdown, self._inline = index, slowdown, inline
 
     def begun(self) -> int:
@@ -43,9 +51,9 @@ class Actor:
         Returns whether gradients can be written into the server's memory.
         """
         _keep_freed_memory()
-        self._compute = problem.kernels()[0]
-        self._packed = problem.pack(self._dtype)
-        self._buffers = worker_buffers(problem, self._dtype.name)
+        self._compute = Computation(
+            problem, self._dtype.name, self._key, self._index, self._encoder
+        )
         self._places = attach(places, problem.dim, self._dtype.name)
         self._shape = (problem.dim, 1)
         self._x = np.empty(self._shape, self._dtype)
@@ -70,10 +78,10 @@ class Actor:
             x = self._x
         else:
             x = _unlocked(x)
-        self._compute(*self._packed, x, self._index, draw, self._key, gradient, *self._buffers)
+        finite = self._compute(x, draw, gradient)
         if self._slowdown > 1:
             time.sleep((self._slowdown - 1) * (time.perf_counter() - began))
-        if not is_finite(gradient):
+        if not finite:
             return NOT_FINITE
         if place >= 0:
             return None

@@ -180,7 +180,7 @@ class Ray:
         self._workers = [
             _Worker(
                 actor_class.options(**options[i]),
-                (context.key, context.dtype, i, slowdown[i], self._inline),
+                (context.key, context.dtype, i, slowdown[i], self._inline, context.encoder),
                 Record(self._limits),
             )
             for i in range(n)
