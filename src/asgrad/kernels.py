@@ -23,7 +23,14 @@ from numba import njit, types
 from numba.core import cgutils
 from numba.core.caching import FunctionCache
 from numba.experimental.function_type import FunctionModel
-from numba.extending import NativeValue, intrinsic, overload, register_model, unbox
+from numba.extending import (
+    NativeValue,
+    intrinsic,
+    overload,
+    register_jitable,
+    register_model,
+    unbox,
+)
 
 from asgrad.errors import AsgradError
 
@@ -38,6 +45,7 @@ __all__ = [
     "is_compiled",
     "is_finite",
     "multiply",
+    "piece",
     "prefetch",
     "set_zero",
 ]
@@ -190,6 +198,15 @@ def inlined(function: Callable) -> Any:
     A call would pass every array as seven numbers, which cost the event loop a fifth of its time.
     """
     return _cached(function, forceinline=True)
+
+
+def piece(function: Callable) -> Any:
+    """Let compiled code inline `function`, as `inlined` does, but leave it plain Python elsewhere.
+
+    For the pieces of a kernel whose source also runs as plain Python: they may call what is passed
+    to them, which need not be compiled then.
+    """
+    return register_jitable(forceinline=True, **_OPTIONS)(function)
 
 
 def is_compiled(function: Any) -> bool:

@@ -31,7 +31,7 @@ def walk(optimizer: Optimizer, stepsizes, x, directions, in_place: bool) -> np.n
         before = x.copy()
         x_new = x if in_place else np.full_like(x, np.nan)
         type(optimizer).kernel(
-            optimizer.parameters(), stepsizes, step, direction.copy(), memory, x, x_new
+            optimizer.parameters(), stepsizes, step, 0, direction.copy(), memory, x, x_new
         )
         if not in_place:
             np.testing.assert_array_equal(x, before)

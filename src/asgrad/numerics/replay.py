@@ -35,10 +35,11 @@ from asgrad.numerics.walk import (
     PAUSE,
     STEP,
     TAKEN,
+    Calls,
     Rules,
-    bound_kernels,
+    bound,
+    calls_of,
     compiled_walk,
-    plain_kernels,
     walk,
 )
 from asgrad.optimizers import SGD, Optimizer
@@ -159,13 +160,13 @@ class _Job:
         if self.progress and lanes > 0:
             self.progress(lanes / self.n_lanes)
 
-    def walk(self) -> tuple[Callable, tuple[Any, ...]]:
+    def walk(self) -> tuple[Callable, Calls]:
         """Return the walk and what it calls."""
-        gradient = self.problem.kernels()[0]
         parts = self.stepsize, self.encoder, self.correction, self.optimizer
+        calls = calls_of(self.problem.kernels().gradient, *parts)
         if isinstance(self.problem, CompiledProblem):
-            return compiled_walk(self.dtype), bound_kernels(self.dtype, gradient, *parts)
-        return walk, (gradient, *plain_kernels(*parts))
+            return compiled_walk(self.dtype), bound(calls, self.dtype)
+        return walk, calls
 
     def blocks(self, stepsizes: np.ndarray) -> Blocks:
         """Return the working space of some lanes, at x_0."""
@@ -344,12 +345,12 @@ def replayed_models(
     job = _prepared(trace, problem, none, *parts, None, kind)
     blocks = job.blocks(np.array([stepsize]))
     key = stream_key(trace.header.seed, Purpose.GRADIENT)
-    go_on, kernels = job.walk()
+    go_on, calls = job.walk()
     cursor = np.zeros(N_CURSORS, np.int64)
     for step in steps:
         cursor[PAUSE] = step - cursor[STEP]
         with np.errstate(all="ignore"):
-            go_on(*kernels, job.packed, key, job.plan, job.rules, blocks, cursor)
+            go_on(calls, job.packed, key, job.plan, job.rules, blocks, cursor)
         yield blocks.models[job.plan.slot[step], :, 0]
 
 
@@ -394,8 +395,8 @@ def _run_block(
     limits = np.full(n_lanes, np.inf)
     key = stream_key(seed, Purpose.GRADIENT)
     blocks = job.blocks(stepsizes)
-    evaluate = job.problem.kernels()[1]
-    go_on, kernels = job.walk()
+    evaluate = job.problem.kernels().evaluation
+    go_on, calls = job.walk()
     cursor = np.zeros(N_CURSORS, np.int64)
     cursor[PAUSE] = 64
     n_steps = job.plan.first_row.size - 1
@@ -405,7 +406,7 @@ def _run_block(
             if job.stop.is_set():
                 raise Interrupted
             start, before = time.perf_counter(), cursor[STEP]
-            go_on(*kernels, job.packed, key, job.plan, job.rules, blocks, cursor)
+            go_on(calls, job.packed, key, job.plan, job.rules, blocks, cursor)
             if time.perf_counter() - start < _SHORT:  # coming back costs some 50 µs
                 cursor[PAUSE] = min(2 * cursor[PAUSE], _MOST_STEPS)
             if n_evaluations == 0:
@@ -478,6 +479,8 @@ def rules_of(
         encoder.parameters() if encoder else nothing,
         correction.parameters() if correction else nothing,
         optimizer.parameters(),
+        encodes=encoder is not None,
+        corrects=correction is not None,
     )
 
 

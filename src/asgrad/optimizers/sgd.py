@@ -25,13 +25,13 @@ def _descend(stepsizes, d, x, x_new):
 
 
 @inlined
-def _sgd(parameters, stepsizes, step, direction, memory, x, x_new):
+def _sgd(parameters, stepsizes, step, delay, direction, memory, x, x_new):
     """x − γ d."""
     _descend(stepsizes, direction, x, x_new)
 
 
 @inlined
-def _heavy_ball(parameters, stepsizes, step, direction, memory, x, x_new):
+def _heavy_ball(parameters, stepsizes, step, delay, direction, memory, x, x_new):
     """m ← β m + d, x − γ m."""
     momentum = memory[0]
     for i in range(direction.shape[0]):

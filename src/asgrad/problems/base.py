@@ -23,6 +23,7 @@ from asgrad.streams import job_stream
 
 __all__ = [
     "CompiledProblem",
+    "Kernels",
     "Packed",
     "Problem",
     "check_problem",
@@ -57,6 +58,17 @@ def evaluate_type(f: Any) -> Any:
     return types.void(
         *data, block, types.float64[:, ::1], block, types.Array(f, 1, "C"), types.int64[::1]
     )
+
+
+class Kernels(NamedTuple):
+    """What a problem computes, many lanes at a time."""
+
+    gradient: Callable
+    """As `gradient_type` says."""
+    evaluation: Callable
+    """As `evaluate_type` says."""
+    local_gradient: Callable | None = None
+    """∇f_i without noise, as `gradient_type` says; None where a problem does not give it."""
 
 
 class Packed(NamedTuple):
@@ -174,9 +186,9 @@ class Problem(ABC):
         """Return how many floats and how many integers the kernels need beside their arguments."""
         return 1, 1
 
-    def kernels(self) -> tuple[Callable, Callable]:
-        """Return the gradient and the evaluation as `gradient_type` and `evaluate_type` say."""
-        return self._gradient_of_lanes, self._evaluate_columns
+    def kernels(self) -> Kernels:
+        """Return what computes gradients and evaluations."""
+        return Kernels(self._gradient_of_lanes, self._evaluate_columns)
 
     def _gradient_of_lanes(
         self, values: Any, indices: Any, layout: Any, x: Any, worker: Any, draw: Any, key: Any,
@@ -270,7 +282,7 @@ class CompiledProblem(Problem):
         scratch, picks = self.buffers(1, np.float64)
         packed = self.pack(np.float64)
         block = self._column(x)
-        self.kernels()[0](*packed, block, worker, draw, key, out, scratch, picks)
+        self.kernels().gradient(*packed, block, worker, draw, key, out, scratch, picks)
         return out[:, 0]
 
     def loss(self, x: np.ndarray) -> float:
@@ -299,7 +311,7 @@ class CompiledProblem(Problem):
         metrics, out = np.full((4, 1), np.nan), np.empty((self.dim, 1))
         scratch, picks = self.buffers(1, np.float64)
         block = self._column(x)
-        self.kernels()[1](*self.pack(np.float64), block, metrics, out, scratch, picks)
+        self.kernels().evaluation(*self.pack(np.float64), block, metrics, out, scratch, picks)
         return metrics, out
 
     def _column(self, x: np.ndarray) -> np.ndarray:

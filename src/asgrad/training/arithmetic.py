@@ -18,11 +18,12 @@ from asgrad.numerics.walk import (
     N_CURSORS,
     PAUSE,
     STEP,
-    bound_kernels,
+    bound,
+    calls_of,
     compiled_walk,
     delivered,
 )
-from asgrad.optimizers import SGD, HeavyBall, Optimizer
+from asgrad.optimizers import Optimizer
 from asgrad.problems.base import Packed, Problem
 from asgrad.stepsizes import Constant, Stepsize
 
@@ -64,7 +65,7 @@ class Arithmetic:
         self.n_steps = 0
         self.idle = False
         """Whether steps are counted only, as when a checkpoint is read."""
-        self._kernels = bound_kernels(dtype, delivered, stepsize, None, correction, optimizer)
+        self._calls = bound(calls_of(delivered, stepsize, None, correction, optimizer), dtype)
         self._walk = compiled_walk(dtype)
         self._rules = rules_of(
             problem, stepsize, None, correction, optimizer, lambda: opening.workers.size
@@ -79,10 +80,7 @@ class Arithmetic:
         self._n_rows = 0
         self._gradients: list[np.ndarray] = []
         self._only_read = (
-            isinstance(stepsize, Constant)
-            and correction is None
-            and isinstance(optimizer, SGD | HeavyBall)
-            and opening.n_entries == 0
+            isinstance(stepsize, Constant) and correction is None and opening.n_entries == 0
         )
         self._cursor = np.zeros(N_CURSORS, np.int64)
         self._cursor[PAUSE] = 1
@@ -188,7 +186,7 @@ class Arithmetic:
             values = np.concatenate(gradients).reshape(-1)
         data = Packed(values, _NO_INDICES, _NO_LAYOUT)
         self._cursor[STEP] = step
-        self._walk(*self._kernels, data, 0, plan, self._rules, blocks, self._cursor)
+        self._walk(self._calls, data, 0, plan, self._rules, blocks, self._cursor)
         self._n_rows = 0
         self._gradients = []
 

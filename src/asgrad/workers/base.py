@@ -216,7 +216,7 @@ class Computation:
     def __init__(
         self, problem: Problem, dtype: str, key: int, worker: int, encoder: Encoder | None
     ):
-        self._gradient = problem.kernels()[0]
+        self._gradient = problem.kernels().gradient
         self._packed = problem.pack(np.dtype(dtype))
         self._worker, self._key = worker, key
         self._buffers = worker_buffers(problem, dtype)
