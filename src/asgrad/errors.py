@@ -22,6 +22,7 @@ __all__ = [
     "available_memory",
     "check_callable",
     "check_choice",
+    "check_decay",
     "check_flag",
     "check_fraction",
     "check_integer",
@@ -118,6 +119,14 @@ def check_fraction(owner: str, name: str, value: Any) -> float:
     number = as_number(owner, name, value)
     if not 0 <= number <= 1:
         raise AsgradError(f"{owner}: {name} must lie in [0, 1], got {number:g}.")
+    return number
+
+
+def check_decay(owner: str, name: str, value: Any) -> float:
+    """Return `value` as a float if 0 <= value < 1, else raise."""
+    number = as_number(owner, name, value)
+    if not 0 <= number < 1:
+        raise AsgradError(f"{owner}: {name} must lie in [0, 1), got {number:g}.")
     return number
 
 

@@ -70,6 +70,25 @@ def test_stepsize_rules_replay_bit_for_bit(rule):
     np.testing.assert_array_equal(again.models[:, 0], run.model)
 
 
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("method", ["pure", "pure:wait=2", "ringleader"])
+@pytest.mark.parametrize("optimizer", [*catalogue(ag.optimizers), "amsgrad:max_delay=1"])
+def test_optimizers_replay_bit_for_bit(optimizer, method, dtype):
+    """The largest delay of a step is the same, too."""
+    problem, options = quadratic(), {"optimizer": optimizer, "dtype": dtype}
+    run = ag.train(problem, method, 0.5, steps=60, **options)
+    again = ag.replay(run.trace, problem, 0.5, **options)
+    np.testing.assert_array_equal(again.models[:, 0], run.model)
+
+
+@pytest.mark.parametrize("rule", ["polynomial", "hinge:max_delay=1", "fleet"])
+def test_stepsizes_of_the_delay_alone_replay_bit_for_bit(rule):
+    problem, options = quadratic(), {"method_stepsize": rule}
+    run = ag.train(problem, "random", 0.1, steps=60, **options)
+    again = ag.replay(run.trace, problem, 0.1, **options)
+    np.testing.assert_array_equal(again.models[:, 0], run.model)
+
+
 def test_softmax_replays_bit_for_bit():
     """A finite sum with sampled rows too."""
     problem = ag.problems.Softmax("digits", n_workers=3, split="label", batch=16, strength=0.01)

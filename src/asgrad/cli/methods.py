@@ -8,17 +8,23 @@ __all__ = ["methods"]
 
 
 def methods() -> None:
-    """List methods, stepsize rules and worker times, with their parameters and references."""
+    """List methods, what goes with them, and worker times, with parameters and references."""
     from rich.console import Console
     from rich.table import Table
 
+    from asgrad import corrections, encoders, optimizers, stepsizes, times
     from asgrad import methods as method_room
-    from asgrad import stepsizes as stepsize_room
-    from asgrad import times as times_room
     from asgrad.registry import references
 
     console = Console() if sys.stdout.isatty() else Console(width=200)
-    rooms = (("method", method_room), ("+stepsize", stepsize_room), ("--times", times_room))
+    rooms = (
+        ("method", method_room),
+        ("+stepsize", stepsizes),
+        ("encoder", encoders),
+        ("correction", corrections),
+        ("optimizer", optimizers),
+        ("--times", times),
+    )
     for title, room in rooms:
         table = Table(box=None, header_style="bold", pad_edge=False)
         for column in (title, "parameters", "what it does", "reference"):

@@ -468,11 +468,9 @@ def rules_of(
     optimizer: Optimizer,
     concurrency: Callable[[], int],
 ) -> Rules:
-    """Return the parameters of the kernels; L is computed only for a rule that needs it."""
-    if isinstance(stepsize, Constant):
-        factors = np.zeros(1)
-    else:
-        factors = stepsize.parameters(problem.smoothness, concurrency(), problem.n_workers)
+    """Return the parameters of the kernels; L and τ_C are found only for a rule that needs them."""
+    constants = (problem.smoothness, concurrency()) if stepsize.reads_constants else (np.nan, 0)
+    factors = stepsize.parameters(*constants, problem.n_workers)
     nothing = np.zeros(1)
     return Rules(
         factors,
@@ -523,7 +521,7 @@ def resolved_parts(
     said = {
         "method_stepsize": (stepsize, Constant(), Stepsize, "ag.stepsizes.Mishchenko()"),
         "encoder": (encoder, None, Encoder, "ag.encoders.Clip(1.0)"),
-        "correction": (correction, None, Correction, "ag.corrections.DCASGD(0.04)"),
+        "correction": (correction, None, Correction, "ag.corrections.DelayCompensation(0.04)"),
         "optimizer": (optimizer, SGD(), Optimizer, "ag.optimizers.HeavyBall(0.9)"),
     }
     parts: Any = {

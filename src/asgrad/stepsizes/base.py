@@ -24,6 +24,8 @@ class Stepsize(ABC):
     name: ClassVar[str] = ""
     reference: ClassVar[str] = ""
     kernel: ClassVar[Callable]
+    reads_constants: ClassVar[bool] = True
+    """Whether `parameters` reads L or τ_C, which may take long to find."""
 
     @abstractmethod
     def parameters(self, smoothness: float, concurrency: int, n_workers: int) -> np.ndarray:

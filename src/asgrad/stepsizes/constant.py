@@ -26,6 +26,7 @@ class Constant(Stepsize):
     name: ClassVar[str] = "constant"
     reference: ClassVar[str] = "textbook rule"
     kernel: ClassVar = _factor
+    reads_constants: ClassVar[bool] = False
 
     def parameters(self, smoothness: float, concurrency: int, n_workers: int) -> np.ndarray:
         """Return nothing: the kernel reads no parameter."""
