@@ -18,17 +18,14 @@ from asgrad.encoders import Encoder
 from asgrad.encoders.base import check_encoder
 from asgrad.errors import (
     AsgradError,
-    TraceError,
     check_callable,
-    check_choice,
     check_integer,
-    check_kind,
     check_positive,
-    shown,
 )
 from asgrad.machine import processors
 from asgrad.numerics.blocks import Blocks, keep_lanes, new_blocks
-from asgrad.numerics.plan import Plan, count_gradients, model_times, plan_replay
+from asgrad.numerics.plan import Plan
+from asgrad.numerics.prepared import Prepared, listed, prepare
 from asgrad.numerics.walk import (
     EVALUATION,
     N_CURSORS,
@@ -43,7 +40,7 @@ from asgrad.numerics.walk import (
     walk,
 )
 from asgrad.optimizers import SGD, Optimizer
-from asgrad.problems.base import CompiledProblem, Packed, Problem, check_problem
+from asgrad.problems.base import CompiledProblem, Packed, Problem
 from asgrad.problems.start import checked_model
 from asgrad.progress import progress_bar
 from asgrad.registry import resolve
@@ -56,7 +53,6 @@ __all__ = [
     "Interrupted",
     "Result",
     "Status",
-    "checked_dtype",
     "checked_start",
     "checked_threads",
     "replay",
@@ -194,6 +190,7 @@ def replay(
     threads: int | None = None,
     progress: Callable[[float], None] | bool | None = None,
     stop: threading.Event | None = None,
+    prepared: Prepared | None = None,
 ) -> Result:
     """Compute the run that `trace` describes, on `problem`, for every stepsize and seed.
 
@@ -242,6 +239,9 @@ def replay(
         True shows a bar, on a terminal or in a notebook.
     stop : threading.Event, optional
         Once set, the replay raises `Interrupted` at the next evaluation.
+    prepared : Prepared, optional
+        From `numerics.prepare(trace, problem, evaluations, dtype)`, for many replays of one trace
+        on one problem; evaluations and dtype are what it was made with.
 
     Returns
     -------
@@ -261,25 +261,20 @@ def replay(
     >>> bool(result.gradient_norm[-1, 1] < result.gradient_norm[0, 1])
     True
     """
-    check_kind("replay", "trace", trace, Trace, "ag.Trace.load(path)")
-    check_problem("replay", problem)
+    if prepared is None:
+        prepared = prepare(trace, problem, evaluations, dtype)
+    elif not (prepared.trace is trace and prepared.problem is problem):
+        raise AsgradError("replay: what is prepared must be of this very trace and problem.")
     parts = resolved_parts("replay", method_stepsize, encoder, correction, optimizer)
-    if not trace.n_workers == problem.n_workers:
-        raise TraceError(
-            f"replay: the trace has {trace.n_workers} workers and the problem "
-            f"{problem.n_workers}; they must agree."
-        )
-    kind = checked_dtype(problem, dtype)
-    steps = _evaluated_steps(trace.n_steps, evaluations)
     threads = checked_threads("replay", threads)
-    lanes = [check_positive("replay", "stepsize", s) for s in _listed(stepsizes)]
+    lanes = [check_positive("replay", "stepsize", s) for s in listed(stepsizes)]
 
     chosen: Any = trace.header.seed if seeds is None else seeds
     if not lanes or np.size(chosen) == 0:
         raise AsgradError("replay: give at least one stepsize and one seed.")
-    seed_list = [check_integer("replay", "seed", seed, minimum=0) for seed in _listed(chosen)]
+    seed_list = [check_integer("replay", "seed", seed, minimum=0) for seed in listed(chosen)]
 
-    job = _prepared(trace, problem, steps, *parts, x0, kind)
+    job = _job(prepared, *parts, x0)
     job.n_lanes = len(lanes) * len(seed_list)
     job.stop = stop or job.stop
     n_blocks = threads if problem.gains_by_threads else 1
@@ -299,9 +294,9 @@ def replay(
         stepsizes=np.tile(lanes, len(seed_list)),
         seeds=np.repeat(np.array(seed_list, np.int64), len(lanes)),
         status=[status for part in done for status in part[2]],
-        steps=steps,
-        times=model_times(trace, steps),
-        gradients=count_gradients(trace, steps),
+        steps=prepared.plan.evaluated,
+        times=prepared.times,
+        gradients=prepared.gradients,
         loss=metrics[:, 0],
         gradient_norm=np.sqrt(metrics[:, 1]),
         accuracy=metrics[:, 2],
@@ -332,6 +327,8 @@ def replayed_models(
     steps: Sequence[int],
     *,
     method_stepsize: Stepsize | None = None,
+    encoder: Encoder | None = None,
+    correction: Correction | None = None,
     optimizer: Optimizer | None = None,
     dtype: str | None = None,
 ) -> Iterator[np.ndarray]:
@@ -339,10 +336,8 @@ def replayed_models(
 
     Nothing is evaluated. An array is valid until the next one is asked for.
     """
-    none = np.zeros(0, np.int64)
-    parts = resolved_parts("replay", method_stepsize, None, None, optimizer)
-    kind = checked_dtype(problem, dtype)
-    job = _prepared(trace, problem, none, *parts, None, kind)
+    parts = resolved_parts("replay", method_stepsize, encoder, correction, optimizer)
+    job = _job(prepare(trace, problem, 0, dtype), *parts, None)
     blocks = job.blocks(np.array([stepsize]))
     key = stream_key(trace.header.seed, Purpose.GRADIENT)
     go_on, calls = job.walk()
@@ -354,33 +349,30 @@ def replayed_models(
         yield blocks.models[job.plan.slot[step], :, 0]
 
 
-def _prepared(
-    trace: Trace,
-    problem: Problem,
-    evaluated: np.ndarray,
+def _job(
+    prepared: Prepared,
     method_stepsize: Stepsize,
     encoder: Encoder | None,
     correction: Correction | None,
     optimizer: Optimizer,
     x0: np.ndarray | None,
-    dtype: str,
 ) -> _Job:
     """Return what every block of lanes needs."""
+    problem, trace = prepared.problem, prepared.trace
     parts = method_stepsize, encoder, correction, optimizer
-    plan, n_slots, n_entries = plan_replay(trace, evaluated)
     return _Job(
         problem=problem,
-        plan=plan,
-        n_slots=n_slots,
-        n_entries=n_entries,
-        dtype=dtype,
+        plan=prepared.plan,
+        n_slots=prepared.n_slots,
+        n_entries=prepared.n_entries,
+        dtype=prepared.dtype,
         x0=checked_start("replay", problem, x0),
         rules=rules_of(problem, *parts, concurrency=lambda: trace.summary.tau_c),
         stepsize=method_stepsize,
         encoder=encoder,
         correction=correction,
         optimizer=optimizer,
-        packed=problem.pack(np.dtype(dtype)),
+        packed=prepared.packed,
     )
 
 
@@ -482,34 +474,6 @@ def rules_of(
     )
 
 
-def _listed(values: Any) -> list[Any]:
-    """Return one value, or several, as a list."""
-    if isinstance(values, str) or np.ndim(values) == 0:
-        return [values]
-    return list(values.tolist() if isinstance(values, np.ndarray) else values)
-
-
-def _evaluated_steps(n_steps: int, evaluations: int | Sequence[int]) -> np.ndarray:
-    """Return the steps whose models are evaluated, int64, rising.
-
-    For a number above 0 these are 0, n_steps and evenly spread steps between.
-    """
-    if np.ndim(evaluations) == 1 and not isinstance(evaluations, str):
-        steps = [
-            check_integer("replay", "an evaluated step", step, minimum=0, maximum=n_steps)
-            for step in _listed(evaluations)
-        ]
-        if sorted({0, *steps}) != steps:
-            raise AsgradError(
-                f"replay: the steps to evaluate must begin with 0 and rise, got {shown(steps)}."
-            )
-        return np.array(steps, np.int64)
-    count = check_integer("replay", "evaluations", evaluations, minimum=0)
-    if count == 0:
-        return np.zeros(0, np.int64)
-    return np.unique(np.linspace(0, n_steps, min(count, n_steps) + 1).round().astype(np.int64))
-
-
 def resolved_parts(
     owner: str,
     stepsize: Stepsize | str | None,
@@ -530,16 +494,6 @@ def resolved_parts(
     }
     check_encoder(owner, parts["encoder"])
     return tuple(parts.values())  # type: ignore[return-value]
-
-
-def checked_dtype(problem: Problem, dtype: str | None) -> str:
-    """Return the name of the dtype to compute in; by default the problem's own."""
-    if dtype is None:
-        try:
-            dtype = np.dtype(problem.dtype).name
-        except TypeError:  # torch's types are none of NumPy's
-            dtype = str(problem.dtype).removeprefix("torch.")
-    return check_choice("dtype", dtype, ("float64", "float32"))
 
 
 def checked_threads(owner: str, threads: int | None) -> int:

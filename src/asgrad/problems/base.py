@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import threading
+import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from functools import cached_property
@@ -182,6 +184,10 @@ class Problem(ABC):
         """Return the data that the kernels read, with floats of `dtype`."""
         return Packed(np.zeros(1, dtype), np.zeros(1, np.int32), np.zeros(1, np.int64))
 
+    def packed(self, dtype: Any) -> Packed:
+        """Return what `pack` does, for those who only read it."""
+        return self.pack(dtype)
+
     def workspace(self, n_columns: int) -> tuple[int, int]:
         """Return how many floats and how many integers the kernels need beside their arguments."""
         return 1, 1
@@ -253,6 +259,13 @@ def check_problem(owner: str, problem: Any) -> None:
         ) from None
 
 
+_PACKING = threading.Lock()
+_PACKED: weakref.WeakKeyDictionary[Problem, dict[str, tuple[weakref.ref, ...]]]
+_PACKED = weakref.WeakKeyDictionary()
+"""Where the packed data of problems are, as long as somebody holds them. Not kept by the problems:
+these may be copied and changed, or sent elsewhere."""
+
+
 class CompiledProblem(Problem):
     """A problem whose gradients run compiled, many lanes at a time.
 
@@ -270,6 +283,23 @@ class CompiledProblem(Problem):
     def parts(self) -> dict[str, Any]:
         """Return nothing: what the kernels read is compared itself. A subclass names settings."""
         return {}
+
+    def packed(self, dtype: Any) -> Packed:
+        """Return what `pack` does, for those who only read it: one copy for all threads.
+
+        It is forgotten when nobody holds it any more, so that a run sees what has been changed
+        since the last one.
+        """
+        if type(self).__hash__ is None:  # a subclass that compares by value
+            return self.pack(dtype)
+        with _PACKING:
+            places = _PACKED.setdefault(self, {})
+            found: list[Any] = [place() for place in places.get(np.dtype(dtype).name, ())]
+            if found and all(array is not None for array in found):
+                return Packed(*found)
+            packed = self.pack(dtype)
+            places[np.dtype(dtype).name] = tuple(weakref.ref(array) for array in packed)
+            return packed
 
     def gradient(
         self, x: np.ndarray, worker: int, draw: int = 0, rng: Any = None, *, key: int = 0

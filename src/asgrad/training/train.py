@@ -13,7 +13,8 @@ from asgrad.encoders import Encoder
 from asgrad.errors import AsgradError, check_callable, check_kind, check_positive
 from asgrad.files import need_safetensors
 from asgrad.methods.base import Method
-from asgrad.numerics.replay import checked_dtype, checked_start, resolved_parts
+from asgrad.numerics.prepared import checked_dtype
+from asgrad.numerics.replay import checked_start, resolved_parts
 from asgrad.optimizers import Optimizer
 from asgrad.problems.base import Problem, check_problem
 from asgrad.problems.fingerprint import fingerprint, hashed

@@ -217,7 +217,7 @@ class Computation:
         self, problem: Problem, dtype: str, key: int, worker: int, encoder: Encoder | None
     ):
         self._gradient = problem.kernels().gradient
-        self._packed = problem.pack(np.dtype(dtype))
+        self._packed = problem.packed(np.dtype(dtype))
         self._worker, self._key = worker, key
         self._buffers = worker_buffers(problem, dtype)
         self._encode = type(encoder).kernel if encoder else None

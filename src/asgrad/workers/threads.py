@@ -6,6 +6,7 @@ import queue
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -63,6 +64,7 @@ class Threads:
     restarts: int = 3
 
     _workers: list[_Worker] = field(default_factory=list, init=False, repr=False)
+    _data: Any = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
         if self.sleep is not None:
@@ -81,6 +83,8 @@ class Threads:
         n = context.problem.n_workers
         self._limits.check_workers(n)
         slowdown = check_slowdown("Threads", self.slowdown, n)
+        # One copy for all threads, from the first of them to the last.
+        self._data = context.problem.packed(np.dtype(context.dtype))
         _warm_up(context)
         self._context = context
         self._swapping = threading.Lock()
@@ -128,6 +132,7 @@ class Threads:
             worker.stop()
         for worker in self._workers:
             worker.thread.join(timeout=0.5)
+        self._data = None
 
 
 def _warm_up(context: RunContext) -> None:
