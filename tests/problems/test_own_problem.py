@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from scipy import special
 
+from asgrad.corrections import DelayCompensation
 from asgrad.encoders import Clip
 from asgrad.methods import ACE, Pure, Rennala, Ringleader, Sync
 from asgrad.numerics import replay
-from asgrad.optimizers import HeavyBall
+from asgrad.optimizers import AMSGrad, HeavyBall
 from asgrad.problems import Logistic, Problem, Tridiagonal
 from asgrad.simulation import simulate
 from asgrad.stepsizes import Koloskova
@@ -82,6 +83,10 @@ def problems() -> tuple[Logistic, OwnLogistic]:
         (Rennala(batch=2), {"optimizer": HeavyBall(0.5)}),
         (Ringleader(), {"encoder": Clip(0.2)}),
         (ACE(), {}),
+        (
+            Pure(wait=2),
+            {"correction": DelayCompensation(0.5, 0.9), "optimizer": AMSGrad(max_delay=1)},
+        ),
         (Pure(), {"method_stepsize": Koloskova(concurrency=1, smoothness=2.0)}),
     ],
 )

@@ -86,7 +86,7 @@ def walk(calls, data, key, plan, rules, blocks, cursor):
                 largest_delay = max(largest_delay, step - plan.read_step[row])
                 empty = _add_gradient(calls, data, key, plan, rules, blocks, step, row, empty)
             if plan.entry[row] >= 0 and _ends(plan, step, row):
-                _add_entry(blocks, plan.entry[row], blocks.table_sum)
+                _add_entry(blocks, plan.entry[row])
         if empty:
             set_zero(blocks.direction)
         if blocks.table_weights.size > 0:
@@ -140,10 +140,10 @@ def _open_entry(plan, blocks, row):
 
 
 @piece
-def _add_entry(blocks, entry, out):
-    """out += weight · entry."""
+def _add_entry(blocks, entry):
+    """Put an entry's share, weight · entry, into the table's sum."""
     blocks.scales[:] = blocks.table_weights[entry]
-    add_scaled(out, blocks.scales, blocks.table[entry])
+    add_scaled(blocks.table_sum, blocks.scales, blocks.table[entry])
 
 
 @piece
@@ -195,7 +195,7 @@ def _add_table(blocks, step):
     if step % REFRESH == 0:  # afresh now and then, so that rounding does not pile up
         set_zero(blocks.table_sum)
         for entry in range(blocks.table_weights.size):
-            _add_entry(blocks, entry, blocks.table_sum)
+            _add_entry(blocks, entry)
     blocks.scales[:] = 1.0
     add_scaled(blocks.direction, blocks.scales, blocks.table_sum)
 
