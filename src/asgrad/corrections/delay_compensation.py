@@ -53,9 +53,9 @@ class DelayCompensation(Correction):
 
     References
     ----------
-    Zheng et al., arXiv 1609.08326, Algorithm 2 and Section 6. Deviations: none; of a step with
-    several gradients, and of tables, which the paper has not, each gradient is compensated by
-    itself, once, in the step that is the first to use it.
+    Zheng et al., arXiv 1609.08326, Algorithm 2. Deviations: none. Where a step has several
+    gradients, or a table, which the paper has not, each is compensated by itself, once, in the step
+    that is the first to use it.
     """
 
     strength: float = 0.04

@@ -45,7 +45,7 @@ class Polynomial(Stepsize):
 
     References
     ----------
-    Xie, Koyejo, Gupta, arXiv 1903.03934, Section 5.2; FedBuff, arXiv 2106.06639. Deviations: none.
+    Xie, Koyejo, Gupta, arXiv 1903.03934; FedBuff, arXiv 2106.06639. Deviations: none.
     """
 
     power: float = 0.5
@@ -76,8 +76,7 @@ class Hinge(Stepsize):
 
     References
     ----------
-    Xie, Koyejo, Gupta, arXiv 1903.03934, Section 5.2, whose experiments have a = 10, b = 4.
-    Deviations: none.
+    Xie, Koyejo, Gupta, arXiv 1903.03934, whose experiments have a = 10, b = 4. Deviations: none.
     """
 
     slope: float = 10.0
