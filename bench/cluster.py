@@ -28,7 +28,7 @@ class Half(ag.Problem):
         def gradient(values, indices, layout, x, worker, draw, key, out, scratch, picks):
             np.multiply(x, 0.5, out=out)
 
-        return gradient, super().kernels()[1]
+        return super().kernels()._replace(gradient=gradient)
 
     def gradient(self, x, worker, draw=0, rng=None):
         """x/2."""

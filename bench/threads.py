@@ -22,7 +22,7 @@ def problem(n_rows: int) -> ag.Problem:
 
 def sequential(chosen: ag.Problem, steps: int) -> float:
     """Updates a second of one thread that calls the same compiled gradient in a loop."""
-    compute = chosen.kernels()[0]
+    compute = chosen.kernels().gradient
     packed = chosen.pack(np.float64)
     scratch, picks = chosen.buffers(1, np.float64)
     x, g = np.zeros((DIM, 1)), np.empty((DIM, 1))

@@ -65,6 +65,11 @@ class Run:
         β of heavy ball: m = β m + d, x = x − stepsize · m.
     rule : callable, optional
         rule(stepsize, delay): the stepsize for a gradient of that delay.
+    correct : callable, optional
+        correct(g, x_read, x_now): what a gradient is made to at the step that first uses it.
+    optimizer : callable, optional
+        optimizer(x, d, stepsize, delay): the next model, in place of heavy ball; `delay` is the
+        largest of those first used.
     """
 
     def __init__(
@@ -78,6 +83,8 @@ class Run:
         stepsize: float = 0.0,
         momentum: float = 0.0,
         rule: Callable[[float, int], float] | None = None,
+        correct: Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray] | None = None,
+        optimizer: Callable[[np.ndarray, np.ndarray, float, int], np.ndarray] | None = None,
     ) -> None:
         """Set the clock to 0; nothing runs yet."""
         self.method = method
@@ -87,6 +94,8 @@ class Run:
         self.stepsize = stepsize
         self.momentum = momentum
         self.rule = rule
+        self.correct = correct
+        self.optimizer = optimizer
         self.now = 0  # exact, and stays so with durations that are
         self.models = [np.array(x0, float)]
         self.velocity = np.zeros_like(self.models[0])
@@ -154,15 +163,24 @@ class Run:
         """Take one step with the weighted sum of the gradients of `parts`."""
         direction = np.zeros_like(self.velocity)
         weights: dict[tuple[int, int], float] = {}
+        largest = 0
         for job, weight in parts:
             if job.fate != APPLIED:
                 job.fate, job.delay = APPLIED, self.k - job.read_step
+                largest = max(largest, job.delay)
+                if self.correct:
+                    x_read = self.models[job.read_step]
+                    job.gradient = self.correct(job.gradient, x_read, self.models[-1])
             size = self.stepsize if self.rule is None else self.rule(self.stepsize, job.delay)
             if size != 0:
                 direction += weight * (size / self.stepsize) * job.gradient
             weights[job.worker, job.draw] = weight
-        self.velocity = self.momentum * self.velocity + direction
-        self.models.append(self.models[-1] - self.stepsize * self.velocity)
+        if self.optimizer:
+            x = self.optimizer(self.models[-1], direction, self.stepsize, largest)
+        else:
+            self.velocity = self.momentum * self.velocity + direction
+            x = self.models[-1] - self.stepsize * self.velocity
+        self.models.append(x)
         self.step_times.append(self.now)
         self.delivered.append(len(self.arrival_times))
         self.directions.append(weights)
@@ -472,3 +490,83 @@ def mishchenko(
         return min(stepsize, bound)
 
     return rule
+
+
+class Compensation:
+    """g + λ g⊙g⊙(x_now − x_read), λ = λ_0/√(running mean of g⊙g + 1e-7) where there is a decay."""
+
+    def __init__(self, strength: float, decay: float | None = None) -> None:
+        """The mean begins at 0."""
+        self.strength, self.decay = strength, decay
+        self.mean_square = 0.0
+
+    def __call__(self, g: np.ndarray, x_read: np.ndarray, x_now: np.ndarray) -> np.ndarray:
+        """Return the compensated gradient."""
+        scale = self.strength
+        if self.decay is not None:
+            self.mean_square = self.decay * self.mean_square + (1 - self.decay) * g**2
+            scale = self.strength / np.sqrt(self.mean_square + 1e-7)
+        return g + scale * g**2 * (x_now - x_read)
+
+
+class Adam:
+    """Adam from its moments written as sums over all directions so far."""
+
+    def __init__(self, first: float, second: float, epsilon: float) -> None:
+        """Nothing is seen yet."""
+        self.first, self.second, self.epsilon = first, second, epsilon
+        self.seen: list[np.ndarray] = []
+
+    def moments(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return Σ (1 − β) β^age d and Σ (1 − β) β^age d²."""
+        ages = np.arange(len(self.seen))[::-1, None]
+        d = np.array(self.seen)
+        m = ((1 - self.first) * self.first**ages * d).sum(axis=0)
+        v = ((1 - self.second) * self.second**ages * d**2).sum(axis=0)
+        return m, v
+
+    def __call__(self, x: np.ndarray, d: np.ndarray, stepsize: float, delay: int) -> np.ndarray:
+        """Return the next model."""
+        self.seen.append(d)
+        t = len(self.seen)
+        m, v = self.moments()
+        m, v = m / (1 - self.first**t), v / (1 - self.second**t)
+        return x - stepsize * m / (np.sqrt(v) + self.epsilon)
+
+
+class AMSGrad(Adam):
+    """The largest second moment so far; min(γ, 1/τ) for steps of a delay beyond the threshold."""
+
+    def __init__(
+        self, first: float, second: float, epsilon: float, threshold: float = math.inf
+    ) -> None:
+        """Nothing is seen yet."""
+        super().__init__(first, second, epsilon)
+        self.threshold = threshold
+        self.largest = 0.0
+        self.n_shortened = 0
+
+    def __call__(self, x: np.ndarray, d: np.ndarray, stepsize: float, delay: int) -> np.ndarray:
+        """Return the next model."""
+        self.seen.append(d)
+        m, v = self.moments()
+        self.largest = np.maximum(self.largest, v)
+        if delay > self.threshold:
+            self.n_shortened += 1 / delay < stepsize
+            stepsize = min(stepsize, 1 / delay)
+        return x - stepsize * m / (np.sqrt(self.largest) + self.epsilon)
+
+
+class Nesterov:
+    """Nesterov's two sequences: y moves by the gradient at the point ahead, and x looks ahead."""
+
+    def __init__(self, momentum: float) -> None:
+        """y_0 = x_0."""
+        self.momentum = momentum
+        self.y: np.ndarray | None = None
+
+    def __call__(self, x: np.ndarray, d: np.ndarray, stepsize: float, delay: int) -> np.ndarray:
+        """y_{s+1} = x_s − γ d, x_{s+1} = y_{s+1} + β (y_{s+1} − y_s)."""
+        old = x if self.y is None else self.y
+        self.y = x - stepsize * d
+        return self.y + self.momentum * (self.y - old)

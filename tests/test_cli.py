@@ -202,10 +202,11 @@ def test_train_then_verify_then_ask_what_if(tmp_path):
 
 
 def test_methods_lists_all_with_references():
-    """Every method and its arXiv number."""
+    """Every method and part, and its arXiv number."""
     listed = asgrad("methods", env={"COLUMNS": "200"})
     assert listed.returncode == 0
-    for word in ("ringleader", "2509.22860", "shuffled", "2310.20452", "koloskova", "2206.08307"):
+    for word in ("ringleader", "2509.22860", "shuffled", "2310.20452", "koloskova", "2206.08307",
+                 "clip", "2606.13287", "delay-compensation", "1609.08326", "amsgrad"):  # fmt: skip
         assert word in listed.stdout
 
 

@@ -20,6 +20,8 @@ PACKAGES = [
     "asgrad.simulation",
     "asgrad.training",
     "asgrad.workers",
+    "asgrad.corrections",
+    "asgrad.encoders",
     "asgrad.experiments",
     "asgrad.methods",
     "asgrad.optimizers",
@@ -29,7 +31,6 @@ PACKAGES = [
     "asgrad.stepsizes",
     "asgrad.times",
     "asgrad.trace",
-    "asgrad.transforms",
 ]
 
 

@@ -17,7 +17,16 @@ TYPE_CHECKING = False  # typing itself takes longer to import than all of this
 if TYPE_CHECKING:
     from typing import Any
 
-    from asgrad import methods, optimizers, problems, recipes, stepsizes, times, transforms
+    from asgrad import (
+        corrections,
+        encoders,
+        methods,
+        optimizers,
+        problems,
+        recipes,
+        stepsizes,
+        times,
+    )
     from asgrad.errors import AsgradError, TraceError
     from asgrad.experiments import Comparison, compare
     from asgrad.methods import Method
@@ -52,7 +61,10 @@ _HOMES = {
     "simulate": "asgrad.simulation",
     "train": "asgrad.training",
 }
-_ROOMS = ("methods", "optimizers", "problems", "recipes", "stepsizes", "times", "transforms")
+_ROOMS = (
+    "corrections", "encoders", "methods", "optimizers", "problems", "recipes", "stepsizes",
+    "times",
+)  # fmt: skip
 
 __all__ = [
     "AsgradError",
@@ -71,6 +83,8 @@ __all__ = [
     "Training",
     "Virtual",
     "compare",
+    "corrections",
+    "encoders",
     "methods",
     "optimizers",
     "problems",
@@ -80,7 +94,6 @@ __all__ = [
     "stepsizes",
     "times",
     "train",
-    "transforms",
 ]
 
 

@@ -18,6 +18,7 @@ __all__ = [
     "as_number",
     "check_callable",
     "check_choice",
+    "check_decay",
     "check_flag",
     "check_fraction",
     "check_integer",
@@ -97,8 +98,9 @@ def check_kind(owner: str, name: str, value: Any, kind: type, remedy: str) -> No
     """Raise unless `value` is an instance of `kind`; `remedy` shows how to make one."""
     if isinstance(value, type) or not isinstance(value, kind):
         what = kind.__name__.removeprefix("Any")  # AnyMethod: a Method, or one that is compiled
+        article = "an" if what[0] in "AEIOU" else "a"
         raise KindError(
-            f"{owner}: {name} must be a {what}, for instance {remedy}, got {shown(value)}."
+            f"{owner}: {name} must be {article} {what}, for instance {remedy}, got {shown(value)}."
         )
 
 
@@ -113,6 +115,14 @@ def check_fraction(owner: str, name: str, value: Any) -> float:
     number = as_number(owner, name, value)
     if not 0 <= number <= 1:
         raise AsgradError(f"{owner}: {name} must lie in [0, 1], got {number:g}.")
+    return number
+
+
+def check_decay(owner: str, name: str, value: Any) -> float:
+    """Return `value` as a float if 0 <= value < 1, else raise."""
+    number = as_number(owner, name, value)
+    if not 0 <= number < 1:
+        raise AsgradError(f"{owner}: {name} must lie in [0, 1), got {number:g}.")
     return number
 
 

@@ -24,7 +24,14 @@ from numba.core import cgutils
 from numba.core.caching import FunctionCache
 from numba.core.sigutils import normalize_signature
 from numba.experimental.function_type import FunctionModel
-from numba.extending import NativeValue, intrinsic, overload, register_model, unbox
+from numba.extending import (
+    NativeValue,
+    intrinsic,
+    overload,
+    register_jitable,
+    register_model,
+    unbox,
+)
 
 from asgrad.errors import AsgradError
 from asgrad.files import locked
@@ -42,6 +49,7 @@ __all__ = [
     "is_compiled",
     "is_finite",
     "multiply",
+    "piece",
     "prefetch",
     "set_zero",
 ]
@@ -218,6 +226,15 @@ def entry_point(function: Any, signature: Any) -> Callable[..., Any]:
         function.compile(signature)
     entry: Callable[..., Any] = function.get_compile_result(signature).entry_point
     return entry
+
+
+def piece(function: Callable) -> Any:
+    """Let compiled code inline `function`, as `inlined` does, but leave it plain Python elsewhere.
+
+    For the pieces of a kernel whose source also runs as plain Python: they may call what is passed
+    to them, which need not be compiled then.
+    """
+    return register_jitable(forceinline=True, **_OPTIONS)(function)
 
 
 def is_compiled(function: Any) -> bool:

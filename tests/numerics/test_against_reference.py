@@ -19,7 +19,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy.stats import chisquare
 
 import reference
-from asgrad import methods, optimizers, problems, stepsizes, times
+from asgrad import corrections, methods, optimizers, problems, stepsizes, times
 from asgrad.numerics import Result, replay
 from asgrad.numerics.plan import count_gradients
 from asgrad.simulation import simulate
@@ -521,6 +521,152 @@ def test_a_delay_adaptive_stepsize_scales_what_enters_the_momentum() -> None:
     rule = reference.koloskova("drop", 1, 1.0)
     method_stepsize = stepsizes.Koloskova(stale="drop", concurrency=1, smoothness=1.0)
     assert_rule_agrees("pure", method_stepsize, rule, momentum=0.5)
+
+
+RULES = {
+    "inverse": (stepsizes.Polynomial(power=1), lambda size, delay: size / (1 + delay)),
+    "root": (stepsizes.Polynomial(), lambda size, delay: size / math.sqrt(1 + delay)),
+    "hinge": (
+        stepsizes.Hinge(slope=2.0, max_delay=1),
+        lambda size, delay: size if delay <= 1 else size / (2 * (delay - 1) + 1),
+    ),
+    "fleet": (
+        stepsizes.Fleet(),
+        lambda size, delay: size * (1 + (N + 1) / 2) ** (-2 * delay / (N + 1)),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", RULES)
+@pytest.mark.parametrize("row", ["pure", "random, wait 2", "ringmaster 100"])
+def test_stepsizes_of_the_delay_alone_are_those_of_the_reference(row: str, name: str) -> None:
+    """exp(−β τ) with β = (2/τ_θ) ln(1 + τ_θ/2) is (1 + τ_θ/2)^(−2τ/τ_θ), τ_θ = n + 1."""
+    assert_rule_agrees(row, *RULES[name])
+
+
+def assert_parts_agree(
+    row: str,
+    problem: str,
+    sizes: list[float],
+    twin: Callable[[], dict[str, Any]],
+    parts: Any,
+    dtype: str = "float64",
+) -> list[reference.Run]:
+    """Compare a replay with a correction or an optimizer with the reference, and see it matter."""
+    target, trace = problem_named(problem), trace_of(row, "normal")
+    recipe = parts if isinstance(parts, tuple) else (parts,)
+    result = replay(trace, target, sizes, evaluations=STEPS, dtype=dtype, recipe=recipe)
+    runs = [play(row, "normal", target, stepsize=size, **twin()) for size in sizes]
+    # In single precision small roots make much of what rounding leaves.
+    assert_lanes_agree(result, target, runs, rtol=1e-10 if dtype == "float64" else 1e-2)
+    plain = play(row, "normal", target, stepsize=sizes[-1])
+    assert np.linalg.norm(plain.models[-1] - runs[-1].models[-1]) > 1e-5
+    return runs
+
+
+STALE = ["pure", "pure, wait 3", "random", "ringmaster 100", "ringleader", "ace"]
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("given", [(0.5,), (0.5, 0.9), (0.3, 0.0)])
+@pytest.mark.parametrize("row", STALE)
+def test_delay_compensation_is_that_of_the_reference(
+    row: str, given: tuple[float, ...], dtype: str
+) -> None:
+    """Fixed and adaptive; the mean square sees every gradient once, in the order of the steps."""
+    for problem in ("quadratic", "logistic"):
+        assert_parts_agree(
+            row,
+            problem,
+            STEPSIZES,
+            lambda: {"correct": reference.Compensation(*given)},
+            corrections.DelayCompensation(*given),
+            dtype,
+        )
+
+
+def test_compensation_that_remembers_sees_what_a_rule_drops() -> None:
+    """A factor of 0 keeps a gradient out of the model, not out of the mean square."""
+    assert_parts_agree(
+        "pure",
+        "quadratic",
+        STEPSIZES,
+        lambda: {
+            "correct": reference.Compensation(0.5, 0.9),
+            "rule": reference.koloskova("drop", 3, 1.0),
+        },
+        (
+            corrections.DelayCompensation(0.5, 0.9),
+            stepsizes.Koloskova(stale="drop", concurrency=3, smoothness=1.0),
+        ),
+    )
+
+
+@pytest.mark.parametrize("name", ["constant", "root", "hinge"])
+def test_mixing_is_fedasync(name: str) -> None:
+    """x ← (1 − α s(τ)) x + α s(τ) (x_read − η g), job by job along the trace."""
+    problem, trace = problem_named("quadratic"), trace_of("random", "normal")
+    rule, twin = {**RULES, "constant": (stepsizes.Constant(), lambda size, delay: size)}[name]
+    mixing = corrections.Mixing(local_stepsize=0.3)
+    result = replay(trace, problem, STEPSIZES, recipe=(rule, mixing))
+    key = stream_key(SEED, Purpose.GRADIENT)
+    jobs = trace.jobs
+    for lane, size in enumerate(STEPSIZES):
+        models = [problem.x0]
+        for step, job in enumerate(trace.contributions.job.tolist()):
+            read = models[jobs.read_step[job]]
+            g = problem.gradient(read, int(jobs.worker[job]), int(jobs.draw[job]), key=key)
+            alpha = twin(size, step - jobs.read_step[job])
+            models.append((1 - alpha) * models[-1] + alpha * (read - 0.3 * g))
+        assert_allclose(result.models[:, lane], models[-1], rtol=1e-10, atol=1e-12)
+    plain = replay(trace, problem, STEPSIZES, recipe=rule)
+    assert (abs(plain.models - result.models) > 1e-3).any()
+
+
+OPTIMIZERS = {
+    "nesterov": (optimizers.Nesterov(0.8), lambda: reference.Nesterov(0.8), [0.004, 0.03]),
+    "adam": (optimizers.Adam(), lambda: reference.Adam(0.9, 0.999, 1e-8), [0.01, 0.1]),
+    "adam without memory": (
+        optimizers.Adam(momentum=0.0, decay=0.5, epsilon=1e-3),
+        lambda: reference.Adam(0.0, 0.5, 1e-3),
+        [0.01, 0.1],
+    ),
+    "amsgrad": (
+        optimizers.AMSGrad(decay=0.9, epsilon=1e-6),
+        lambda: reference.AMSGrad(0.9, 0.9, 1e-6),
+        [0.01, 0.1],
+    ),
+    "fadas": (
+        optimizers.AMSGrad(decay=0.9, max_delay=2),
+        lambda: reference.AMSGrad(0.9, 0.9, 1e-8, threshold=2),
+        [0.01, 0.3],
+    ),
+}
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("row", ["pure", "pure, wait 3", "rennala 4", "ringleader", "ace"])
+def test_optimizers_are_those_of_the_reference(row: str, name: str, dtype: str) -> None:
+    """Two stepsizes at once."""
+    optimizer, twin, sizes = OPTIMIZERS[name]
+    for problem in ("quadratic", "logistic"):
+        assert_parts_agree(row, problem, sizes, lambda: {"optimizer": twin()}, optimizer, dtype)
+
+
+def test_fadas_shortens_the_steps_of_large_delays() -> None:
+    """In a step of three gradients by the largest of their delays."""
+    optimizer, twin, _ = OPTIMIZERS["fadas"]
+    made: list[reference.AMSGrad] = []
+
+    def remembered() -> dict[str, Any]:
+        made.append(twin())
+        return {"optimizer": made[-1]}
+
+    sizes = [0.1, 0.6]
+    assert_parts_agree("pure, wait 3", "quadratic", sizes, remembered, optimizer)
+    assert made[0].n_shortened == 0
+    assert 0 < made[1].n_shortened < STEPS
 
 
 def assigned(method: Any, n: int, steps: int) -> list[int]:

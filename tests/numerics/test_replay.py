@@ -14,7 +14,6 @@ from asgrad.numerics import Interrupted
 from asgrad.numerics.blocks import bytes_of_blocks
 from asgrad.numerics.plan import plan_replay
 from asgrad.numerics.replay import replayed_models
-from asgrad.transforms import Identity
 
 PROBLEMS = {
     "quadratic": ag.problems.Quadratic(
@@ -151,7 +150,7 @@ def test_a_replay_that_memory_cannot_hold_is_refused_before_it_begins(method, mo
 def test_threads_hold_their_lanes_at_once(monkeypatch, refused):
     """One after the other they fit; side by side they do not."""
     trace, problem = trace_of(ag.methods.Pure()), PROBLEMS["softmax"]
-    one = bytes_of_blocks(problem, Identity(), ag.optimizers.SGD(), 5, "float64", 4, 0)
+    one = bytes_of_blocks(problem, ag.recipes.Parts(), 5, "float64", 4, 0)
     monkeypatch.setattr("asgrad.errors.available_memory", lambda: 1.7 * one)
     assert "9 lanes" in refused(lambda: ag.replay(trace, problem, STEPSIZES, threads=2))
     ag.replay(trace, problem, STEPSIZES[:5], threads=1)

@@ -7,9 +7,10 @@ import math
 import numpy as np
 import pytest
 
-from asgrad.optimizers import SGD, HeavyBall, Optimizer
+from asgrad.optimizers import SGD, Adam, AMSGrad, HeavyBall, Nesterov, Optimizer
 
 DIM, N_STEPS = 13, 6
+ALL = [SGD(), HeavyBall(0.9), Nesterov(0.9), Adam(), AMSGrad(), AMSGrad(max_delay=1)]
 both_precisions = pytest.mark.parametrize("dtype", [np.float64, np.float32])
 every_number_of_lanes = pytest.mark.parametrize("n_lanes", [1, 2, 5])
 in_place = pytest.mark.parametrize("in_place", [False, True], ids=["elsewhere", "in place"])
@@ -24,15 +25,18 @@ def numbers(dtype, n_lanes: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def walk(optimizer: Optimizer, stepsizes, x, directions, in_place: bool) -> np.ndarray:
-    """The models after every step, of shape (n_steps, dim, n_lanes)."""
+    """The models after every step, of shape (n_steps, dim, n_lanes); delays rise from 0."""
+    repeated = np.tile(stepsizes, 7)  # as the walk gives them: neither one run nor many
     memory = np.zeros((optimizer.n_blocks(), *x.shape), x.dtype)
     x, models = x.copy(), []
     for step, direction in enumerate(directions):
         before = x.copy()
         x_new = x if in_place else np.full_like(x, np.nan)
+        given = direction.copy()
         type(optimizer).kernel(
-            optimizer.parameters(), stepsizes, step, direction.copy(), memory, x, x_new
+            optimizer.parameters(), repeated, step, step, given, memory, x, x_new
         )
+        np.testing.assert_array_equal(given, direction)
         if not in_place:
             np.testing.assert_array_equal(x, before)
         x = x_new
@@ -78,7 +82,7 @@ def test_heavy_ball_without_momentum_is_sgd(dtype):
 
 
 @both_precisions
-@pytest.mark.parametrize("optimizer", [SGD(), HeavyBall(0.9)], ids=lambda o: o.name)
+@pytest.mark.parametrize("optimizer", ALL, ids=str)
 def test_a_lane_is_that_of_the_lane_alone(dtype, optimizer):
     stepsizes, x, directions = numbers(dtype, 5)
     together = walk(optimizer, stepsizes, x, directions, in_place=False)
@@ -90,10 +94,55 @@ def test_a_lane_is_that_of_the_lane_alone(dtype, optimizer):
         assert together[:, :, lane].tobytes() == alone[:, :, 0].tobytes()
 
 
-def test_only_momentum_needs_memory():
-    assert SGD().n_blocks() == 0
-    assert HeavyBall().n_blocks() == 1
+@both_precisions
+@pytest.mark.parametrize("optimizer", ALL, ids=str)
+def test_a_model_may_be_written_over_the_one_before(dtype, optimizer):
+    given = numbers(dtype, 3)
+    np.testing.assert_array_equal(walk(optimizer, *given, True), walk(optimizer, *given, False))
+
+
+@both_precisions
+def test_the_first_step_of_adam_is_the_stepsize_itself(dtype):
+    """m̂ = d, v̂ = d²: bias correction makes it γ d/(|d| + ε), whatever β₁ and β₂ are."""
+    stepsizes, x, directions = numbers(dtype, 2)
+    model = walk(Adam(), stepsizes, x, directions, False)[0]
+    wanted = x - stepsizes * np.sign(directions[0])
+    np.testing.assert_allclose(model, wanted, rtol=1e-5 if dtype == np.float32 else 1e-6)
+
+
+def test_a_direction_that_is_nan_makes_the_model_nan_for_ever():
+    """Else a lane that blew up would seem to stand still."""
+    stepsizes, x, directions = numbers(np.float64, 2)
+    directions[1, 4, 0] = np.nan
+    for optimizer in ALL:
+        models = walk(optimizer, stepsizes, x, directions, False)
+        assert np.isnan(models[1:, 4, 0]).all()
+        assert np.isfinite(models[:, :, 1]).all()
+        assert np.isfinite(models[0]).all()
+
+
+def test_what_each_remembers():
+    """In blocks of the model's size."""
+    assert [optimizer.n_blocks() for optimizer in ALL] == [0, 1, 1, 2, 3, 3]
     assert HeavyBall().momentum == 0.9
+
+
+@pytest.mark.parametrize(
+    ("make", "text"),
+    [
+        (lambda: Nesterov(1), "Nesterov: momentum must lie in [0, 1), got 1."),
+        (lambda: Adam(momentum=-0.1), "Adam: momentum must lie in [0, 1), got -0.1."),
+        (lambda: Adam(decay=1.0), "Adam: decay must lie in [0, 1), got 1."),
+        (lambda: Adam(epsilon=0), "Adam: epsilon must be finite and > 0, got 0."),
+        (lambda: AMSGrad(momentum=math.nan), "AMSGrad: momentum must lie in [0, 1), got nan."),
+        (lambda: AMSGrad(decay="1"), "AMSGrad: decay must be a number, got '1'."),
+        (lambda: AMSGrad(epsilon=-1), "AMSGrad: epsilon must be finite and > 0, got -1."),
+        (lambda: AMSGrad(max_delay=-1), "AMSGrad: max_delay must be an integer >= 0, got -1."),
+        (lambda: AMSGrad(max_delay=1.5), "AMSGrad: max_delay must be an integer, got 1.5."),
+    ],
+)
+def test_a_parameter_that_cannot_be_is_refused(refused, make, text):
+    assert refused(make) == text
 
 
 @pytest.mark.parametrize(("momentum", "said"), [(-0.1, "-0.1"), (1, "1"), (2.5, "2.5")])

@@ -30,7 +30,7 @@ class Sampler:
 
     def __init__(self, problem: LeastSquares, n_lanes: int = 1):
         self.problem = problem
-        self.kernel = problem.kernels()[0]
+        self.kernel = problem.kernels().gradient
         self.packed = problem.pack(np.float64)
         self.scratch, self.picks = problem.buffers(n_lanes, np.float64)
         self.x = np.zeros((problem.dim, n_lanes))

@@ -53,7 +53,7 @@ def gradient(problem, x: np.ndarray, worker: int, draw: int, key: int = -99) -> 
     """The gradient kernel on the columns of x."""
     out = np.full_like(x, np.nan)
     scratch, picks = problem.buffers(x.shape[1], x.dtype)
-    kernel = problem.kernels()[0]
+    kernel = problem.kernels().gradient
     kernel(*problem.pack(x.dtype), x, worker, draw, key, out, scratch, picks)
     return out
 
@@ -62,7 +62,7 @@ def evaluate(problem, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The evaluation kernel on the columns of x: f, ‖∇f‖² and accuracy; ∇f."""
     out, metrics = np.full_like(x, np.nan), np.full((4, x.shape[1]), np.nan)
     scratch, picks = problem.buffers(x.shape[1], x.dtype)
-    problem.kernels()[1](*problem.pack(x.dtype), x, metrics, out, scratch, picks)
+    problem.kernels().evaluation(*problem.pack(x.dtype), x, metrics, out, scratch, picks)
     return metrics[:3], out
 
 

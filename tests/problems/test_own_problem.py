@@ -8,16 +8,17 @@ import numpy as np
 import pytest
 from scipy import special
 
+from asgrad.corrections import DelayCompensation
+from asgrad.encoders import Clip
 from asgrad.methods import ACE, Pure, Rennala, Ringleader, Sync
 from asgrad.numerics import replay
-from asgrad.optimizers import HeavyBall
+from asgrad.optimizers import AMSGrad, HeavyBall
 from asgrad.problems import Logistic, Problem, Tridiagonal
 from asgrad.simulation import simulate
 from asgrad.stepsizes import Koloskova
 from asgrad.streams import Purpose, stream_key
 from asgrad.times import Exponential, Linear
 from asgrad.training import train
-from asgrad.transforms import Clip
 
 N_WORKERS = 3
 
@@ -82,6 +83,7 @@ def problems() -> tuple[Logistic, OwnLogistic]:
         (Rennala(batch=2), {"recipe": HeavyBall(0.5)}),
         (Ringleader(), {"recipe": Clip(0.2)}),
         (ACE(), {}),
+        (Pure(wait=2), {"recipe": (DelayCompensation(0.5, 0.9), AMSGrad(max_delay=1))}),
         (Pure(), {"recipe": Koloskova(concurrency=1, smoothness=2.0)}),
     ],
 )

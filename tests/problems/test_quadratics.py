@@ -118,7 +118,7 @@ def noise_of(problem, x: np.ndarray, worker: int, draw: int, key: int = KEY) -> 
     """What a stochastic gradient adds to the exact one, dim × lanes."""
     out = np.empty_like(x)
     scratch, picks = problem.buffers(x.shape[1], x.dtype)
-    kernel = problem.kernels()[0]
+    kernel = problem.kernels().gradient
     packed = problem.pack(x.dtype)
     kernel(*packed, x, worker, draw, key, out, scratch, picks)
     exact = np.empty_like(x)
@@ -179,7 +179,7 @@ def test_evaluation_knows_no_noise(problem):
 def test_one_lane_of_a_noisy_tridiagonal_has_the_bits_of_several(dim, dtype):
     problem = Tridiagonal(dim, n_workers=3, noise=0.7)
     x = np.random.default_rng(dim).normal(size=(dim, 3)).astype(dtype)
-    packed, kernel = problem.pack(dtype), problem.kernels()[0]
+    packed, kernel = problem.pack(dtype), problem.kernels().gradient
     several, alone = np.empty_like(x), np.empty((dim, 1), dtype)
     kernel(*packed, x, 2, 5, KEY, several, *problem.buffers(3, dtype))
     for lane in range(3):

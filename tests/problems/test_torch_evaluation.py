@@ -384,7 +384,7 @@ def test_models_are_evaluated_together_as_far_as_memory_is_bounded(monkeypatch):
         monkeypatch.setattr(torch_module, "_MEMORY", int(models * 10 * problem._row_bytes))
         metrics, out = np.full((4, 7), np.nan), np.empty_like(x)
         Watched.seen.clear()
-        evaluate = problem.kernels()[1]
+        evaluate = problem.kernels().evaluation
         evaluate(*problem.pack("float32"), x, metrics, out, np.zeros(1), np.zeros(1))
         assert Watched.seen == [10] * 6 * calls
         alone = [problem.loss(column) for column in np.ascontiguousarray(x.T)]

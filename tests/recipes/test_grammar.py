@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import asgrad as ag
-from asgrad import methods, optimizers, recipes, stepsizes, transforms
+from asgrad import corrections, encoders, methods, optimizers, recipes, stepsizes
 from asgrad.recipes import Recipe, parts_of, recipe_of, recipes_of
 from asgrad.recipes.base import KINDS
 from asgrad.recipes.grammar import words_of
@@ -38,14 +38,20 @@ STEPSIZES = st.one_of(
     ),
     st.builds(stepsizes.Mishchenko, st.just("strongly-convex"), POSITIVE, POSITIVE),
 )
-TRANSFORMS = st.one_of(
-    st.just(transforms.Identity()), st.builds(transforms.Clip, threshold=POSITIVE)
+ENCODERS = st.one_of(st.none(), st.builds(encoders.Clip, threshold=POSITIVE))
+CORRECTIONS = st.one_of(
+    st.none(),
+    st.builds(corrections.Mixing, local_stepsize=POSITIVE),
+    st.builds(corrections.DelayCompensation, POSITIVE, st.one_of(st.none(), st.just(0.9))),
 )
 OPTIMIZERS = st.one_of(
     st.just(optimizers.SGD()),
     st.builds(optimizers.HeavyBall, momentum=st.floats(0, 1, exclude_max=True)),
 )
-RECIPES = st.builds(Recipe, METHODS, stepsize=STEPSIZES, transform=TRANSFORMS, optimizer=OPTIMIZERS)
+RECIPES = st.builds(
+    Recipe, METHODS, stepsize=STEPSIZES, encoder=ENCODERS, correction=CORRECTIONS,
+    optimizer=OPTIMIZERS,
+)  # fmt: skip
 
 
 @settings(max_examples=300, deadline=None, derandomize=True)
@@ -102,12 +108,12 @@ def test_any_text_survives_its_label_whatever_signs_it_has(text: str, other: str
     ("text", "recipe"),
     [
         ("pure", Recipe(methods.Pure())),
-        (" pure : 2 + clip ", Recipe(methods.Pure(2), transform=transforms.Clip())),
-        ("pure+clip:1e+3+koloskova", Recipe(methods.Pure(), transform=transforms.Clip(1000.0),
+        (" pure : 2 + clip ", Recipe(methods.Pure(2), encoder=encoders.Clip())),
+        ("pure+clip:1e+3+koloskova", Recipe(methods.Pure(), encoder=encoders.Clip(1000.0),
                                             stepsize=stepsizes.Koloskova())),
-        ("pure+constant+identity+sgd", Recipe(methods.Pure())),
+        ("pure+constant+sgd", Recipe(methods.Pure())),
         ("pure:wait=+2", Recipe(methods.Pure(2))),
-        ("pure+clip:+.5", Recipe(methods.Pure(), transform=transforms.Clip(0.5))),
+        ("pure+clip:+.5", Recipe(methods.Pure(), encoder=encoders.Clip(0.5))),
         ("ringmaster:3,stop_stale=true+heavy-ball:0.5", Recipe(methods.Ringmaster(3, True),
                                                     optimizer=optimizers.HeavyBall(0.5))),
     ],
@@ -162,7 +168,7 @@ def test_a_list_is_for_where_several_recipes_are_taken(refused):
         ("kolskova", "unknown method 'kolskova'. Did you mean 'koloskova' (stepsize rule)?"),
         ("pure+kolskova", "unknown part 'kolskova'. Did you mean 'koloskova' (stepsize rule)? "
                           "Valid: stepsize rule constant, koloskova, mishchenko; transform clip"),
-        ("pure+clipp:3", "unknown part 'clipp'. Did you mean 'clip' (transform)?"),
+        ("pure+clipp:3", "unknown part 'clipp'. Did you mean 'clip' (encoder)?"),
         ("pure+heavyball", "Did you mean 'heavy-ball' (optimizer)?"),
         ("pure+rennla", "unknown part 'rennla'. Did you mean 'rennala' (method)?"),
         ("koloskova", "'koloskova' is no method; a recipe begins with one, as in pure+koloskova."),
@@ -170,7 +176,7 @@ def test_a_list_is_for_where_several_recipes_are_taken(refused):
         ("pure+sync", "'sync' is a method, not a part"),
         ("pure+koloskova+clip+mishchenko", "'koloskova' and 'mishchenko' are of one kind; a recipe "
                                            "has one stepsize rule."),
-        ("pure+clip+clip", "'clip' and 'clip' are of one kind; a recipe has one transform."),
+        ("pure+clip+clip", "'clip' and 'clip' are of one kind; a recipe has one encoder."),
         ("pure+", "a '+' joins two parts; one is missing."),
         ("pure++clip", "a '+' joins two parts; one is missing."),
         ("", "a '+' joins two parts; one is missing."),
@@ -199,7 +205,7 @@ def test_what_is_no_part_is_refused_by_the_recipe_itself(refused):
 
 def test_every_name_is_of_one_kind():
     """A part is known by its name alone."""
-    rooms = (methods, recipes, stepsizes, transforms, optimizers)
+    rooms = (methods, recipes, stepsizes, encoders, corrections, optimizers)
     names = [name for room in rooms for name in catalogue(room)]
     assert sorted(names) == sorted(words_of())
 
@@ -223,7 +229,7 @@ class Gentle(recipes.Named):
         return Recipe(
             methods.Pure(wait=2),
             stepsize=stepsizes.Koloskova("drop", concurrency=1),
-            transform=transforms.Clip(self.threshold),
+            encoder=encoders.Clip(self.threshold),
         )
 
 
@@ -258,7 +264,7 @@ HEADER = Header("pure:wait=2", "linear", 3, 0, 1.0, "steps", recipe="pure:wait=2
 @pytest.mark.parametrize(
     ("said", "parts"),
     [
-        (None, recipes.Parts(transform=transforms.Clip())),
+        (None, recipes.Parts(encoder=encoders.Clip())),
         ("pure:wait=2", recipes.Parts()),
         ("pure:2+heavy-ball", recipes.Parts(optimizer=optimizers.HeavyBall())),
         ("heavy-ball", recipes.Parts(optimizer=optimizers.HeavyBall())),
@@ -266,9 +272,9 @@ HEADER = Header("pure:wait=2", "linear", 3, 0, 1.0, "steps", recipe="pure:wait=2
         (recipes.Parts(optimizer=optimizers.HeavyBall()),
          recipes.Parts(optimizer=optimizers.HeavyBall())),
         ((optimizers.HeavyBall(), "clip"),
-         recipes.Parts(optimizer=optimizers.HeavyBall(), transform=transforms.Clip())),
-        (Recipe(methods.Pure(2), transform=transforms.Clip(3.0)),
-         recipes.Parts(transform=transforms.Clip(3.0))),
+         recipes.Parts(optimizer=optimizers.HeavyBall(), encoder=encoders.Clip())),
+        (Recipe(methods.Pure(2), encoder=encoders.Clip(3.0)),
+         recipes.Parts(encoder=encoders.Clip(3.0))),
     ],
 )  # fmt: skip
 def test_a_replay_takes_the_traces_parts_or_others(said, parts):
@@ -288,8 +294,8 @@ def test_a_replay_refuses_the_recipe_of_another_method(refused):
 def test_a_method_of_a_users_own_need_not_be_made_anew(refused):
     """Its trace is replayed by the parts; parts of a user's own have to be given."""
     header = dataclasses.replace(HEADER, method="mine:a+b", recipe="mine:a+b+clip:2")
-    assert parts_of("replay", None, header) == recipes.Parts(transform=transforms.Clip(2))
-    assert parts_of("replay", "mine:a+b+clip:3", header).transform == transforms.Clip(3)
+    assert parts_of("replay", None, header) == recipes.Parts(encoder=encoders.Clip(2))
+    assert parts_of("replay", "mine:a+b+clip:3", header).encoder == encoders.Clip(3)
     header = dataclasses.replace(header, recipe="mine:a+b+shrink:2")
     assert refused(lambda: parts_of("replay", None, header)) == (
         "replay: the trace is of the recipe 'mine:a+b+shrink:2', whose parts cannot be made from "

@@ -10,7 +10,15 @@ import numpy as np
 import pytest
 
 from asgrad.errors import UnknownNameError
-from asgrad.stepsizes import Constant, Koloskova, Mishchenko, Stepsize
+from asgrad.stepsizes import (
+    Constant,
+    Fleet,
+    Hinge,
+    Koloskova,
+    Mishchenko,
+    Polynomial,
+    Stepsize,
+)
 
 DELAYS = (0, 1, 2, 5, 9, 10, 11, 50, 1000, 10**6)
 STEPSIZES = (1e-6, 1e-3, 0.02, 0.5, 10.0)
@@ -98,8 +106,42 @@ def test_mishchenko_takes_its_own_smoothness_before_the_problems():
     assert got == pytest.approx(1 / (4 * 2 * 4))
 
 
+@pytest.mark.parametrize("power", [0.0, 0.5, 1.0, 2])
+def test_the_polynomial_rule(power):
+    for delay in DELAYS:
+        got = stepsize_of(Polynomial(power), 0.5, delay, smoothness=math.nan)
+        assert got == pytest.approx(0.5 * (delay + 1) ** -float(power), rel=1e-14)
+
+
+def test_the_hinge_costs_nothing_up_to_its_threshold():
+    for delay in DELAYS:
+        got = stepsize_of(Hinge(slope=10, max_delay=5), 0.5, delay, smoothness=math.nan)
+        assert got == pytest.approx(0.5 if delay <= 5 else 0.5 / (10 * (delay - 5) + 1), rel=1e-14)
+
+
+@pytest.mark.parametrize("n", [1, 9, 40])
+def test_fleet_meets_the_inverse_at_half_its_threshold(n):
+    """exp(−β τ) = 1/(τ + 1) at τ = τ_θ/2 = (n + 1)/2, and at 0; above it between, below beyond."""
+    half = (n + 1) // 2
+    assert stepsize_of(Fleet(), 1.0, half, n=n) == pytest.approx(1 / (half + 1), rel=1e-13)
+    assert stepsize_of(Fleet(), 1.0, 0, n=n) == 1.0
+    assert stepsize_of(Fleet(), 1.0, 3 * half, n=n) < 1 / (3 * half + 1)
+    assert stepsize_of(Fleet(threshold=8.0), 1.0, 4, n=n) == pytest.approx(1 / 5, rel=1e-13)
+
+
+def test_what_reads_neither_smoothness_nor_concurrency_says_so():
+    """They may take long to find."""
+    assert [rule for rule in RULES if not rule.reads_constants] == [
+        Constant(), Polynomial(), Polynomial(power=1), Hinge(), Fleet()
+    ]  # fmt: skip
+
+
 RULES = [
     Constant(),
+    Polynomial(),
+    Polynomial(power=1),
+    Hinge(),
+    Fleet(),
     Koloskova(),
     Koloskova(stale="drop"),
     *map(Mishchenko, ("practical", "convex", "nonconvex", "heterogeneous")),
@@ -152,6 +194,10 @@ def test_an_unknown_smoothness_must_be_given(refused, rule, smoothness):
             lambda: Koloskova(smoothness=math.nan),
             "Koloskova: smoothness must be finite and > 0, got nan.",
         ),
+        (lambda: Polynomial(-1), "Polynomial: power must be finite and >= 0, got -1."),
+        (lambda: Hinge(slope=0), "Hinge: slope must be finite and > 0, got 0."),
+        (lambda: Hinge(max_delay=-1), "Hinge: max_delay must be an integer >= 0, got -1."),
+        (lambda: Fleet(0), "Fleet: threshold must be finite and > 0, got 0."),
         (
             lambda: Mishchenko(smoothness=-2),
             "Mishchenko: smoothness must be finite and > 0, got -2.",

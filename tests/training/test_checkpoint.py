@@ -100,6 +100,28 @@ def test_a_resumed_run_replays_bit_for_bit(method, tmp_path):
     assert ag.Trace.load(tmp_path / "trace").equals(run.trace)
 
 
+@pytest.mark.parametrize(
+    "parts",
+    [
+        {"correction": "delay-compensation:strength=2.0,decay=0.9"},
+        {"optimizer": "nesterov"},
+        {"optimizer": "adam"},
+        {"optimizer": "amsgrad:max_delay=1", "encoder": "clip"},
+    ],
+    ids=str,
+)
+def test_what_parts_remember_is_restored(parts, tmp_path):
+    """A replay remembers all of the run, so the resumed part must, too; others are refused."""
+    cut_off(tmp_path, ag.methods.Pure(), 25, **parts)
+    kept = ag.Checkpoints(tmp_path)
+    again = {"checkpoints": kept, "resume": True}
+    run = ag.train(quadratic(), "pure", 0.05, steps=50, **again, **parts)
+    replayed = ag.replay(run.trace, quadratic(), 0.05, **parts)
+    np.testing.assert_array_equal(replayed.models[:, 0], run.model)
+    with pytest.raises(ag.AsgradError, match=r"is of a run with (correction|optimizer|encoder) = "):
+        ag.train(quadratic(), "pure", 0.05, steps=60, **again)
+
+
 def test_state_taken_anywhere_restores_the_same_run(tmp_path):
     """One worker is deterministic: cut off and resumed, the run equals one that was never cut."""
     problem = quadratic(1)

@@ -20,8 +20,7 @@ def played(method: ag.Method, n_arrivals: int) -> Server:
     """A server to which gradients of zeros have arrived, of the worker of the oldest job."""
     problem = ag.problems.Quadratic(np.ones(2), n_workers=N_WORKERS)
     opening = method.begin(N_WORKERS, 0)
-    parts = ag.stepsizes.Constant(), ag.transforms.Identity(), ag.optimizers.SGD()
-    numbers = Arithmetic(problem, opening, *parts, np.ones(2), 0.5, "float64")
+    numbers = Arithmetic(problem, ag.recipes.Parts(), opening, np.ones(2), 0.5, "float64")
     server = Server(method, opening, N_WORKERS, numbers)
     jobs = list(server.start(0.0).assigned)
     for moment in range(1, n_arrivals + 1):

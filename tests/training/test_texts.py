@@ -19,7 +19,7 @@ def test_a_text_stands_for_the_object():
     by_text = ag.replay(said, problem, 0.1, recipe="heavy-ball+koloskova:stale=drop+clip:0.5")
     by_object = ag.replay(
         made, problem, 0.1,
-        recipe=(ag.transforms.Clip(0.5), ag.stepsizes.Koloskova("drop"), ag.optimizers.HeavyBall()),
+        recipe=(ag.encoders.Clip(0.5), ag.stepsizes.Koloskova("drop"), ag.optimizers.HeavyBall()),
     )  # fmt: skip
     np.testing.assert_array_equal(by_text.models, by_object.models)
 

@@ -62,7 +62,7 @@ def test_a_run_on_threads_replays_bit_for_bit(method, dtype, tmp_path):
 def test_stepsize_rules_replay_bit_for_bit(rule):
     """As do rules that depend on the delay, and clipping; the trace knows its recipe."""
     problem = quadratic()
-    recipe = ag.Recipe(ag.methods.Pure(), stepsize=rule, transform=ag.transforms.Clip(0.5))
+    recipe = ag.Recipe(ag.methods.Pure(), stepsize=rule, encoder=ag.encoders.Clip(0.5))
     workers = ag.Threads(slowdown=[1.0, 1.0, 6.0])
     run = ag.train(problem, recipe, 0.1, steps=200, workers=workers)
     assert run.trace.header.recipe == f"pure+{rule.label}+clip:threshold=0.5"
@@ -127,6 +127,25 @@ def test_rules_that_take_nothing_from_a_live_run_replay_bit_for_bit():
     tau_c = run.trace.summary.tau_c
     said = ag.replay(run.trace, problem, 0.1, recipe=f"koloskova:concurrency={tau_c}")
     np.testing.assert_array_equal(what_if.models, said.models)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("method", ["pure", "pure:wait=2", "ringleader"])
+@pytest.mark.parametrize("optimizer", [*catalogue(ag.optimizers), "amsgrad:max_delay=1"])
+def test_optimizers_replay_bit_for_bit(optimizer, method, dtype):
+    """The largest delay of a step is the same, too."""
+    problem, options = quadratic(), {"optimizer": optimizer, "dtype": dtype}
+    run = ag.train(problem, method, 0.5, steps=60, **options)
+    again = ag.replay(run.trace, problem, 0.5, **options)
+    np.testing.assert_array_equal(again.models[:, 0], run.model)
+
+
+@pytest.mark.parametrize("rule", ["polynomial", "hinge:max_delay=1", "fleet"])
+def test_stepsizes_of_the_delay_alone_replay_bit_for_bit(rule):
+    problem = quadratic()
+    run = ag.train(problem, f"random+{rule}", 0.1, steps=60)
+    again = ag.replay(run.trace, problem, 0.1)
+    np.testing.assert_array_equal(again.models[:, 0], run.model)
 
 
 def test_softmax_replays_bit_for_bit():

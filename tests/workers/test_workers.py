@@ -218,11 +218,15 @@ def test_large_gradients_stay_as_long_as_they_are_read(ray_in_use, method, reach
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 def test_compiled_problems_give_the_same_bits(kind, dtype):
-    """Kernels in workers, on arrays as they are handed over, and in replay."""
+    """Kernels in workers, encoders too, on arrays as they are handed over, and in replay."""
     problem = ag.problems.Softmax("digits", n_workers=3, split="label", batch=16, strength=0.01)
-    run = ag.train(problem, ag.methods.Pure(), 0.1, workers=kind(), steps=30, dtype=dtype)
+    recipe = "pure+clip:0.2+delay-compensation:0.5,decay=0.9"
+    run = ag.train(problem, recipe, 0.1, workers=kind(), steps=30, dtype=dtype)
     again = ag.replay(run.trace, problem, 0.1, dtype=dtype, evaluations=1)
     np.testing.assert_array_equal(again.models[:, 0], run.model)
+    rest = "delay-compensation:0.5,decay=0.9"
+    unclipped = ag.replay(run.trace, problem, 0.1, dtype=dtype, evaluations=1, recipe=rest)
+    assert (unclipped.models[:, 0] != run.model).any()
 
 
 def test_large_models_give_the_same_bits(kind):

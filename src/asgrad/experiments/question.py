@@ -29,7 +29,8 @@ from asgrad.machine import check_memory
 from asgrad.methods import AnyMethod, Pure
 from asgrad.numerics import Result, replay
 from asgrad.numerics.blocks import bytes_of_blocks
-from asgrad.numerics.replay import bound_to, checked_dtype, rules_of
+from asgrad.numerics.prepared import checked_dtype
+from asgrad.numerics.replay import bound_to, rules_of
 from asgrad.problems import Problem
 from asgrad.problems.base import check_problem
 from asgrad.problems.fingerprint import fingerprint
@@ -150,7 +151,7 @@ class Question:
         n_lanes, dtype = self.base(panel).size, checked_dtype(problem, None)
         return max(
             bytes_of_blocks(
-                problem, recipe.transform, recipe.optimizer, n_lanes, dtype, problem.n_workers + 1,
+                problem, recipe, n_lanes, dtype, problem.n_workers + 1,
                 recipe.method.begin(problem.n_workers, self.seeds[0]).n_entries,
             )
             for recipe in self.recipes

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
@@ -13,7 +14,7 @@ import numpy as np
 
 from asgrad.errors import check_integer, check_positive
 from asgrad.moments import latest_of
-from asgrad.numerics import Interrupted, Result, replay
+from asgrad.numerics import Interrupted, Prepared, Result, prepare, replay
 from asgrad.numerics.plan import model_times
 from asgrad.problems import Problem
 from asgrad.recipes import Recipe
@@ -85,6 +86,22 @@ class Horizon:
 
 
 @dataclass
+class _Shared:
+    """What the parts of one replay share: made by the first of them, forgotten after the last."""
+
+    n_left: int
+    prepared: Prepared | None = None
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def get(self, make: Callable[[], Prepared]) -> Prepared:
+        """Return it, made if it is not there; who comes meanwhile waits."""
+        with self.lock:
+            if self.prepared is None:
+                self.prepared = make()
+            return self.prepared
+
+
+@dataclass
 class Work:
     """The replays of all recipes on all panels.
 
@@ -119,6 +136,7 @@ class Work:
     results: dict[Key, Result] = field(default_factory=dict)
     """What is computed, or was known and asked for; lanes rise."""
     complete: bool = True
+    _shared: dict[Key, _Shared] = field(default_factory=dict)
     _stop: threading.Event = field(default_factory=threading.Event)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _left: float = 0.0
@@ -145,6 +163,8 @@ class Work:
                     pieces = list(self._pieces(pair, stepsizes))
                     open_pairs[pair] = len(pieces)
                     self._left += sum(self._load(key, part) for key, part in pieces)
+                    for key, count in Counter(key for key, _ in pieces).items():
+                        self._shared[key] = _Shared(count)
                     for key, part in pieces:
                         waiting[pool.submit(self._replay, key, part)] = key
                     if pieces:
@@ -222,13 +242,15 @@ class Work:
         steps, times = self.horizon.moments(trace)
         evaluated, inverse = np.unique(steps, return_inverse=True)
         load = self._load(key, stepsizes)
+        problem = self.problems[key.panel]
+        prepared = self._shared[key].get(lambda: prepare(trace, problem, evaluated.tolist()))
         result = replay(
             trace,
-            self.problems[key.panel],
+            problem,
             stepsizes,
             seeds=key.seed,
             recipe=self.recipes[key.method],
-            evaluations=evaluated.tolist(),
+            prepared=prepared,
             threads=1,
             progress=lambda share: self._tell(share * load),
             stop=self._stop,
@@ -239,6 +261,9 @@ class Work:
 
     def _take(self, key: Key, result: Result) -> None:
         """Keep a finished replay."""
+        self._shared[key].n_left -= 1
+        if self._shared[key].n_left == 0:
+            del self._shared[key]
         if self.keep:
             self.keep(key, result)
         self._add(key, result)

@@ -6,9 +6,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from asgrad.optimizers import Optimizer
 from asgrad.problems.base import Problem
-from asgrad.transforms import Transform
+from asgrad.recipes import Parts
 
 __all__ = ["Blocks", "bytes_of_blocks", "keep_lanes", "new_blocks"]
 
@@ -36,7 +35,9 @@ class Blocks(NamedTuple):
     """Sums of the gradients held in each entry, (n_entries, dim, n_lanes)."""
     table_sum: np.ndarray
     """Σ weight · entry, (dim, n_lanes); one row suffices when there is no table."""
-    transform_memory: np.ndarray
+    encoder_memory: np.ndarray
+    """(0, dim, n_lanes), until an encoder may remember something."""
+    correction_memory: np.ndarray
     """(n_blocks, dim, n_lanes)."""
     optimizer_memory: np.ndarray
     """(n_blocks, dim, n_lanes)."""
@@ -50,8 +51,7 @@ class Blocks(NamedTuple):
 
 def new_blocks(
     problem: Problem,
-    transform: Transform,
-    optimizer: Optimizer,
+    parts: Parts,
     stepsizes: np.ndarray,
     dtype: Any,
     n_slots: int,
@@ -61,6 +61,7 @@ def new_blocks(
     dim, lanes = problem.dim, stepsizes.size
     columns = _columns(dim, lanes)
     n_floats, n_picks = problem.workspace(columns)
+    n_corrected, n_optimized = _remembered(problem, parts)
     return Blocks(
         stepsizes=stepsizes.astype(dtype),
         runs=_repeated(stepsizes.astype(dtype)),
@@ -70,8 +71,9 @@ def new_blocks(
         direction=np.zeros((dim, lanes), dtype),
         table=np.zeros((n_entries, dim, lanes), dtype),
         table_sum=np.zeros((dim if n_entries else 1, lanes), dtype),
-        transform_memory=np.zeros((transform.n_blocks(problem.n_workers), dim, lanes), dtype),
-        optimizer_memory=np.zeros((optimizer.n_blocks(), dim, lanes), dtype),
+        encoder_memory=np.zeros((0, dim, lanes), dtype),
+        correction_memory=np.zeros((n_corrected, dim, lanes), dtype),
+        optimizer_memory=np.zeros((n_optimized, dim, lanes), dtype),
         table_weights=np.zeros(n_entries),
         snapshots=np.empty((dim, columns), dtype),
         scratch=np.empty(n_floats, dtype),
@@ -81,8 +83,7 @@ def new_blocks(
 
 def bytes_of_blocks(
     problem: Problem,
-    transform: Transform,
-    optimizer: Optimizer,
+    parts: Parts,
     n_lanes: int,
     dtype: Any,
     n_slots: int,
@@ -90,12 +91,19 @@ def bytes_of_blocks(
 ) -> int:
     """Return how many bytes `new_blocks` takes, and evaluations beside it, nearly."""
     n_blocks = n_slots + 2 + n_entries + (n_entries > 0)  # gradient, direction; the table's sum
-    n_blocks += transform.n_blocks(problem.n_workers) + optimizer.n_blocks()
+    n_blocks += sum(_remembered(problem, parts))
     columns = _columns(problem.dim, n_lanes)
     n_floats, n_picks = problem.workspace(columns)
     evaluated = 3 * problem.dim * columns  # the models that wait, a copy, and their gradients
     size = np.dtype(dtype).itemsize
     return size * (problem.dim * n_lanes * n_blocks + evaluated + n_floats) + 8 * n_picks
+
+
+def _remembered(problem: Problem, parts: Parts) -> tuple[int, int]:
+    """Return how many model-sized blocks correction and optimizer remember."""
+    correction = parts.correction
+    corrected = correction.n_blocks(problem.n_workers) if correction else 0
+    return corrected, parts.optimizer.n_blocks()
 
 
 def _columns(dim: int, lanes: int) -> int:

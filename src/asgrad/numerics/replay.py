@@ -13,40 +13,30 @@ from typing import Any
 
 import numpy as np
 
-from asgrad.errors import (
-    AsgradError,
-    TraceError,
-    check_callable,
-    check_choice,
-    check_integer,
-    check_kind,
-    check_positive,
-    n_axes,
-    shown,
-)
+from asgrad.errors import AsgradError, check_callable, check_integer, check_positive
 from asgrad.machine import check_memory, processors
 from asgrad.numerics.blocks import Blocks, bytes_of_blocks, keep_lanes, new_blocks
-from asgrad.numerics.plan import Plan, count_gradients, model_times, plan_replay
+from asgrad.numerics.plan import Plan
+from asgrad.numerics.prepared import Prepared, listed, prepare
 from asgrad.numerics.walk import (
     EVALUATION,
     N_CURSORS,
     PAUSE,
     STEP,
     TAKEN,
+    Calls,
     Rules,
-    bound_kernels,
+    bound,
+    calls_of,
     compiled_walk,
     walk,
 )
-from asgrad.optimizers import Optimizer
-from asgrad.problems.base import CompiledProblem, Packed, Problem, check_problem
+from asgrad.problems.base import CompiledProblem, Packed, Problem
 from asgrad.problems.start import checked_model
 from asgrad.progress import progress_bar
-from asgrad.recipes import Bound, Parts, parts_of
-from asgrad.stepsizes import Stepsize
+from asgrad.recipes import Bound, Part, Parts, parts_of
 from asgrad.streams import Purpose, stream_key
 from asgrad.trace import Trace
-from asgrad.transforms import Transform
 
 __all__ = [
     "BLOW_UP",
@@ -54,7 +44,6 @@ __all__ = [
     "Result",
     "Status",
     "bound_to",
-    "checked_dtype",
     "checked_start",
     "checked_threads",
     "replay",
@@ -158,20 +147,18 @@ class _Job:
         if self.progress and lanes > 0:
             self.progress(lanes / self.n_lanes)
 
-    def walk(self) -> tuple[Callable, tuple[Any, ...]]:
-        """Return the walk and what it calls: gradient, factor, transform, optimizer."""
-        gradient = self.problem.kernels()[0]
-        parts = self.parts.stepsize, self.parts.transform, self.parts.optimizer
+    def walk(self) -> tuple[Callable, Calls]:
+        """Return the walk and what it calls."""
+        calls = calls_of(self.problem.kernels().gradient, self.parts)
         if isinstance(self.problem, CompiledProblem):
-            return compiled_walk(self.dtype), bound_kernels(self.dtype, gradient, *parts)
-        return walk, (gradient, *(type(part).kernel for part in parts))
+            return compiled_walk(self.dtype), bound(calls, self.dtype)
+        return walk, calls
 
     def check_memory(self, n_lanes: int, at_once: int) -> None:
         """Refuse what memory cannot hold: working spaces of so many lanes each, and the result."""
         working = bytes_of_blocks(
-            self.problem, self.parts.transform, self.parts.optimizer, n_lanes, self.dtype,
-            self.n_slots, self.n_entries,
-        )  # fmt: skip
+            self.problem, self.parts, n_lanes, self.dtype, self.n_slots, self.n_entries
+        )
         models = 2 * np.dtype(self.dtype).itemsize * self.problem.dim  # joined in the end
         result = self.n_lanes * (models + 2 * 4 * 8 * self.plan.evaluated.size)
         kept = f"{self.n_slots} models and {self.n_entries} table entries"
@@ -185,9 +172,8 @@ class _Job:
     def blocks(self, stepsizes: np.ndarray) -> Blocks:
         """Return the working space of some lanes, at x_0."""
         blocks = new_blocks(
-            self.problem, self.parts.transform, self.parts.optimizer, stepsizes, self.dtype,
-            self.n_slots, self.n_entries,
-        )  # fmt: skip
+            self.problem, self.parts, stepsizes, self.dtype, self.n_slots, self.n_entries
+        )
         blocks.models[self.plan.slot[0]] = self.x0[:, None]
         return blocks
 
@@ -198,23 +184,25 @@ def replay(
     stepsizes: float | Sequence[float] | np.ndarray,
     *,
     seeds: int | Sequence[int] | None = None,
-    recipe: Parts | Stepsize | Transform | Optimizer | str | tuple[Any, ...] | None = None,
+    recipe: Parts | Part | str | tuple[Any, ...] | None = None,
     x0: np.ndarray | None = None,
     evaluations: int | Sequence[int] = 100,
     dtype: str | None = None,
     threads: int | None = None,
     progress: Callable[[float], None] | bool | None = None,
     stop: threading.Event | None = None,
+    prepared: Prepared | None = None,
     insist: bool = False,
 ) -> Result:
     """Compute the run that `trace` describes, on `problem`, for every stepsize and seed.
 
-    x_{s+1} = x_s − γ d_s, d_s = Σ weight · factor(τ, γ) · transform(g_job(x_{read_step})). Only
-    gradients that enter a step are computed. A lane's bits do not depend on what other lanes stand
-    beside it, nor on the number of threads; lanes of a PyTorch module agree to rounding.
+    x_{s+1} = x_s − γ d_s, d_s = Σ weight · factor(τ, γ) · correction(encoder(g)), g the gradient of
+    a job at x_{read_step}. Only gradients that enter a step are computed.
+    A lane's bits do not depend on what other lanes stand beside it, nor on the number of threads;
+    lanes of a PyTorch module agree to rounding.
 
     Memory: (V + E + 4 + M) · dim · lanes floats, V the most model versions that later steps
-    still read, E the entries of the method's table, M the blocks that transform and optimizer
+    still read, E the entries of the method's table, M the blocks that correction and optimizer
     remember; plus about 200 · dim floats a thread for evaluation, and the problem's data.
 
     Parameters
@@ -248,6 +236,9 @@ def replay(
         True shows a bar, on a terminal or in a notebook.
     stop : threading.Event, optional
         Once set, the replay raises `Interrupted` at the next evaluation.
+    prepared : Prepared, optional
+        From `numerics.prepare(trace, problem, evaluations, dtype)`, for many replays of one trace
+        on one problem; evaluations and dtype are what it was made with.
     insist : bool
         Compute also what takes more memory than there is; otherwise such a replay is refused.
 
@@ -270,25 +261,20 @@ def replay(
     >>> bool(result.gradient_norm[-1, 1] < result.gradient_norm[0, 1])
     True
     """
-    check_kind("replay", "trace", trace, Trace, "ag.Trace.load(path)")
-    check_problem("replay", problem)
+    if prepared is None:
+        prepared = prepare(trace, problem, evaluations, dtype)
+    elif not (prepared.trace is trace and prepared.problem is problem):
+        raise AsgradError("replay: what is prepared must be of this very trace and problem.")
     parts = parts_of("replay", recipe, trace.header)
-    if not trace.n_workers == problem.n_workers:
-        raise TraceError(
-            f"replay: the trace has {trace.n_workers} workers and the problem "
-            f"{problem.n_workers}; they must agree."
-        )
-    kind = checked_dtype(problem, dtype)
-    steps = _evaluated_steps(trace.n_steps, evaluations)
     threads = checked_threads("replay", threads)
-    lanes = [check_positive("replay", "stepsize", s) for s in _listed(stepsizes)]
+    lanes = [check_positive("replay", "stepsize", s) for s in listed(stepsizes)]
 
     chosen: Any = trace.header.seed if seeds is None else seeds
     if not lanes or np.size(chosen) == 0:
         raise AsgradError("replay: give at least one stepsize and one seed.")
-    seed_list = [check_integer("replay", "seed", seed, minimum=0) for seed in _listed(chosen)]
+    seed_list = [check_integer("replay", "seed", seed, minimum=0) for seed in listed(chosen)]
 
-    job = _prepared(trace, problem, steps, parts, x0, kind)
+    job = _job(prepared, parts, x0)
     job.n_lanes = len(lanes) * len(seed_list)
     job.stop = stop or job.stop
     n_blocks = threads if problem.gains_by_threads else 1
@@ -310,9 +296,9 @@ def replay(
         stepsizes=np.tile(lanes, len(seed_list)),
         seeds=np.repeat(np.array(seed_list, np.int64), len(lanes)),
         status=[status for part in done for status in part[2]],
-        steps=steps,
-        times=model_times(trace, steps),
-        gradients=count_gradients(trace, steps),
+        steps=prepared.plan.evaluated,
+        times=prepared.times,
+        gradients=prepared.gradients,
         loss=metrics[:, 0],
         gradient_norm=np.sqrt(metrics[:, 1]),
         accuracy=metrics[:, 2],
@@ -348,43 +334,34 @@ def replayed_models(
 
     Nothing is evaluated. An array is valid until the next one is asked for.
     """
-    none = np.zeros(0, np.int64)
     parts = parts_of("replay", None, trace.header)
-    kind = checked_dtype(problem, dtype)
-    job = _prepared(trace, problem, none, parts, None, kind)
+    job = _job(prepare(trace, problem, 0, dtype), parts, None)
     job.check_memory(1, 1)
     blocks = job.blocks(np.array([stepsize]))
     key = stream_key(trace.header.seed, Purpose.GRADIENT)
-    go_on, kernels = job.walk()
+    go_on, calls = job.walk()
     cursor = np.zeros(N_CURSORS, np.int64)
     for step in steps:
         cursor[PAUSE] = step - cursor[STEP]
         with np.errstate(all="ignore"):
-            go_on(*kernels, job.packed, key, job.plan, job.rules, blocks, cursor)
+            go_on(calls, job.packed, key, job.plan, job.rules, blocks, cursor)
         yield blocks.models[job.plan.slot[step], :, 0]
 
 
-def _prepared(
-    trace: Trace,
-    problem: Problem,
-    evaluated: np.ndarray,
-    parts: Parts,
-    x0: np.ndarray | None,
-    dtype: str,
-) -> _Job:
+def _job(prepared: Prepared, parts: Parts, x0: np.ndarray | None) -> _Job:
     """Return what every block of lanes needs."""
-    plan, n_slots, n_entries = plan_replay(trace, evaluated)
+    problem, trace = prepared.problem, prepared.trace
     run = bound_to(problem, lambda: trace.summary.tau_c, trace.header.bound)
     return _Job(
         problem=problem,
-        plan=plan,
-        n_slots=n_slots,
-        n_entries=n_entries,
-        dtype=dtype,
+        plan=prepared.plan,
+        n_slots=prepared.n_slots,
+        n_entries=prepared.n_entries,
+        dtype=prepared.dtype,
         x0=checked_start("replay", problem, x0),
         rules=rules_of(parts, run),
         parts=parts,
-        packed=problem.pack(np.dtype(dtype)),
+        packed=prepared.packed,
     )
 
 
@@ -399,8 +376,8 @@ def _run_block(
     limits = np.full(n_lanes, np.inf)
     key = stream_key(seed, Purpose.GRADIENT)
     blocks = job.blocks(stepsizes)
-    evaluate = job.problem.kernels()[1]
-    go_on, kernels = job.walk()
+    evaluate = job.problem.kernels().evaluation
+    go_on, calls = job.walk()
     cursor = np.zeros(N_CURSORS, np.int64)
     cursor[PAUSE] = 64
     n_steps = job.plan.first_row.size - 1
@@ -410,7 +387,7 @@ def _run_block(
             if job.stop.is_set():
                 raise Interrupted
             start, before = time.perf_counter(), cursor[STEP]
-            go_on(*kernels, job.packed, key, job.plan, job.rules, blocks, cursor)
+            go_on(calls, job.packed, key, job.plan, job.rules, blocks, cursor)
             if time.perf_counter() - start < _SHORT:  # coming back costs some 50 µs
                 cursor[PAUSE] = min(2 * cursor[PAUSE], _MOST_STEPS)
             if n_evaluations == 0:
@@ -479,47 +456,15 @@ def bound_to(problem: Problem, concurrency: Callable[[], int], known: Mapping[st
 
 def rules_of(parts: Parts, run: Mapping[str, float]) -> Rules:
     """Return the parameters of the kernels."""
+    nothing = np.zeros(1)
     return Rules(
-        parts.stepsize.parameters(run), parts.transform.parameters(), parts.optimizer.parameters()
+        parts.stepsize.parameters(run),
+        parts.encoder.parameters() if parts.encoder else nothing,
+        parts.correction.parameters() if parts.correction else nothing,
+        parts.optimizer.parameters(),
+        encodes=parts.encoder is not None,
+        corrects=parts.correction is not None,
     )
-
-
-def _listed(values: Any) -> list[Any]:
-    """Return one value, or several, as a list."""
-    if isinstance(values, str) or n_axes(values) == 0:
-        return [values]
-    return list(values.tolist() if isinstance(values, np.ndarray) else values)
-
-
-def _evaluated_steps(n_steps: int, evaluations: int | Sequence[int]) -> np.ndarray:
-    """Return the steps whose models are evaluated, int64, rising.
-
-    For a number above 0 these are 0, n_steps and evenly spread steps between.
-    """
-    if n_axes(evaluations) == 1 and not isinstance(evaluations, str):
-        steps = [
-            check_integer("replay", "an evaluated step", step, minimum=0, maximum=n_steps)
-            for step in _listed(evaluations)
-        ]
-        if sorted({0, *steps}) != steps:
-            raise AsgradError(
-                f"replay: the steps to evaluate must begin with 0 and rise, got {shown(steps)}."
-            )
-        return np.array(steps, np.int64)
-    count = check_integer("replay", "evaluations", evaluations, minimum=0)
-    if count == 0:
-        return np.zeros(0, np.int64)
-    return np.unique(np.linspace(0, n_steps, min(count, n_steps) + 1).round().astype(np.int64))
-
-
-def checked_dtype(problem: Problem, dtype: str | None) -> str:
-    """Return the name of the dtype to compute in; by default the problem's own."""
-    if dtype is None:
-        try:
-            dtype = np.dtype(problem.dtype).name
-        except TypeError:  # torch's types are none of NumPy's
-            dtype = str(problem.dtype).removeprefix("torch.")
-    return check_choice("dtype", dtype, ("float64", "float32"))
 
 
 def checked_threads(owner: str, threads: int | None) -> int:

@@ -13,6 +13,8 @@ import numba
 import numpy as np
 from numba import typeof, types
 
+from asgrad.corrections.base import correct_nothing, correction_type
+from asgrad.encoders.base import encode_nothing, encoder_type
 from asgrad.kernels import (
     Bound,
     BoundType,
@@ -21,107 +23,182 @@ from asgrad.kernels import (
     copy_columns,
     inlined,
     multiply,
+    piece,
     set_zero,
 )
 from asgrad.numerics.blocks import Blocks
 from asgrad.numerics.plan import Plan
-from asgrad.optimizers.base import Optimizer, optimizer_type
+from asgrad.optimizers.base import optimizer_type
 from asgrad.problems.base import Packed, gradient_type
-from asgrad.stepsizes.base import FACTOR, Stepsize
-from asgrad.transforms.base import Transform, transform_type
+from asgrad.recipes import Parts
+from asgrad.stepsizes.base import FACTOR
 
-__all__ = ["Rules", "bound_kernels", "compiled_walk", "delivered", "walk"]
+__all__ = ["Calls", "Rules", "bound", "calls_of", "compiled_walk", "delivered", "walk"]
 
 STEP, EVALUATION, TAKEN, PAUSE, N_CURSORS = 0, 1, 2, 3, 4
 REFRESH = 256
 
 
+class Calls(NamedTuple):
+    """The kernels that the walk calls: functions, or the addresses of compiled ones."""
+
+    gradient: Any
+    """Of the problem, or `delivered`."""
+    factor: Any
+    encoder: Any
+    correction: Any
+    optimizer: Any
+
+
 class Rules(NamedTuple):
-    """What the stepsize, transform and optimizer kernels read, float64."""
+    """What the kernels of a run's parts read, float64."""
 
     stepsize: np.ndarray
-    transform: np.ndarray
+    encoder: np.ndarray
+    correction: np.ndarray
     optimizer: np.ndarray
+    encodes: bool
+    """Whether there is an encoder: calling one that does nothing takes as long as a small step."""
+    corrects: bool
 
 
-def walk(gradient, factor, transform, optimizer, data, key, plan, rules, blocks, cursor):
+def walk(calls, data, key, plan, rules, blocks, cursor):
     """Go on until the snapshots are full, for cursor[PAUSE] steps, or to the end.
 
-    x_{s+1} = optimizer(x_s, Σ over the rows of step s of weight · factor(τ) · transform(g)), plus
-    the table's weighted sum. A gradient is computed when a step first uses it.
+    x_{s+1} = optimizer(x_s, Σ over the rows of step s of weight · factor(τ) ·
+    correction(encoder(g))), plus the table's weighted sum. A gradient is computed when a step first
+    uses it: gradients that no step uses cost nothing, and none has to be kept until its step.
     """
     n_steps = plan.first_row.size - 1
-    n_lanes = blocks.stepsizes.size
-    n_entries = blocks.table_weights.size
     pause_at = cursor[STEP] + cursor[PAUSE]
     while True:
         step = cursor[STEP]
         x = blocks.models[plan.slot[step]]
-        due = cursor[EVALUATION]
-        if due < plan.evaluated.size and plan.evaluated[due] == step:
-            taken = cursor[TAKEN]
-            if taken + n_lanes > blocks.snapshots.shape[1]:
-                return
-            copy_columns(blocks.snapshots, taken, x)
-            cursor[TAKEN] += n_lanes
-            cursor[EVALUATION] += 1
-        if step == n_steps or step >= pause_at:
+        # A full buffer ends the walk before the step: the next call finds the same model again.
+        if not _photographed(plan, blocks, cursor, x) or step == n_steps or step >= pause_at:
             return
 
-        direction = blocks.direction
         empty = True
+        largest_delay = 0
         for row in range(plan.first_row[step], plan.first_row[step + 1]):
-            entry = plan.entry[row]
-            starts = row == plan.first_row[step] or plan.entry[row - 1] != entry
-            if entry >= 0 and starts:
-                # The entry's old share leaves the table's sum; its new one is added below.
-                blocks.scales[:] = -blocks.table_weights[entry]
-                add_scaled(blocks.table_sum, blocks.scales, blocks.table[entry])
-                blocks.table_weights[entry] = plan.weight[row]
-                if plan.keeps[row] == 0:
-                    set_zero(blocks.table[entry])
+            if plan.entry[row] >= 0 and _begins(plan, step, row):
+                _open_entry(plan, blocks, row)
             if plan.computes[row] == 1:
-                worker = plan.worker[row]
-                delay = step - plan.read_step[row]
-                weight = plan.weight[row] if entry < 0 else 1.0
-                needed = False
-                for lane in range(n_lanes):
-                    blocks.scales[lane] = weight * factor(
-                        rules.stepsize, blocks.stepsizes[lane], delay
-                    )
-                    needed = needed or blocks.scales[lane] != 0
-                if needed:  # a rule may drop a gradient by the factor 0
-                    g = direction if empty and entry < 0 else blocks.gradient  # saves a copy
-                    x_read = blocks.models[plan.slot[plan.read_step[row]]]
-                    gradient(
-                        data.values, data.indices, data.layout, x_read, worker, plan.draw[row],
-                        key, g, blocks.scratch, blocks.picks,
-                    )  # fmt: skip
-                    transform(rules.transform, g, x_read, x, worker, blocks.transform_memory)
-                    if entry >= 0:
-                        add_scaled(blocks.table[entry], blocks.scales, g)
-                    elif empty:
-                        multiply(direction, blocks.scales)
-                        empty = False
-                    else:
-                        add_scaled(direction, blocks.scales, g)
-            ends = row + 1 == plan.first_row[step + 1] or plan.entry[row + 1] != entry
-            if entry >= 0 and ends:
-                blocks.scales[:] = blocks.table_weights[entry]
-                add_scaled(blocks.table_sum, blocks.scales, blocks.table[entry])
+                largest_delay = max(largest_delay, step - plan.read_step[row])
+                empty = _add_gradient(calls, data, key, plan, rules, blocks, step, row, empty)
+            if plan.entry[row] >= 0 and _ends(plan, step, row):
+                _add_entry(blocks, plan.entry[row])
         if empty:
-            set_zero(direction)
-        if n_entries > 0:
-            if step % REFRESH == 0:  # afresh now and then, so that rounding does not pile up
-                set_zero(blocks.table_sum)
-                for entry in range(n_entries):
-                    blocks.scales[:] = blocks.table_weights[entry]
-                    add_scaled(blocks.table_sum, blocks.scales, blocks.table[entry])
-            blocks.scales[:] = 1.0
-            add_scaled(direction, blocks.scales, blocks.table_sum)
-        x_new = blocks.models[plan.slot[step + 1]]
-        optimizer(rules.optimizer, blocks.runs, step, direction, blocks.optimizer_memory, x, x_new)
+            set_zero(blocks.direction)
+        if blocks.table_weights.size > 0:
+            _add_table(blocks, step)
+        calls.optimizer(
+            rules.optimizer, blocks.runs, step, largest_delay, blocks.direction,
+            blocks.optimizer_memory, x, blocks.models[plan.slot[step + 1]],
+        )  # fmt: skip
         cursor[STEP] = step + 1
+
+
+@piece
+def _photographed(plan, blocks, cursor, x):
+    """Copy x_s to the snapshots if it is to be evaluated; say False if they have no room for it."""
+    due, taken = cursor[EVALUATION], cursor[TAKEN]
+    if due == plan.evaluated.size or plan.evaluated[due] != cursor[STEP]:
+        return True
+    if taken + x.shape[1] > blocks.snapshots.shape[1]:
+        return False
+    copy_columns(blocks.snapshots, taken, x)
+    cursor[TAKEN] += x.shape[1]
+    cursor[EVALUATION] += 1
+    return True
+
+
+@piece
+def _begins(plan, step, row):
+    """Say whether a row is the first of its entry in the step; those of an entry stand together."""
+    return row == plan.first_row[step] or plan.entry[row - 1] != plan.entry[row]
+
+
+@piece
+def _ends(plan, step, row):
+    """Say whether a row is the last of its entry in the step."""
+    return row + 1 == plan.first_row[step + 1] or plan.entry[row + 1] != plan.entry[row]
+
+
+@piece
+def _open_entry(plan, blocks, row):
+    """Take an entry's old share out of the table's sum, and empty it unless it is added to.
+
+    `_add_entry` puts the new share in once the step's gradients are there. So a step costs what it
+    changes, not what the table holds.
+    """
+    entry = plan.entry[row]
+    blocks.scales[:] = -blocks.table_weights[entry]
+    add_scaled(blocks.table_sum, blocks.scales, blocks.table[entry])
+    blocks.table_weights[entry] = plan.weight[row]
+    if plan.keeps[row] == 0:
+        set_zero(blocks.table[entry])
+
+
+@piece
+def _add_entry(blocks, entry):
+    """Put an entry's share, weight · entry, into the table's sum."""
+    blocks.scales[:] = blocks.table_weights[entry]
+    add_scaled(blocks.table_sum, blocks.scales, blocks.table[entry])
+
+
+@piece
+def _add_gradient(calls, data, key, plan, rules, blocks, step, row, empty):
+    """Compute a row's gradient and add it to its entry, or to the direction, which may be `empty`.
+
+    Returns whether the direction is still empty.
+    """
+    entry, worker = plan.entry[row], plan.worker[row]
+    delay = step - plan.read_step[row]
+    # What a table holds is weighted as often as a step uses it, all else only here.
+    weight = plan.weight[row] if entry < 0 else 1.0
+    # A rule may drop a gradient by the factor 0. A correction that remembers sees it all the same:
+    # else what a lane remembers would depend on the lanes beside it.
+    needed = blocks.correction_memory.shape[0] > 0
+    for lane in range(blocks.scales.size):
+        blocks.scales[lane] = weight * calls.factor(rules.stepsize, blocks.stepsizes[lane], delay)
+        needed = needed or blocks.scales[lane] != 0
+    if not needed:
+        return empty
+    # The first gradient of a step is computed where it will stand, which saves a copy.
+    g = blocks.direction if empty and entry < 0 else blocks.gradient
+    x_read = blocks.models[plan.slot[plan.read_step[row]]]
+    calls.gradient(
+        data.values, data.indices, data.layout, x_read, worker, plan.draw[row], key, g,
+        blocks.scratch, blocks.picks,
+    )  # fmt: skip
+    if rules.encodes:
+        calls.encoder(rules.encoder, g, worker, plan.draw[row], key, blocks.encoder_memory)
+    if rules.corrects:
+        x = blocks.models[plan.slot[step]]
+        calls.correction(
+            rules.correction, g, x_read, x, delay, blocks.stepsizes, worker,
+            blocks.correction_memory,
+        )  # fmt: skip
+    if entry >= 0:
+        add_scaled(blocks.table[entry], blocks.scales, g)
+        return empty
+    if empty:
+        multiply(g, blocks.scales)
+    else:
+        add_scaled(blocks.direction, blocks.scales, g)
+    return False
+
+
+@piece
+def _add_table(blocks, step):
+    """direction += Σ weight · entry, which the table's sum is up to rounding."""
+    if step % REFRESH == 0:  # afresh now and then, so that rounding does not pile up
+        set_zero(blocks.table_sum)
+        for entry in range(blocks.table_weights.size):
+            _add_entry(blocks, entry)
+    blocks.scales[:] = 1.0
+    add_scaled(blocks.direction, blocks.scales, blocks.table_sum)
 
 
 @inlined
@@ -138,17 +215,27 @@ def delivered(values, indices, layout, x, worker, draw, key, out, scratch, picks
         flat[i] = given[i]
 
 
-def bound_kernels(
-    dtype: str, gradient: Any, stepsize: Stepsize, transform: Transform, optimizer: Optimizer
-) -> tuple[Bound, ...]:
-    """Return what the compiled walk calls, looked up once and not at every pause."""
-    f = numba.from_dtype(np.dtype(dtype))
-    return (
-        Bound(gradient, gradient_type(f)),
-        Bound(type(stepsize).kernel, FACTOR),
-        Bound(type(transform).kernel, transform_type(f)),
-        Bound(type(optimizer).kernel, optimizer_type(f)),
+def calls_of(gradient: Any, parts: Parts) -> Calls:
+    """Return what the walk calls, for plain Python."""
+    return Calls(
+        gradient,
+        type(parts.stepsize).kernel,
+        type(parts.encoder).kernel if parts.encoder else encode_nothing,
+        type(parts.correction).kernel if parts.correction else correct_nothing,
+        type(parts.optimizer).kernel,
     )
+
+
+def bound(calls: Calls, dtype: str) -> Calls:
+    """Return what the compiled walk calls, looked up once and not at every pause."""
+    kinds = _kinds(dtype)
+    return Calls(*(Bound(call, kind) for call, kind in zip(calls, kinds, strict=True)))
+
+
+def _kinds(dtype: str) -> Calls:
+    """Return the signatures of what the walk calls."""
+    f = numba.from_dtype(np.dtype(dtype))
+    return Calls(gradient_type(f), FACTOR, encoder_type(f), correction_type(f), optimizer_type(f))
 
 
 @cache
@@ -158,21 +245,18 @@ def compiled_walk(dtype: str) -> Callable[..., None]:
     It is the bare entry point: without Numba's dispatch by type, which would take longer than a
     step, its arguments must be of the very types that stand here.
     """
-    f = numba.from_dtype(np.dtype(dtype))
-    i8 = np.zeros(1, np.int64)
-    f8 = np.zeros(1)
+    i8, f8 = np.zeros(1, np.int64), np.zeros(1)
     one, two, three = (np.zeros((1,) * axes, dtype) for axes in (1, 2, 3))
     plan = Plan(i8, i8, f8, *(i8 for _ in range(7)))
-    blocks = Blocks(one, one, one, three, two, two, three, two, three, three, f8, two, one, i8)
+    blocks = Blocks(
+        one, one, one, three, two, two, three, two, three, three, three, f8, two, one, i8
+    )
     signature = types.void(
-        BoundType(gradient_type(f)),
-        BoundType(FACTOR),
-        BoundType(transform_type(f)),
-        BoundType(optimizer_type(f)),
+        types.NamedTuple([BoundType(kind) for kind in _kinds(dtype)], Calls),
         typeof(Packed(one, np.zeros(1, np.int32), i8)),
         types.int64,
         typeof(plan),
-        typeof(Rules(f8, f8, f8)),
+        typeof(Rules(f8, f8, f8, f8, False, False)),
         typeof(blocks),
         types.int64[::1],
     )

@@ -15,15 +15,19 @@ __all__ = ["Optimizer", "optimizer_type"]
 def optimizer_type(f: Any) -> Any:
     """Return the signature of an optimizer's kernel for float type `f`.
 
-    optimizer(parameters, stepsizes, step, direction, memory, x, x_new) writes x_{s+1} into `x_new`,
-    which may be `x` itself; `direction` may be changed. Blocks have shape (dim, n_lanes), the
-    optimizer's own memory (n_blocks, dim, n_lanes). The stepsizes are those of the lanes, repeated:
-    they fit a flat block, run after run, which lets LLVM vectorise over few lanes too.
+    optimizer(parameters, stepsizes, step, delay, direction, memory, x, x_new) writes x_{s+1} into
+    `x_new`, which may be `x` itself; `direction` is only read. `delay` is the largest of the
+    gradients that the step is the first to use, 0 where there are none. Blocks have shape
+    (dim, n_lanes), the optimizer's own memory (n_blocks, dim, n_lanes). The stepsizes are those of
+    the lanes, repeated: they fit a flat block, run after run, which lets LLVM vectorise over few
+    lanes too.
     """
     block = types.Array(f, 2, "C")
     lanes = types.Array(f, 1, "C")
     memory = types.Array(f, 3, "C")
-    return types.void(types.float64[::1], lanes, types.int64, block, memory, block, block)
+    return types.void(
+        types.float64[::1], lanes, types.int64, types.int64, block, memory, block, block
+    )
 
 
 class Optimizer(ABC):

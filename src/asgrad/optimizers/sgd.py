@@ -1,4 +1,4 @@
-"""Plain SGD and SGD with heavy-ball momentum."""
+"""Plain SGD and SGD with momentum."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import ClassVar
 
 import numpy as np
 
-from asgrad.errors import AsgradError, as_number
+from asgrad.errors import check_decay
 from asgrad.kernels import inlined
 from asgrad.optimizers.base import Optimizer
 
-__all__ = ["SGD", "HeavyBall"]
+__all__ = ["SGD", "HeavyBall", "Nesterov"]
 
 
 @inlined
@@ -25,19 +25,31 @@ def _descend(stepsizes, d, x, x_new):
 
 
 @inlined
-def _sgd(parameters, stepsizes, step, direction, memory, x, x_new):
+def _sgd(parameters, stepsizes, step, delay, direction, memory, x, x_new):
     """x − γ d."""
     _descend(stepsizes, direction, x, x_new)
 
 
 @inlined
-def _heavy_ball(parameters, stepsizes, step, direction, memory, x, x_new):
+def _heavy_ball(parameters, stepsizes, step, delay, direction, memory, x, x_new):
     """m ← β m + d, x − γ m."""
     momentum = memory[0]
     for i in range(direction.shape[0]):
         for lane in range(direction.shape[1]):
             momentum[i, lane] = parameters[0] * momentum[i, lane] + direction[i, lane]
     _descend(stepsizes, momentum, x, x_new)
+
+
+@inlined
+def _nesterov(parameters, stepsizes, step, delay, direction, memory, x, x_new):
+    """m ← β m + d, x − γ (d + β m)."""
+    momentum, size, run = parameters[0], x.size, stepsizes.size
+    d, m = direction.reshape(size), memory[0].reshape(size)
+    old, new = x.reshape(size), x_new.reshape(size)
+    for start in range(0, size, run):
+        for i in range(start, min(start + run, size)):
+            m[i] = momentum * m[i] + d[i]
+            new[i] = old[i] - stepsizes[i - start] * (d[i] + momentum * m[i])
 
 
 @dataclass(frozen=True)
@@ -74,8 +86,42 @@ class HeavyBall(Optimizer):
     kernel: ClassVar = _heavy_ball
 
     def __post_init__(self) -> None:
-        if not 0 <= as_number("HeavyBall", "momentum", self.momentum) < 1:
-            raise AsgradError(f"HeavyBall: momentum must lie in [0, 1), got {self.momentum:g}.")
+        check_decay("HeavyBall", "momentum", self.momentum)
+
+    def parameters(self) -> np.ndarray:
+        """Return β."""
+        return np.array([self.momentum])
+
+    def n_blocks(self) -> int:
+        """Return 1: the momentum."""
+        return 1
+
+
+@dataclass(frozen=True)
+class Nesterov(Optimizer):
+    """m_{s+1} = β m_s + d_s, x_{s+1} = x_s − γ (d_s + β m_{s+1}), m_0 = 0.
+
+    Of Nesterov's two sequences x is the one ahead, where gradients are taken; workers read it.
+
+    Parameters
+    ----------
+    momentum : float in [0, 1)
+        β.
+
+    References
+    ----------
+    Nesterov 1983, in the form that Sutskever et al. 2013 and PyTorch give it. Deviations: β is the
+    same in every step.
+    """
+
+    momentum: float = 0.9
+
+    name: ClassVar[str] = "nesterov"
+    reference: ClassVar[str] = "Nesterov 1983"
+    kernel: ClassVar = _nesterov
+
+    def __post_init__(self) -> None:
+        check_decay("Nesterov", "momentum", self.momentum)
 
     def parameters(self) -> np.ndarray:
         """Return β."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import threading
+import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from functools import cached_property
@@ -23,6 +25,7 @@ from asgrad.streams import job_stream
 
 __all__ = [
     "CompiledProblem",
+    "Kernels",
     "Packed",
     "Problem",
     "check_problem",
@@ -57,6 +60,17 @@ def evaluate_type(f: Any) -> Any:
     return types.void(
         *data, block, types.float64[:, ::1], block, types.Array(f, 1, "C"), types.int64[::1]
     )
+
+
+class Kernels(NamedTuple):
+    """What a problem computes, many lanes at a time."""
+
+    gradient: Callable
+    """As `gradient_type` says."""
+    evaluation: Callable
+    """As `evaluate_type` says."""
+    local_gradient: Callable | None = None
+    """∇f_i without noise, as `gradient_type` says; None where a problem does not give it."""
 
 
 class Packed(NamedTuple):
@@ -170,13 +184,17 @@ class Problem(ABC):
         """Return the data that the kernels read, with floats of `dtype`."""
         return Packed(np.zeros(1, dtype), np.zeros(1, np.int32), np.zeros(1, np.int64))
 
+    def packed(self, dtype: Any) -> Packed:
+        """Return what `pack` does, for those who only read it."""
+        return self.pack(dtype)
+
     def workspace(self, n_columns: int) -> tuple[int, int]:
         """Return how many floats and how many integers the kernels need beside their arguments."""
         return 1, 1
 
-    def kernels(self) -> tuple[Callable, Callable]:
-        """Return the gradient and the evaluation as `gradient_type` and `evaluate_type` say."""
-        return self._gradient_of_lanes, self._evaluate_columns
+    def kernels(self) -> Kernels:
+        """Return what computes gradients and evaluations."""
+        return Kernels(self._gradient_of_lanes, self._evaluate_columns)
 
     def _gradient_of_lanes(
         self, values: Any, indices: Any, layout: Any, x: Any, worker: Any, draw: Any, key: Any,
@@ -241,6 +259,13 @@ def check_problem(owner: str, problem: Any) -> None:
         ) from None
 
 
+_PACKING = threading.Lock()
+_PACKED: weakref.WeakKeyDictionary[Problem, dict[str, tuple[weakref.ref, ...]]]
+_PACKED = weakref.WeakKeyDictionary()
+"""Where the packed data of problems are, as long as somebody holds them. Not kept by the problems:
+these may be copied and changed, or sent elsewhere."""
+
+
 class CompiledProblem(Problem):
     """A problem whose gradients run compiled, many lanes at a time.
 
@@ -259,6 +284,23 @@ class CompiledProblem(Problem):
         """Return nothing: what the kernels read is compared itself. A subclass names settings."""
         return {}
 
+    def packed(self, dtype: Any) -> Packed:
+        """Return what `pack` does, for those who only read it: one copy for all threads.
+
+        It is forgotten when nobody holds it any more, so that a run sees what has been changed
+        since the last one.
+        """
+        if type(self).__hash__ is None:  # a subclass that compares by value
+            return self.pack(dtype)
+        with _PACKING:
+            places = _PACKED.setdefault(self, {})
+            found: list[Any] = [place() for place in places.get(np.dtype(dtype).name, ())]
+            if found and all(array is not None for array in found):
+                return Packed(*found)
+            packed = self.pack(dtype)
+            places[np.dtype(dtype).name] = tuple(weakref.ref(array) for array in packed)
+            return packed
+
     def gradient(
         self, x: np.ndarray, worker: int, draw: int = 0, rng: Any = None, *, key: int = 0
     ) -> np.ndarray:
@@ -270,7 +312,7 @@ class CompiledProblem(Problem):
         scratch, picks = self.buffers(1, np.float64)
         packed = self.pack(np.float64)
         block = self._column(x)
-        self.kernels()[0](*packed, block, worker, draw, key, out, scratch, picks)
+        self.kernels().gradient(*packed, block, worker, draw, key, out, scratch, picks)
         return out[:, 0]
 
     def loss(self, x: np.ndarray) -> float:
@@ -299,7 +341,7 @@ class CompiledProblem(Problem):
         metrics, out = np.full((4, 1), np.nan), np.empty((self.dim, 1))
         scratch, picks = self.buffers(1, np.float64)
         block = self._column(x)
-        self.kernels()[1](*self.pack(np.float64), block, metrics, out, scratch, picks)
+        self.kernels().evaluation(*self.pack(np.float64), block, metrics, out, scratch, picks)
         return metrics, out
 
     def _column(self, x: np.ndarray) -> np.ndarray:

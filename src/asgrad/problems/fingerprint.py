@@ -31,7 +31,8 @@ def fingerprint(problem: Problem) -> dict[str, str]:
     }
     parts = _texts(problem)
     if isinstance(problem, CompiledProblem):
-        parts["kernels"] = ", ".join(map(_name_of, problem.kernels()))
+        kernels = problem.kernels()
+        parts["kernels"] = ", ".join(map(_name_of, (kernels.gradient, kernels.evaluation)))
         parts["data"] = hashed(problem.pack(np.float64))
     elif type(problem).parts is Problem.parts:
         numbers = _numbers(problem)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
@@ -20,7 +19,7 @@ from asgrad.errors import (
 )
 from asgrad.machine import check_memory
 from asgrad.problems import linear
-from asgrad.problems.base import CompiledProblem, Packed
+from asgrad.problems.base import CompiledProblem, Kernels, Packed
 from asgrad.problems.curvature import largest_eigenvalue
 from asgrad.problems.data import Dataset, load
 from asgrad.problems.holdout import hold_out
@@ -197,9 +196,9 @@ class LinearModel(CompiledProblem):
         floats = linear.TILE * self.n_outputs * n_columns + 2 * n_columns
         return floats, int(max(self.shards.sizes.max(), self.test_targets.size))
 
-    def kernels(self) -> tuple[Callable, Callable]:
-        """Return the gradient and the evaluation as `gradient_type` and `evaluate_type` say."""
-        return linear.gradient, linear.evaluate
+    def kernels(self) -> Kernels:
+        """Return what computes gradients and evaluations."""
+        return Kernels(linear.gradient, linear.evaluate)
 
     @property
     def label(self) -> str:

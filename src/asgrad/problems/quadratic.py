@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -12,7 +11,7 @@ import numpy as np
 from asgrad.errors import AsgradError, check_integer, check_positive, shown
 from asgrad.kernels import inlined, set_zero
 from asgrad.machine import check_memory
-from asgrad.problems.base import CompiledProblem, Packed
+from asgrad.problems.base import CompiledProblem, Kernels, Packed
 from asgrad.problems.start import start
 from asgrad.streams import Purpose, job_stream, set_normals, stream_key
 
@@ -247,9 +246,9 @@ class Tridiagonal(_Quadratic):
         """L, exact."""
         return 0.5 * (1.0 - math.cos(math.pi * self.dim / (self.dim + 1)))
 
-    def kernels(self) -> tuple[Callable, Callable]:
-        """Return the gradient and the evaluation as `gradient_type` and `evaluate_type` say."""
-        return _tridiagonal_gradient, _tridiagonal_evaluate
+    def kernels(self) -> Kernels:
+        """Return what computes gradients and evaluations."""
+        return Kernels(_tridiagonal_gradient, _tridiagonal_evaluate)
 
     def _matrix(self) -> np.ndarray:
         return np.array([0.5, -0.25])
@@ -329,9 +328,9 @@ class Quadratic(_Quadratic):
         """L, exact: the largest eigenvalue."""
         return float(self.spectrum.max())
 
-    def kernels(self) -> tuple[Callable, Callable]:
-        """Return the gradient and the evaluation as `gradient_type` and `evaluate_type` say."""
-        return _dense_gradient, _dense_evaluate
+    def kernels(self) -> Kernels:
+        """Return what computes gradients and evaluations."""
+        return Kernels(_dense_gradient, _dense_evaluate)
 
     def _matrix(self) -> np.ndarray:
         return self.matrix.ravel()

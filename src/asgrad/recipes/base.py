@@ -6,14 +6,19 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, NamedTuple
 
+from asgrad.corrections import Correction
+from asgrad.encoders import Encoder
+from asgrad.encoders.base import check_encoder
 from asgrad.errors import check_kind
 from asgrad.methods import AnyMethod
 from asgrad.optimizers import SGD, Optimizer
 from asgrad.registry import label
 from asgrad.stepsizes import Constant, Stepsize
-from asgrad.transforms import Identity, Transform
 
-__all__ = ["KINDS", "Kind", "Named", "Parts", "Recipe", "head_of", "is_part", "kind_of"]
+__all__ = ["KINDS", "Kind", "Named", "Part", "Parts", "Recipe", "head_of", "is_part", "kind_of"]
+
+
+Part = Stepsize | Encoder | Correction | Optimizer
 
 
 class Kind(NamedTuple):
@@ -26,10 +31,12 @@ class Kind(NamedTuple):
 
 KINDS = {
     "stepsize": Kind("stepsize rule", Stepsize, "ag.stepsizes.Mishchenko()"),
-    "transform": Kind("transform", Transform, "ag.transforms.Clip(1.0)"),
+    "encoder": Kind("encoder", Encoder, "ag.encoders.Clip(1.0)"),
+    "correction": Kind("correction", Correction, "ag.corrections.DelayCompensation(0.04)"),
     "optimizer": Kind("optimizer", Optimizer, "ag.optimizers.HeavyBall(0.9)"),
 }
 """By the field of `Parts` that holds one, in the order in which a label has them."""
+_MAY_LACK = ("encoder", "correction")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,24 +47,30 @@ class Parts:
     ----------
     stepsize : Stepsize
         How the stepsize depends on the delay; by default not at all.
-    transform : Transform
-        What happens to each gradient; by default nothing.
+    encoder : Encoder, optional
+        What happens to each gradient at its worker; by default nothing.
+    correction : Correction, optional
+        What happens to it at the server, when a step uses it; by default nothing.
     optimizer : Optimizer
         What the server does with a direction; by default SGD.
     """
 
     stepsize: Stepsize = field(default_factory=Constant)
-    transform: Transform = field(default_factory=Identity)
+    encoder: Encoder | None = None
+    correction: Correction | None = None
     optimizer: Optimizer = field(default_factory=SGD)
 
     def __post_init__(self) -> None:
         for name, kind in KINDS.items():
-            check_kind(type(self).__name__, name, getattr(self, name), kind.base, kind.remedy)
+            part = getattr(self, name)
+            if part is not None or name not in _MAY_LACK:
+                check_kind(type(self).__name__, name, part, kind.base, kind.remedy)
+        check_encoder(type(self).__name__, self.encoder)
 
     def beside(self, other: Parts) -> list[str]:
         """Return the labels of the parts that are not those of `other`, in their order."""
         mine = {name: getattr(self, name) for name in KINDS}
-        return [label(part) for name, part in mine.items() if part != getattr(other, name)]
+        return [label(part) for name, part in mine.items() if part != getattr(other, name) and part]
 
 
 @dataclass(frozen=True)
@@ -71,7 +84,7 @@ class Recipe(Parts):
     ----------
     method : method
         An object such as `ag.methods.Pure()`, or one of your own.
-    stepsize, transform, optimizer
+    stepsize, encoder, correction, optimizer
         See `Parts`.
 
     Examples

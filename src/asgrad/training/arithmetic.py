@@ -5,6 +5,7 @@ A step is the walk of `replay`, compiled once for both, over a plan that grows w
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,21 +19,20 @@ from asgrad.numerics.walk import (
     N_CURSORS,
     PAUSE,
     STEP,
-    bound_kernels,
+    bound,
+    calls_of,
     compiled_walk,
     delivered,
 )
-from asgrad.optimizers import SGD, HeavyBall
 from asgrad.problems.base import Packed, Problem
 from asgrad.recipes import Parts
 from asgrad.stepsizes import Constant
-from asgrad.transforms import Identity
 
 __all__ = ["ARITHMETIC", "Arithmetic"]
 
 ARITHMETIC = 1
 """Raised whenever the same trace and problem give other bits than before, from whatever change."""
-_MEMORY = ("table", "table_sum", "table_weights", "transform_memory", "optimizer_memory")
+_MEMORY = ("table", "table_sum", "table_weights", "correction_memory", "optimizer_memory")
 _NO_INDICES = np.zeros(1, np.int32)
 _NO_LAYOUT = np.zeros(1, np.int64)
 
@@ -63,8 +63,8 @@ class Arithmetic:
         dtype: str,
     ):
         self.n_steps = 0
-        stepsize, transform, optimizer = parts.stepsize, parts.transform, parts.optimizer
-        self._kernels = bound_kernels(dtype, delivered, stepsize, transform, optimizer)
+        parts = replace(parts, encoder=None)  # it has done its work where a gradient comes from
+        self._calls = bound(calls_of(delivered, parts), dtype)
         self._walk = compiled_walk(dtype)
         # How many jobs will ever be in flight is not known yet: those at the start stand for them.
         self.bound = bound_to(problem, lambda: opening.workers.size, {})
@@ -74,21 +74,18 @@ class Arithmetic:
         check_memory(
             "train",
             f"{n_slots} models and {opening.n_entries} table entries of dimension {problem.dim}",
-            bytes_of_blocks(problem, transform, optimizer, 1, dtype, n_slots, opening.n_entries),
+            bytes_of_blocks(problem, parts, 1, dtype, n_slots, opening.n_entries),
             "take fewer workers",
         )
-        self._blocks = new_blocks(
-            problem, transform, optimizer, lane, np.dtype(dtype), n_slots, opening.n_entries
-        )
+        self._blocks = new_blocks(problem, parts, lane, np.dtype(dtype), n_slots, opening.n_entries)
         self._free = list(range(n_slots))
         self._readers = {0: 1}
         self._plan = _empty_plan(1024, 64)
         self._n_rows = 0
         self._gradients: list[np.ndarray] = []
         self._only_read = (
-            isinstance(stepsize, Constant)
-            and isinstance(transform, Identity)
-            and isinstance(optimizer, SGD | HeavyBall)
+            isinstance(parts.stepsize, Constant)
+            and parts.correction is None
             and opening.n_entries == 0
         )
         self._cursor = np.zeros(N_CURSORS, np.int64)
@@ -191,7 +188,9 @@ class Arithmetic:
         for step, model in zip(steps, arrays["models"], strict=True):
             self._blocks.models[self._plan.slot[step]] = model
         for name in _MEMORY:
-            getattr(self._blocks, name)[:] = arrays[name]
+            block = getattr(self._blocks, name)
+            if block.size:  # what a run remembers nothing in, its checkpoint need not name
+                block[:] = arrays[name]
 
     def _walk_one_step(self) -> None:
         """Let the walk compute the next version."""
@@ -205,7 +204,7 @@ class Arithmetic:
             values = np.concatenate(gradients).reshape(-1)
         data = Packed(values, _NO_INDICES, _NO_LAYOUT)
         self._cursor[STEP] = step
-        self._walk(*self._kernels, data, 0, plan, self._rules, blocks, self._cursor)
+        self._walk(self._calls, data, 0, plan, self._rules, blocks, self._cursor)
         self._n_rows = 0
         self._gradients = []
 

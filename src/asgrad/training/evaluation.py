@@ -195,7 +195,7 @@ def _evaluation(
     problem: Problem, dtype: str
 ) -> Callable[[np.ndarray], tuple[float, float, float, float]]:
     """Return what gives f, ‖∇f‖, accuracy and test loss at a model of shape (dim, 1)."""
-    kernel, packed = problem.kernels()[1], problem.pack(np.dtype(dtype))
+    kernel, packed = problem.kernels().evaluation, problem.packed(np.dtype(dtype))
     scratch, picks = worker_buffers(problem, dtype)
     metrics = np.full((4, 1), np.nan)
 

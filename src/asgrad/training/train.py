@@ -11,7 +11,8 @@ import numpy as np
 from asgrad.errors import AsgradError, check_callable, check_kind, check_positive
 from asgrad.files import need_safetensors
 from asgrad.methods.base import AnyMethod
-from asgrad.numerics.replay import checked_dtype, checked_start
+from asgrad.numerics.prepared import checked_dtype
+from asgrad.numerics.replay import checked_start
 from asgrad.problems.base import Problem, check_problem
 from asgrad.problems.fingerprint import fingerprint, hashed
 from asgrad.recipes import Recipe, recipe_of
@@ -212,6 +213,7 @@ def train(
     context = RunContext(
         problem, key, dtype, seed, run.clock, run.deliver, run.ended, kept=facts.workers,
         max_steps=bounds.steps, max_jobs=bounds.jobs, until_time=bounds.until_time,
+        encoder=recipe.encoder,
     )  # fmt: skip
     session = _opened(workers, context, on_open)
     beside, never = not workers.is_virtual, evaluate_every is None

@@ -15,6 +15,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
+from asgrad.encoders import Encoder
 from asgrad.errors import (
     AsgradError,
     KindError,
@@ -41,6 +42,7 @@ __all__ = [
     "Stopwatch",
     "Workers",
     "arrival_of",
+    "computation_of",
     "check_same_number",
     "check_slowdown",
     "failed",
@@ -143,6 +145,8 @@ class RunContext:
     """Where the run ends, if nothing else ends it before."""
     kept: Any = None
     """What a session of the same workers returned as its `state` before a checkpoint."""
+    encoder: Encoder | None = None
+    """What every worker does to its gradients before it delivers them."""
 
 
 class Workers(ABC):
@@ -278,18 +282,29 @@ def check_slowdown(owner: str, slowdown: Sequence[float] | None, n_workers: int)
 
 
 class Computation:
-    """What one worker computes: the gradient of a job; with data and working space."""
+    """What one worker computes: the gradient of a job, encoded; with data and working space."""
 
-    def __init__(self, problem: Problem, dtype: str, key: int, worker: int):
-        self._gradient = problem.kernels()[0]
-        self._packed = problem.pack(np.dtype(dtype))
+    def __init__(
+        self, problem: Problem, dtype: str, key: int, worker: int, encoder: Encoder | None
+    ):
+        self._gradient = problem.kernels().gradient
+        self._packed = problem.packed(np.dtype(dtype))
         self._worker, self._key = worker, key
         self._buffers = worker_buffers(problem, dtype)
+        self._encode = type(encoder).kernel if encoder else None
+        self._parameters = encoder.parameters() if encoder else None
+        self._memory = np.zeros((0, problem.dim, 1), dtype)
 
     def __call__(self, x: np.ndarray, draw: int, out: np.ndarray) -> bool:
-        """Write the gradient at `x` into `out`, both (dim, 1); return whether it is finite."""
+        """Write the gradient at `x` into `out`, both of shape (dim, 1); False if it is not finite.
+
+        One that is not is never encoded: an encoder may hide what is wrong with it.
+        """
         self._gradient(*self._packed, x, self._worker, draw, self._key, out, *self._buffers)
-        return bool(is_finite(out))
+        finite = bool(is_finite(out))
+        if self._encode is not None and finite:
+            self._encode(self._parameters, out, self._worker, draw, self._key, self._memory)
+        return finite
 
     def of_another(self, worker: int) -> Computation:
         """Return that of a worker which never computes at the same time: they share their space."""
@@ -298,11 +313,16 @@ class Computation:
         return other
 
 
+def computation_of(context: RunContext, worker: int) -> Computation:
+    """Return what a worker of a run computes."""
+    return Computation(context.problem, context.dtype, context.key, worker, context.encoder)
+
+
 def warm_up(context: RunContext) -> None:
     """Compute one gradient before the clock starts: kernels are compiled or loaded by it."""
     x, out = (np.zeros((context.problem.dim, 1), context.dtype) for _ in range(2))
     x[:, 0] = context.problem.x0
-    Computation(context.problem, context.dtype, context.key, 0)(x, 0, out)
+    computation_of(context, 0)(x, 0, out)
 
 
 def worker_buffers(problem: Problem, dtype: str) -> tuple[np.ndarray, np.ndarray]:

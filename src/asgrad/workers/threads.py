@@ -10,13 +10,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from asgrad.errors import check_kind, check_positive, in_one_line
+from asgrad.problems.base import Packed
 from asgrad.times import AnyTimes, Clock
 from asgrad.trace import Fate
 from asgrad.workers.base import (
     LOOK,
     NOT_FINITE,
     Arrival,
-    Computation,
     Job,
     Joined,
     Limits,
@@ -26,6 +26,7 @@ from asgrad.workers.base import (
     Workers,
     arrival_of,
     check_slowdown,
+    computation_of,
     failed,
     warm_up,
 )
@@ -76,17 +77,18 @@ class Threads(Workers):
         n, limits = context.problem.n_workers, Limits.of(self)
         limits.check_workers(n)
         slowdown = check_slowdown("Threads", self.slowdown, n)
+        data = context.problem.packed(np.dtype(context.dtype))  # one copy for all, to the end
         warm_up(context)
         sleep = self.sleep.begin(n, context.seed) if self.sleep else None
         workers = [_Worker(context, sleep, slowdown[i], i, Record(limits)) for i in range(n)]
-        return _Session(context, workers)
+        return _Session(context, workers, data)
 
 
 class _Session(Session):
     """The threads of one run."""
 
-    def __init__(self, context: RunContext, workers: list[_Worker]):
-        self._context, self._workers = context, workers
+    def __init__(self, context: RunContext, workers: list[_Worker], data: Packed | None):
+        self._context, self._workers, self._data = context, workers, data
         self._swapping = threading.Lock()
 
     def submit(self, job: Job, x: np.ndarray) -> bool:
@@ -125,6 +127,7 @@ class _Session(Session):
             worker.stop()
         for worker in self._workers:
             worker.thread.join(timeout=0.5)
+        self._data = None
 
 
 class _Worker:
@@ -181,7 +184,7 @@ class _Worker:
         """Compute one job after the other."""
         context, sleep, slowdown, index, record = self._settings
         shape, dtype, now = (context.problem.dim, 1), context.dtype, context.clock
-        compute = Computation(context.problem, dtype, context.key, index)
+        compute = computation_of(context, index)
         while not self._stopped:
             item = self.inbox.get()
             if item is None or self._stopped:

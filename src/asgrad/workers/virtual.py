@@ -19,7 +19,6 @@ from asgrad.trace import Fate
 from asgrad.workers.base import (
     NOT_FINITE,
     Arrival,
-    Computation,
     Job,
     Joined,
     RunContext,
@@ -28,6 +27,7 @@ from asgrad.workers.base import (
     Workers,
     arrival_of,
     check_same_number,
+    computation_of,
     failed,
     warm_up,
 )
@@ -117,7 +117,7 @@ class _Session(Session):
         self._clock = context.clock
         self._pace = options.times.begin(n, context.seed)
         warm_up(context)
-        first = Computation(context.problem, context.dtype, context.key, 0)
+        first = computation_of(context, 0)
         self._compute = [first, *(first.of_another(worker) for worker in range(1, n))]
         self._n_failures = [0] * n
         self._running: list[tuple[Job, np.ndarray] | None] = [None] * n

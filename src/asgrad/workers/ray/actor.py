@@ -10,6 +10,7 @@ from functools import cached_property
 
 import numpy as np
 
+from asgrad.encoders import Encoder
 from asgrad.problems.base import Problem
 from asgrad.workers.base import NOT_FINITE, Computation
 from asgrad.workers.ray.shared_memory import Address, attach
@@ -23,8 +24,16 @@ INLINE = 100_000  # bytes; smaller arrays are not worth an object, or a place in
 class Actor:
     """One worker, in a process of its own."""
 
-    def __init__(self, key: int, dtype: str, index: int, slowdown: float, inline: int):
-        self._key, self._dtype = key, np.dtype(dtype)
+    def __init__(
+        self,
+        key: int,
+        dtype: str,
+        index: int,
+        slowdown: float,
+        inline: int,
+        encoder: Encoder | None,
+    ):
+        self._key, self._dtype, self._encoder = key, np.dtype(dtype), encoder
         self._index, self._slowdown, self._inline = index, slowdown, inline
 
     def begun(self) -> int:
@@ -42,7 +51,9 @@ class Actor:
         Returns whether gradients can be written into the server's memory.
         """
         _keep_freed_memory()
-        self._compute = Computation(problem, self._dtype.name, self._key, self._index)
+        self._compute = Computation(
+            problem, self._dtype.name, self._key, self._index, self._encoder
+        )
         self._places = attach(places, problem.dim, self._dtype.name)
         self._shape = (problem.dim, 1)
         self._x = np.empty(self._shape, self._dtype)

@@ -78,7 +78,7 @@ class RaySession(Session):
         self._workers = [
             Worker(
                 actor_class.options(**options[i]),
-                (context.key, context.dtype, i, slowdown[i], self._inline),
+                (context.key, context.dtype, i, slowdown[i], self._inline, context.encoder),
                 records[i],
             )
             for i in range(len(options))

@@ -1,4 +1,4 @@
-"""Clipping of every gradient that arrives."""
+"""Clipping of every gradient."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from typing import ClassVar
 
 import numpy as np
 
+from asgrad.encoders.base import Encoder
 from asgrad.errors import check_positive
 from asgrad.kernels import inlined
-from asgrad.transforms.base import Transform
 
 __all__ = ["Clip"]
 
 
 @inlined
-def _clip(parameters, g, x_read, x_now, worker, memory):
+def _clip(parameters, g, worker, draw, key, memory):
     """g · min(1, c/‖g‖), lane by lane."""
     for lane in range(g.shape[1]):
         largest = 0.0  # divided by, so that the squares do not overflow
@@ -35,8 +35,8 @@ def _clip(parameters, g, x_read, x_now, worker, memory):
 
 
 @dataclass(frozen=True)
-class Clip(Transform):
-    """g ← min(1, c/‖g‖) g for every arrival by itself.
+class Clip(Encoder):
+    """g ← min(1, c/‖g‖) g for every job by itself.
 
     Parameters
     ----------
