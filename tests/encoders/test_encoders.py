@@ -71,7 +71,7 @@ def test_what_is_not_finite_is_refused_before_it_is_encoded():
 def test_an_encoder_that_remembers_is_refused(refused):
     trace = ag.simulate("pure", "linear", n_workers=2, steps=3)
     text = refused(lambda: ag.replay(trace, PROBLEM, 0.1, recipe=Mark(blocks=2)))
-    assert text.startswith("replay: encoder must remember nothing, n_blocks() = 0")
+    assert text.startswith("Parts: encoder must remember nothing, n_blocks() = 0")
     assert text.endswith("got Mark with 2; what the server may remember is a correction.")
     assert "got Mark with 1" in refused(
         lambda: ag.train(PROBLEM, ("pure", Mark(blocks=1)), 0.1, steps=3)
@@ -83,9 +83,8 @@ def test_an_encoder_that_remembers_is_refused(refused):
 def test_a_run_with_an_encoder_replays_bit_for_bit(name, dtype):
     """Encoded by the worker there, by the walk here."""
     problem = ag.problems.Quadratic(np.linspace(0.1, 1, 6), n_workers=3, noise=0.3)
-    parts = {"encoder": name, "dtype": dtype}
-    run = ag.train(problem, "pure", 0.3, steps=80, **parts)
-    again = ag.replay(run.trace, problem, 0.3, **parts)
+    run = ag.train(problem, f"pure+{name}", 0.3, steps=80, dtype=dtype)
+    again = ag.replay(run.trace, problem, 0.3, dtype=dtype)
     np.testing.assert_array_equal(again.models[:, 0], run.model)
-    plain = ag.replay(run.trace, problem, 0.3, dtype=dtype)
+    plain = ag.replay(run.trace, problem, 0.3, dtype=dtype, recipe="pure")
     assert (plain.models[:, 0] != run.model).any()

@@ -135,9 +135,9 @@ def test_a_replay_that_memory_cannot_hold_is_refused_before_it_begins(method, mo
     play()
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    monkeypatch.setattr("asgrad.errors.available_memory", lambda: 1.125 * peak)
+    monkeypatch.setattr("asgrad.machine.available_memory", lambda: 1.125 * peak)
     play()
-    monkeypatch.setattr("asgrad.errors.available_memory", lambda: 0.875 * peak)
+    monkeypatch.setattr("asgrad.machine.available_memory", lambda: 0.875 * peak)
     with monkeypatch.context() as patch:
         patch.setattr(type(problem), "kernels", None)  # whoever begins asks for them
         text = refused(play)
@@ -151,14 +151,14 @@ def test_threads_hold_their_lanes_at_once(monkeypatch, refused):
     """One after the other they fit; side by side they do not."""
     trace, problem = trace_of(ag.methods.Pure()), PROBLEMS["softmax"]
     one = bytes_of_blocks(problem, ag.recipes.Parts(), 5, "float64", 4, 0)
-    monkeypatch.setattr("asgrad.errors.available_memory", lambda: 1.7 * one)
+    monkeypatch.setattr("asgrad.machine.available_memory", lambda: 1.7 * one)
     assert "9 lanes" in refused(lambda: ag.replay(trace, problem, STEPSIZES, threads=2))
     ag.replay(trace, problem, STEPSIZES[:5], threads=1)
 
 
 def test_a_live_run_that_memory_cannot_hold_is_refused(monkeypatch, refused):
     """A model for every worker and two to spare, and two table entries each."""
-    monkeypatch.setattr("asgrad.errors.available_memory", lambda: 1e6)
+    monkeypatch.setattr("asgrad.machine.available_memory", lambda: 1e6)
     problem = ag.problems.Tridiagonal(20_000, n_workers=10)
     text = refused(lambda: ag.train(problem, "ringleader", 0.1, steps=1))
     assert text.startswith("train: 12 models and 20 table entries of dimension 20000 would take")
