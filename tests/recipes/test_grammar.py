@@ -285,6 +285,12 @@ def test_a_replay_refuses_the_recipe_of_another_method(refused):
         assert wanted in refused(lambda said=said: parts_of("replay", said, HEADER))
 
 
+def test_a_misspelt_part_of_a_replay_is_looked_for_among_parts(refused):
+    for said in ("heavy-bal", "pure:2+heavy-bal", ("clip", "heavy-bal")):
+        text = refused(lambda said=said: parts_of("replay", said, HEADER))
+        assert text.startswith("unknown part 'heavy-bal'. Did you mean 'heavy-ball' (optimizer)?")
+
+
 def test_a_method_of_a_users_own_need_not_be_made_anew(refused):
     """Its trace is replayed by the parts; parts of a user's own have to be given."""
     header = dataclasses.replace(HEADER, method="mine:a+b", recipe="mine:a+b+clip:2")

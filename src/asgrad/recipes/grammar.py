@@ -84,7 +84,7 @@ def parts_of(owner: str, said: Any, header: Header) -> Parts:
                 return Parts()
             text = rest[1:]
     try:
-        found = _assembled(owner, text, _things(owner, text))
+        found = _assembled(owner, text, _things(owner, text, begins=False))
     except UnknownNameError as error:
         if said is not None:
             raise
@@ -117,35 +117,39 @@ def rooms() -> dict[str, ModuleType]:
     }
 
 
-def _things(owner: str, said: Any) -> list[Any]:
-    """Return the objects that an argument consists of."""
+def _things(owner: str, said: Any, *, begins: bool = True) -> list[Any]:
+    """Return the objects that an argument consists of; with `begins` the first is a method."""
     if isinstance(said, str):
         pieces = [piece.strip() for piece in split(said, _PLUS)]
         if not all(pieces):
             raise AsgradError(f"{owner}: recipe {said!r}: a '+' joins two parts; one is missing.")
-        return [_built(piece, is_first=place == 0) for place, piece in enumerate(pieces)]
+        return [_built(piece, begins and place == 0) for place, piece in enumerate(pieces)]
     if isinstance(said, tuple):
-        return [thing for each in said for thing in _things(owner, each)]
+        return [
+            thing
+            for place, each in enumerate(said)
+            for thing in _things(owner, each, begins=begins and place == 0)
+        ]
     return [said]
 
 
-def _built(text: str, is_first: bool) -> Any:
-    """Make the method or the part that a piece of a recipe describes."""
+def _built(text: str, is_method: bool) -> Any:
+    """Make the method or part that a piece of a recipe describes; `is_method`: it is to be one."""
     name = text.partition(":")[0].strip()
     known = words_of()
     if name not in known:
         heads = ("method", "recipe")
         valid: dict[str, list[str]] = {}
         for each, words in known.items():
-            if (words in heads) == is_first:
+            if (words in heads) == is_method:
                 valid.setdefault(words, []).append(each)
         near = difflib.get_close_matches(name[:100], known, n=1, cutoff=0.5)
         hint = ""
         if near:
-            kind = "" if is_first and known[near[0]] == "method" else f" ({known[near[0]]})"
+            kind = "" if is_method and known[near[0]] == "method" else f" ({known[near[0]]})"
             hint = f" Did you mean {near[0]!r}{kind}?"
         listed = "; ".join(f"{words} {', '.join(sorted(names))}" for words, names in valid.items())
-        what = "method" if is_first else "part"
+        what = "method" if is_method else "part"
         raise UnknownNameError(f"unknown {what} {shown(name)}.{hint} Valid: {listed}.")
     return build(known[name], rooms()[known[name]], text)
 
