@@ -75,22 +75,22 @@ def parts_of(owner: str, said: Any, header: Header) -> Parts:
         return said
     text = header.recipe if said is None else said
     if isinstance(text, str):
-        if len(_spelt_out(text)) > 1:
-            raise AsgradError(f"{owner}: {text!r} stands for several recipes; give one of them.")
         # The trace's method is not made anew: it may be one that only its user knows.
         rest = text.removeprefix(header.method)
         if rest != text and rest[:1] in ("", "+"):
             if not rest:
                 return Parts()
             text = rest[1:]
+        if (count := len(_spelt_out(text))) > 1:
+            raise AsgradError(f"{owner}: {said!r} stands for {count} recipes; give one of them.")
     try:
         found = _assembled(owner, text, _things(owner, text, begins=False))
-    except UnknownNameError as error:
+    except AsgradError as error:
         if said is not None:
             raise
         raise AsgradError(
-            f"{owner}: the trace is of the recipe {header.recipe!r}, whose parts cannot be made "
-            "from their names; give them as recipe=..."
+            f"{owner}: the trace is of the recipe {shown(header.recipe)}, whose parts cannot be "
+            f"made from that; give them as recipe=... ({error})"
         ) from error
     if isinstance(found, Recipe) and found.method.label != header.method:
         raise AsgradError(
