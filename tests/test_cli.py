@@ -202,12 +202,29 @@ def test_train_then_verify_then_ask_what_if(tmp_path):
 
 
 def test_methods_lists_all_with_references():
-    """Every method and part, and its arXiv number."""
+    """Every method with its arXiv number, every part, and how they are joined."""
     listed = asgrad("methods", env={"COLUMNS": "200"})
     assert listed.returncode == 0
+    for kind in ("stepsize rule", "encoder", "correction", "optimizer", "--times"):
+        assert f"\n{kind} " in listed.stdout
+    assert listed.stdout.splitlines()[-1].startswith("A recipe is METHOD:name=value,…+PART:")
     for word in ("ringleader", "2509.22860", "shuffled", "2310.20452", "koloskova", "2206.08307",
                  "clip", "2606.13287", "delay-compensation", "1609.08326", "amsgrad"):  # fmt: skip
         assert word in listed.stdout
+
+
+def test_a_list_in_a_recipe_is_a_method_each(tmp_path):
+    """The config of the run names them one by one, so that others can be added."""
+    folder = tmp_path / "run"
+    done = asgrad("compare", *SMALL, "--problem", "tridiagonal", "--dim", "8", "--methods",
+                  "pure:wait=1|2+clip sync", "--out", str(folder))  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    config = tomllib.loads((folder / "config.toml").read_text())
+    assert config["methods"] == ["pure+clip", "pure:wait=2+clip", "sync"]
+    assert config["dim"] == 8
+    text = refused("train", "--method", "pure:wait=1|2", cwd=tmp_path)
+    assert "'pure:wait=1|2' stands for 2 recipes; give one of them" in text
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
 def test_help_answers():

@@ -42,9 +42,14 @@ def check_books(trace: ag.Trace) -> None:
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize("method", METHODS, ids=lambda method: method.label)
 def test_a_run_on_threads_replays_bit_for_bit(method, dtype, tmp_path):
-    """The model and its evaluation come back from the trace, also through a file."""
+    """The model and its evaluation come back from the trace, also through a file.
+
+    Under a rule that takes τ_C from the run, which a live run knows from its first jobs only.
+    """
     problem = quadratic()
-    recipe = ag.Recipe(method, optimizer=ag.optimizers.HeavyBall(0.5))
+    recipe = ag.Recipe(
+        method, stepsize=ag.stepsizes.Koloskova(), optimizer=ag.optimizers.HeavyBall(0.5)
+    )
     run = ag.train(problem, recipe, 0.05, steps=150, seed=4, dtype=dtype)
     assert run.status == Ending.STEPS
     assert run.trace.n_steps == 150

@@ -219,7 +219,8 @@ def replay(
     recipe : Recipe, part, tuple of parts or str, optional
         What happens to stepsizes, gradients and directions: objects, or a text as on the command
         line, "koloskova:stale=drop+heavy-ball"; the method is left out, or is the trace's. By
-        default the trace's own recipe; what is given replaces all of it.
+        default the trace's own recipe; what is given replaces all of it. What a part takes from the
+        run (τ_C, n, L) is what a live run has bound in its trace, else that of trace and problem.
     x0 : numpy.ndarray, optional
         float of shape (dim,); by default the problem's.
     evaluations : int >= 0, or sequence of int
@@ -450,7 +451,7 @@ def bound_to(problem: Problem, concurrency: Callable[[], int], known: Mapping[st
         known,
         concurrency=concurrency,
         n_workers=lambda: problem.n_workers,
-        smoothness=lambda: float(problem.smoothness),
+        smoothness=lambda: problem.smoothness,
     )
 
 

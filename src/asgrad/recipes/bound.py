@@ -38,5 +38,5 @@ class Bound(dict[str, float]):
 
     def __missing__(self, name: str) -> float:
         """Find a number out, and bind it."""
-        self[name] = number = self._find[name]()
+        self[name] = number = float(self._find[name]())
         return number

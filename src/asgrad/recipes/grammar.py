@@ -75,22 +75,22 @@ def parts_of(owner: str, said: Any, header: Header) -> Parts:
         return said
     text = header.recipe if said is None else said
     if isinstance(text, str):
-        if len(_spelt_out(text)) > 1:
-            raise AsgradError(f"{owner}: {text!r} stands for several recipes; give one of them.")
         # The trace's method is not made anew: it may be one that only its user knows.
         rest = text.removeprefix(header.method)
         if rest != text and rest[:1] in ("", "+"):
             if not rest:
                 return Parts()
             text = rest[1:]
+        if (count := len(_spelt_out(text))) > 1:
+            raise AsgradError(f"{owner}: {said!r} stands for {count} recipes; give one of them.")
     try:
-        found = _assembled(owner, text, _things(owner, text))
-    except UnknownNameError as error:
+        found = _assembled(owner, text, _things(owner, text, begins=False))
+    except AsgradError as error:
         if said is not None:
             raise
         raise AsgradError(
-            f"{owner}: the trace is of the recipe {header.recipe!r}, whose parts cannot be made "
-            "from their names; give them as recipe=..."
+            f"{owner}: the trace is of the recipe {shown(header.recipe)}, whose parts cannot be "
+            f"made from that; give them as recipe=... ({error})"
         ) from error
     if isinstance(found, Recipe) and found.method.label != header.method:
         raise AsgradError(
@@ -117,35 +117,39 @@ def rooms() -> dict[str, ModuleType]:
     }
 
 
-def _things(owner: str, said: Any) -> list[Any]:
-    """Return the objects that an argument consists of."""
+def _things(owner: str, said: Any, *, begins: bool = True) -> list[Any]:
+    """Return the objects that an argument consists of; with `begins` the first is a method."""
     if isinstance(said, str):
         pieces = [piece.strip() for piece in split(said, _PLUS)]
         if not all(pieces):
             raise AsgradError(f"{owner}: recipe {said!r}: a '+' joins two parts; one is missing.")
-        return [_built(piece, is_first=place == 0) for place, piece in enumerate(pieces)]
+        return [_built(piece, begins and place == 0) for place, piece in enumerate(pieces)]
     if isinstance(said, tuple):
-        return [thing for each in said for thing in _things(owner, each)]
+        return [
+            thing
+            for place, each in enumerate(said)
+            for thing in _things(owner, each, begins=begins and place == 0)
+        ]
     return [said]
 
 
-def _built(text: str, is_first: bool) -> Any:
-    """Make the method or the part that a piece of a recipe describes."""
+def _built(text: str, is_method: bool) -> Any:
+    """Make the method or part that a piece of a recipe describes; `is_method`: it is to be one."""
     name = text.partition(":")[0].strip()
     known = words_of()
     if name not in known:
         heads = ("method", "recipe")
         valid: dict[str, list[str]] = {}
         for each, words in known.items():
-            if (words in heads) == is_first:
+            if (words in heads) == is_method:
                 valid.setdefault(words, []).append(each)
         near = difflib.get_close_matches(name[:100], known, n=1, cutoff=0.5)
         hint = ""
         if near:
-            kind = "" if is_first and known[near[0]] == "method" else f" ({known[near[0]]})"
+            kind = "" if is_method and known[near[0]] == "method" else f" ({known[near[0]]})"
             hint = f" Did you mean {near[0]!r}{kind}?"
         listed = "; ".join(f"{words} {', '.join(sorted(names))}" for words, names in valid.items())
-        what = "method" if is_first else "part"
+        what = "method" if is_method else "part"
         raise UnknownNameError(f"unknown {what} {shown(name)}.{hint} Valid: {listed}.")
     return build(known[name], rooms()[known[name]], text)
 
