@@ -259,7 +259,7 @@ def check_problem(owner: str, problem: Any) -> None:
         ) from None
 
 
-_PACKING = threading.Lock()
+_PACKING = threading.RLock()
 _PACKED: weakref.WeakKeyDictionary[Problem, dict[str, tuple[weakref.ref, ...]]]
 _PACKED = weakref.WeakKeyDictionary()
 """Where the packed data of problems are, as long as somebody holds them. Not kept by the problems:
