@@ -309,7 +309,7 @@ def test_a_method_of_a_users_own_need_not_be_made_anew(refused):
         "that; give them as recipe=... (unknown part 'shrink'. "
     )
     header = dataclasses.replace(header, method='a|b"c', recipe='a|b"c+clip:2')
-    assert parts_of("replay", None, header) == recipes.Parts(transform=transforms.Clip(2))
+    assert parts_of("replay", None, header) == recipes.Parts(encoder=encoders.Clip(2))
 
 
 @pytest.mark.parametrize(
