@@ -19,6 +19,7 @@ from asgrad.problems import (
     Quadratic,
     Softmax,
     Tridiagonal,
+    libsvm,
     load,
     split,
     synthetic,
@@ -225,6 +226,35 @@ def test_data_that_memory_cannot_hold_are_refused(refused, tmp_path, monkeypatch
     )
     text = refused(lambda: synthetic(1, 1, n_workers=10**9))
     assert text.startswith("synthetic: 60000000000000 features would take 1.68 PB of memory")
+
+
+@pytest.mark.parametrize("ending", [".gz", ".bz2", ".xz"])
+@pytest.mark.parametrize("text", [b"1 1:1\n" * 200_000, b"1" * 1_200_000], ids=["rows", "line"])
+def test_a_packed_file_that_is_too_large_is_refused_while_it_is_read(
+    refused, tmp_path, monkeypatch, ending, text
+):
+    """Of 1.2 MB that come out of some kB, 100 kB and what is read at once are taken at most."""
+    path = tmp_path / f"small.svm{ending}"
+    path.write_bytes(
+        {".gz": gzip.compress, ".bz2": bz2.compress, ".xz": lzma.compress}[ending](text)
+    )
+    assert path.stat().st_size < 5000
+    monkeypatch.setattr(libsvm, "_PIECE", 1000)
+    monkeypatch.setattr(errors, "available_memory", lambda: 100_000)
+    said = refused(lambda: load(path))
+    assert said.startswith(f"data: the rows of {path} would take 1")
+    assert said.endswith(" kB of memory, 100 kB are available.")
+
+
+def test_a_line_may_come_in_pieces(tmp_path, monkeypatch):
+    path = tmp_path / "small.svm"
+    path.write_text("1 1:0.25 20:3 # remark\n\n-1 2:4 3:1\n1 1:5")
+    whole = load(path)
+    for size in (1, 2, 7, 25):
+        monkeypatch.setattr(libsvm, "_PIECE", size)
+        cut = load(path)
+        np.testing.assert_array_equal(cut.features.toarray(), whole.features.toarray())
+        np.testing.assert_array_equal(cut.targets, [1, -1, 1])
 
 
 @pytest.mark.parametrize("name", DAMAGED)
