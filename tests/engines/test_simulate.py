@@ -338,6 +338,13 @@ def test_a_long_run_answers_ctrl_c(monkeypatch):
     assert len(calls) == 1
 
 
+@pytest.mark.parametrize("name", ["record", "insist"])
+@pytest.mark.parametrize("value", [None, 1, "no"])
+def test_a_flag_is_true_or_false(refused, name, value):
+    text = refused(lambda: ag.simulate("pure", "fixed", n_workers=2, steps=3, **{name: value}))
+    assert text.startswith(f"simulate: {name} must be true or false, got ")
+
+
 def test_a_limit_is_needed():
     """Without one the run would never end."""
     with pytest.raises(ag.AsgradError, match="give a limit"):
