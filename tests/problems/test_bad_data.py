@@ -276,6 +276,10 @@ def logistic(**options):
         (lambda: logistic(batch=0), "Logistic: batch must be an integer >= 1, got 0."),
         (lambda: logistic(batch=-2), "Logistic: batch must be an integer >= 1, got -2."),
         (lambda: logistic(strength=-0.5), "Logistic: strength must be finite and >= 0, got -0.5."),
+        (
+            lambda: logistic(strength=1e308),
+            "Logistic: strength must be at most 1e+140, got 1e+308.",
+        ),
         (lambda: logistic(strength=NAN), "Logistic: strength must be finite and >= 0, got nan."),
         (lambda: Tridiagonal(1), "Tridiagonal: dim must be an integer >= 2, got 1."),
         (lambda: Tridiagonal(9, noise=-1), "Tridiagonal: noise must be finite and >= 0, got -1."),
@@ -310,6 +314,7 @@ def test_a_parameter_out_of_range_is_refused(refused, make, text):
         (lambda: logistic(n_workers=2.0), "Logistic: n_workers must be an integer, got 2.0."),
         (lambda: logistic(batch="5"), "Logistic: batch must be an integer, got '5'."),
         (lambda: logistic(strength="0.1"), "Logistic: strength must be a number, got '0.1'."),
+        (lambda: logistic(strength=""), "Logistic: strength must be a number, got ''."),
         (lambda: Tridiagonal(10.0), "Tridiagonal: dim must be an integer, got 10.0."),
         (lambda: synthetic(None, 1), "synthetic: alpha must be a number, got None."),
     ],
