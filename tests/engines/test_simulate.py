@@ -7,6 +7,8 @@ import tracemalloc
 
 import numpy as np
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
 import asgrad as ag
 from asgrad.engines import cost
@@ -219,6 +221,28 @@ def test_zero_times_are_fine_while_steps_are_taken():
     trace = ag.simulate(ag.methods.Pure(), ag.times.Fixed(0.0), n_workers=3, steps=500)
     assert trace.n_steps == 500
     np.testing.assert_array_equal(trace.step_times, 0.0)
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(
+    offsets=st.lists(st.sampled_from([0, 300, 512, 513, 800, 1024, 1025]), min_size=2, max_size=9)
+)
+@example(offsets=[800, 512, 0])  # 0 and 1 are one moment, and 1 and 2, but not 0 and 2
+@example(offsets=[1024, 0, 800, 512])
+def test_moments_are_one_if_they_are_near_the_first_of_them(offsets):
+    """Within 512 neighbouring numbers of the first; the order there is that of the starts."""
+    scale = (np.ones(1).view(np.int64) + np.array(offsets)).view(np.float64)
+    n, left = scale.size, list(range(scale.size))
+    order, moments = [], []
+    while left:
+        first = min(offsets[worker] for worker in left)
+        group = [worker for worker in left if offsets[worker] <= first + 512]
+        order += group
+        moments += [scale[offsets.index(first)]] * len(group)
+        left = [worker for worker in left if worker not in group]
+    trace = ag.simulate(ag.methods.Pure(), ag.times.Fixed(scale), n_workers=n, jobs=n)
+    assert trace.jobs.worker[trace.contributions.job].tolist() == order
+    np.testing.assert_array_equal(trace.step_times, moments)
 
 
 def test_many_workers_with_equal_times_take_turns():
