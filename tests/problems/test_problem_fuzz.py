@@ -95,6 +95,7 @@ def reference(problem, rows, targets, x, strength):
         losses, margin = (slope[:, 0] ** 2) / 2, np.zeros(m)
     q = 1 / (1 + x * x)
     l2 = problem.regularizer == "l2"
+    loud = strength * np.square(x).sum()  # x² comes first, also where x²/(1 + x²) is meant
     extra = (x * x / 2 if l2 else x * x * q).sum() * strength
     push = (x if l2 else 2 * x * q * q) * strength
     size = 1 + np.abs(slope).max() + reach.max()
@@ -103,8 +104,8 @@ def reference(problem, rows, targets, x, strength):
         (rows.T @ slope / m).ravel() + push,
         margin > 0,
         np.abs(margin) <= 1e-12 * reach.max(axis=1) + 1e-290,
-        size * size + extra,
-        size * (1 + np.abs(rows).max()) + np.abs(push).max(),
+        size * size + loud,
+        size * (1 + np.abs(rows).max()) + np.abs(push).max() + loud / np.abs(x).max(initial=1e-300),
     )
 
 
