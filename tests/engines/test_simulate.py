@@ -276,6 +276,22 @@ def test_a_run_that_is_too_large_is_refused_before_it_is_played(refused, monkeyp
     assert ag.simulate("pure", "fixed", **small, record=False).n_steps == 120_000
 
 
+@pytest.mark.parametrize(
+    ("limit", "jobs"),
+    [
+        ({"until_time": 1e30}, "1e+31"),
+        ({"until_time": 1e308}, ""),
+        ({"steps": 2**60}, "1.2e+18"),
+        ({"jobs": 2**60, "until_time": 1e300}, "1.2e+18"),
+    ],
+)
+def test_a_limit_that_is_never_reached_is_no_missing_one(refused, limit, jobs):
+    """However far away it is: ten workers of a second do ten jobs a second."""
+    text = refused(lambda: ag.simulate("pure", "fixed", n_workers=10, **limit))
+    assert text.startswith(f"simulate: about {jobs}")
+    assert "of memory" in text
+
+
 def test_workers_that_memory_cannot_hold_are_refused(refused):
     text = refused(lambda: ag.simulate("pure", "fixed", n_workers=10**12, steps=1))
     assert text.startswith("simulate: 1000000000000 workers would take 700 TB of memory")
