@@ -131,7 +131,7 @@ def run(
             if counts[0]["standing"] > 1000 * workers.size + 100_000 and max_jobs >= UNLIMITED:
                 status = STANDSTILL
                 break
-            worker = first_worker(tree)
+            worker = first_worker(tree, now)
             finished = time_at(finish_place(tree, worker))
             remainder = workers[worker]["remainder"] + (finished - now)
             slot = arrive_job(counts, slots, log, workers, record, worker, now)

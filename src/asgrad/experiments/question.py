@@ -37,6 +37,7 @@ from asgrad.problems.base import check_problem
 from asgrad.problems.fingerprint import fingerprint
 from asgrad.registry import build
 from asgrad.stepsizes import Constant, Stepsize
+from asgrad.stepsizes.base import usable_smoothness
 from asgrad.times import Fixed, Times
 from asgrad.trace import Trace
 from asgrad.transforms import Identity
@@ -93,11 +94,8 @@ def default_stepsizes(smoothness: float) -> list[float]:
     AsgradError
         If L is not known.
     """
-    if not (np.isfinite(smoothness) and smoothness > 0):
-        raise AsgradError(
-            "compare: the problem's smoothness constant is not known; give the stepsizes, on the "
-            "command line as in --stepsizes 0.01,0.1."
-        )
+    remedy = "the stepsizes, on the command line as in --stepsizes 0.01,0.1"
+    usable_smoothness("compare", smoothness, remedy)
     return [2.0**k / smoothness for k in _GRID]
 
 

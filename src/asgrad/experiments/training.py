@@ -59,6 +59,7 @@ from asgrad.problems.fingerprint import difference, fingerprint
 from asgrad.registry import build
 from asgrad.report.tensorboard import logged
 from asgrad.stepsizes import Stepsize
+from asgrad.stepsizes.base import usable_smoothness
 from asgrad.times.measured import measured_times
 from asgrad.trace import Trace
 
@@ -229,9 +230,7 @@ def run_training(
     contender, optimizer = parts_of(config)
     stepsize = config.stepsize
     if stepsize is None:
-        if not problem.smoothness > 0:
-            raise AsgradError("train: the problem's smoothness is not known; give --stepsize.")
-        stepsize = 0.25 / problem.smoothness
+        stepsize = 0.25 / usable_smoothness("train", problem.smoothness, "--stepsize")
     config = config.model_copy(update={"stepsize": stepsize})
     engine = engine_of(config)
     with (
