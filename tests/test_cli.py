@@ -243,6 +243,7 @@ def test_libsvm_file_is_compared(tmp_path):
         (["compare", "--times", "fixed:scale=-1"], "scale must be finite and >= 0"),
         (["compare", "--split", "lable"], "Did you mean 'label'"),
         (["compare", "--split", "label label"], "name every split once"),
+        (["compare", "--split", ""], "name every split once, got none"),
         (["compare", "--problem", "logistic"], "labels must be of two classes"),
         (["compare", "--problem", "logistc"], "Did you mean 'logistic'"),
         (["compare", "--data", "nowhere.svm"], "no file nowhere.svm"),

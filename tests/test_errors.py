@@ -9,6 +9,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
+import asgrad as ag
 from asgrad import errors
 from asgrad.errors import (
     AsgradError,
@@ -21,6 +22,7 @@ from asgrad.errors import (
     check_memory,
     check_positive,
     in_one_line,
+    n_axes,
     unknown_name,
 )
 
@@ -159,3 +161,19 @@ def test_what_does_not_fit_into_memory_is_refused(refused, monkeypatch, n_bytes,
 def test_the_available_memory_is_that_of_a_machine():
     """A megabyte at least, less than any machine has."""
     assert 1e6 < available_memory() < 1e15
+
+
+def test_the_axes_of_what_is_no_array_are_two():
+    """Lists of unequal length are refused by what was asked for, not by NumPy."""
+    values = [3, "abc", None, [1, 2], np.ones(2), np.ones((2, 2)), [[1], [1, 2]]]
+    assert [n_axes(value) for value in values] == [0, 0, 0, 1, 1, 2, 2]
+
+
+def test_lists_of_unequal_length_are_refused_by_every_door(refused):
+    """In our words."""
+    uneven = [[1.0], [1.0, 2.0]]
+    problem = ag.problems.Quadratic(np.ones(2), n_workers=2)
+    trace = ag.simulate("pure", "fixed", n_workers=2, steps=2)
+    assert "stepsize" in refused(lambda: ag.replay(trace, problem, uneven))
+    assert "evaluations" in refused(lambda: ag.replay(trace, problem, 0.1, evaluations=uneven))
+    assert "scale" in refused(lambda: ag.simulate("pure", ag.times.Fixed(uneven), n_workers=2))

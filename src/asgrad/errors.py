@@ -29,6 +29,7 @@ __all__ = [
     "check_memory",
     "check_positive",
     "in_one_line",
+    "n_axes",
     "shown",
     "unknown_name",
 ]
@@ -185,6 +186,16 @@ def shown(value: Any) -> str:
     """Return a value as one short line for an error message."""
     text = " ".join(repr(value).split())
     return text if len(text) <= 80 else text[:77] + "..."
+
+
+def n_axes(value: Any) -> int:
+    """Return how many axes a value has as an array: 0 of a number, 2 of lists of unequal length."""
+    import numpy as np  # not with this module: it is imported before Ctrl-C is heard
+
+    try:
+        return np.ndim(value)
+    except ValueError:
+        return 2
 
 
 def as_number(owner: str, name: str, value: Any) -> float:

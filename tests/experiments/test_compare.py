@@ -414,3 +414,78 @@ def test_toml_of_a_config_reads_back():
     config = {"data": 'a "b" \\ c', "methods": ["pure:wait=2", "ä"], "steps": None, "alpha": 0.5,
               "resources": [{"a 100": 1.0, "b": 0.5}, {}]}  # fmt: skip
     assert tomllib.loads(to_toml(config)) == {k: v for k, v in config.items() if v is not None}
+
+
+PAIRS = [("pure", "koloskova"), ("pure",), (), (ag.methods.Pure(), None), (ag.methods.Pure(),) * 2]
+
+
+@pytest.mark.parametrize(
+    ("said", "text"),
+    [
+        *(({"methods": [pair]}, "or a pair of method and stepsize rule, got (") for pair in PAIRS),
+        ({"stepsizes": [[1, 2], [3]]}, "stepsizes must be a list of numbers, got [[1, 2], [3]]"),
+        ({"seeds": [[0], [1, 2]]}, "seeds must be an integer, got [[0], [1, 2]]"),
+        ({"seeds": 10**9}, "seeds must be an integer <= 1000000"),
+        ({"target": [[0.1, 0.2], 0.3]}, "target must be a number, got [0.1, 0.2]"),
+        ({"evaluations": 10**9}, "evaluations would take"),
+        ({"until_time": 1e300}, "would take"),
+        ({"until_time": "9"}, "until_time must be a number"),
+        ({"steps": 2.0}, "steps must be an integer"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused_at_once_in_a_line(said, text, problem, refused):
+    """Also lists of unequal length, and what would fill the memory."""
+    asked = {"methods": ["pure"], "stepsizes": [0.1], "seeds": 1, "until_time": 9, **said}
+    assert text in refused(lambda: ag.compare(problem, "linear", **asked))
+
+
+@pytest.mark.parametrize("name", ["a\nb", "nul\0", "\ud800"])
+def test_a_problem_whose_name_cannot_be_stored_is_refused(name, problem, refused):
+    """It would break the table, or come back as another."""
+    text = refused(lambda: ag.compare({name: problem}, "linear", ["pure"], until_time=9))
+    assert "a problem's name must be in one line" in text
+
+
+@pytest.mark.parametrize(
+    ("attribute", "value", "text"),
+    [
+        ("smoothness", "3", "Mine: smoothness must be a number, got '3'"),
+        ("measure", "speed", "unknown measure of a problem 'speed'"),
+    ],
+)
+def test_a_problem_of_ones_own_that_is_not_what_it_says(attribute, value, text, refused):
+    """Named, with what it must be."""
+    kind = type("Mine", (ag.problems.Quadratic,), {attribute: value})
+    mine = kind(np.ones(2), n_workers=2)
+    said = {"stepsizes": [0.1], "until_time": 9}
+    assert text in refused(lambda: ag.compare(mine, "linear", ["pure"], **said))
+
+
+def test_numbers_of_other_kinds_can_be_stored(problem, tmp_path):
+    """NumPy's are none of JSON's."""
+    ag.compare(
+        problem, "linear", ["pure"], stepsizes=np.array([0.1], np.float32), seeds=np.int64(1),
+        steps=np.int64(5), until_time=np.float32(9), window=np.float32(0.5), target=np.float32(0.5),
+        evaluations=np.int64(2), out=tmp_path / "run",
+    )  # fmt: skip
+    assert ag.Comparison.load(tmp_path / "run").horizon == work_module.Horizon(5, 9.0, 2)
+
+
+def test_ctrl_c_as_a_grid_is_about_to_grow_keeps_what_all_seeds_have(problem, monkeypatch):
+    """One seed already has, from before, the stepsize that the other is to be tried at."""
+    asked = {"stepsizes": [0.01], "until_time": 50, "threads": 1}
+    before = ag.compare(problem, "linear", ["sync"], **{**asked, "stepsizes": [0.02]}, seeds=1)
+    real, known = work_module.Work._pieces, before.results["", "sync", 0]
+
+    def pieces(self, pair, stepsizes):
+        if 0.02 in stepsizes:
+            self.known[work_module.Key("", "sync", 0)] = known
+            yield from real(self, pair, stepsizes[:1])
+            raise KeyboardInterrupt
+        yield from real(self, pair, stepsizes)
+
+    monkeypatch.setattr(work_module.Work, "_pieces", pieces)
+    found = ag.compare(problem, "linear", ["sync"], **asked, seeds=2, widen=1)
+    assert not found.complete
+    kept = [result.stepsizes.tolist() for result in found.results.values()]
+    assert kept == [[0.005, 0.01]] * 2  # it has grown downwards, too

@@ -5,15 +5,24 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import tomllib
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import asgrad as ag
+from asgrad.errors import AsgradWarning
+from asgrad.experiments import question as question_module
 from asgrad.experiments import run as run_module
 from asgrad.experiments import work as work_module
 from asgrad.experiments.run import FRESH, open_run, slug
+from asgrad.experiments.training_folder import (
+    check_training,
+    refuse_unfinished,
+    resume_training,
+    unfinished,
+)
 
 TIMES = ag.times.Linear()
 ASKED = {"stepsizes": [0.1, 0.2], "seeds": 2, "until_time": 30, "evaluations": 5, "threads": 1}
@@ -127,7 +136,7 @@ def test_a_damaged_piece_is_computed_again(tmp_path, computed, monkeypatch):
     ("said", "text"),
     [
         ({"problem": problem(noise=0.06)}, "a run with noise = 0.05, this one has 0.06"),
-        ({"until_time": 31}, "a run with until_time = 30, this one has 31"),
+        ({"until_time": 31}, "a run with until_time = 30.0, this one has 31.0"),
         ({"evaluations": 6}, "a run with evaluations = 5, this one has 6"),
     ],
 )
@@ -265,7 +274,7 @@ def test_one_that_another_process_ends_meanwhile_is_not_replaced(tmp_path, refus
 
 
 @pytest.mark.parametrize(
-    "text", ["[]", "null", '{"schema_version": 2}', "{", '{"schema_version": 2, "identity": []}']
+    "text", ["[]", "null", '{"schema_version": 3}', "{", '{"schema_version": 3, "identity": []}']
 )
 def test_damaged_facts_are_one_line(tmp_path, refused, text):
     """Through every door."""
@@ -278,9 +287,9 @@ def test_damaged_facts_are_one_line(tmp_path, refused, text):
 
 @pytest.mark.parametrize("change", [(b'"best"', b'"bess"'), (b'"L = ', b'"M = ')])
 def test_facts_that_were_changed_are_noticed(tmp_path, refused, change):
-    """Texts and numbers that could be right; those of before, without a checksum, are read."""
+    """Texts and numbers that could be right; without a checksum they are of another version."""
     path = tmp_path / "run"
-    whole = compare(path, ["sync"])
+    compare(path, ["sync"])
     written = (path / "run.json").read_bytes()
     assert written.replace(*change) != written
     (path / "run.json").write_bytes(written.replace(*change))
@@ -289,7 +298,9 @@ def test_facts_that_were_changed_are_noticed(tmp_path, refused, change):
     bare = json.loads(written)
     del bare["checksum"]
     (path / "run.json").write_text(json.dumps(bare))
-    assert same(ag.Comparison.load(path), whole)
+    assert "is not what was written" in refused(lambda: ag.Comparison.load(path))
+    (path / "run.json").write_text(json.dumps({**bare, "schema_version": 2}))
+    assert "another version" in refused(lambda: ag.Comparison.load(path))
 
 
 def test_two_at_one_name_do_not_mix(tmp_path, refused):
@@ -387,3 +398,210 @@ def test_a_comparison_that_dies_at_any_rename_goes_on_or_begins_anew(tmp_path, m
     assert k > 8  # the pieces, the config, the facts, the traces, the folder
     names = {path.name for path in tmp_path.iterdir()}
     assert names == {"whole", *(f"run{i}" for i in range(1, k + 1))}
+
+
+@pytest.fixture
+def cut(tmp_path, monkeypatch) -> Path:
+    """The name of a comparison of `sync` that died after its third replay of four."""
+    path, real = tmp_path / "cut", run_module.RunFolder.keep
+
+    def die(self, key, result):
+        real(self, key, result)
+        if len(list(self.working.glob("pieces/*"))) == 3:
+            raise SystemExit("killed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run_module.RunFolder, "keep", die)
+        with pytest.raises(SystemExit):
+            compare(path, ["sync"])
+    return path
+
+
+def pieces(path: Path) -> list[str]:
+    """The pieces that are kept of an unfinished comparison."""
+    return sorted(p.name for p in unfinished(path).glob("pieces/*.parquet"))
+
+
+def test_a_refused_overwriting_loses_nothing(cut, refused, computed):
+    """A misspelt method must not cost what is to be replaced."""
+    assert "Did you mean 'pure'" in refused(lambda: compare(cut, ["puer"], overwrite=True))
+    assert len(pieces(cut)) == 3
+    computed.clear()
+    compare(cut, [], resume=True)
+    assert len(computed) == 1
+
+
+def test_to_go_on_and_to_overwrite_contradict_each_other(cut, refused):
+    """As do flags that are texts."""
+    assert "not both" in refused(lambda: compare(cut, [], resume=True, overwrite=True))
+    for flag in ("resume", "overwrite", "insist"):
+        text = refused(lambda flag=flag: compare(cut, [], **{flag: "no"}))
+        assert f"{flag} must be true or false, got 'no'" in text
+    assert len(pieces(cut)) == 3
+
+
+@pytest.mark.parametrize("name", ["", "pieces", "config.toml", "run.json"])
+def test_no_link_is_followed_out_of_an_unfinished_comparison(name, cut, tmp_path, refused):
+    """What it points to stays as it is."""
+    place, outside = unfinished(cut) / name, tmp_path / "outside"
+    if place.exists():
+        place.rename(outside)
+    place.symlink_to(outside)
+    before = sorted(outside.rglob("*")) if outside.is_dir() else outside.exists()
+    for said in ({"resume": True}, {"overwrite": True}):
+        assert "is a link" in refused(lambda said=said: compare(cut, ["sync"], **said))
+    assert place.is_symlink()
+    assert (sorted(outside.rglob("*")) if outside.is_dir() else outside.exists()) == before
+
+
+def test_what_somebody_else_put_into_an_unfinished_comparison_stays(cut, refused):
+    """It goes along when that ends; where nothing is kept of ours it stands where it stood."""
+    (unfinished(cut) / "notes.txt").write_text("mine")
+    compare(cut, [], resume=True)
+    assert (cut / "notes.txt").read_text() == "mine"
+    assert not unfinished(cut).exists()
+    unfinished(cut).mkdir()
+    (unfinished(cut) / "more.txt").write_text("mine")
+    assert "Did you mean" in refused(lambda: compare(cut, ["puer"], resume=True))
+    assert [p.name for p in unfinished(cut).iterdir()] == ["more.txt"]
+
+
+def test_pieces_without_their_facts_are_not_mixed_with_others(cut, refused):
+    """They may be of any problem: nothing begins or goes on there, unless they may go."""
+    (unfinished(cut) / "run.json").unlink()
+    assert "was not finished" in refused(lambda: compare(cut, ["sync"], problem=problem(0.5)))
+    assert "is damaged: run.json" in refused(lambda: compare(cut, ["sync"], resume=True))
+    assert len(pieces(cut)) == 3
+    found = compare(cut, ["sync"], problem=problem(0.5), overwrite=True)
+    assert same(found, compare(cut.with_name("other"), ["sync"], problem=problem(0.5)))
+
+
+def test_comparisons_and_trainings_leave_each_others_folders_alone(cut, tmp_path, refused):
+    """Both live in NAME-unfinished: neither takes the other's for one of its own."""
+    for call in (check_training, lambda path: resume_training(path, {})):
+        refused(lambda call=call: call(cut))
+    with pytest.raises(ag.AsgradError, match="asgrad compare --resume"):
+        run_module.refuse_begun(cut)
+    refuse_unfinished(cut)  # says nothing of what is no training
+    assert len(pieces(cut)) == 3
+    kept = unfinished(tmp_path / "trained") / "checkpoints" / "step-0"
+    kept.mkdir(parents=True)
+    (kept.parent.parent / "config.toml").write_text("a training's")
+    for said in ({}, {"overwrite": True}):
+        text = refused(lambda said=said: compare(tmp_path / "trained", ["sync"], **said))
+        assert "is of a training that was not finished" in text
+    assert kept.is_dir()
+    assert (kept.parent.parent / "config.toml").read_text() == "a training's"
+
+
+def test_names_of_unfinished_runs_are_refused_with_the_way_on(cut, refused):
+    """A run there would be taken for the beginning of another."""
+    for call in (
+        lambda: compare(unfinished(cut), ["sync"]),
+        lambda: compare(unfinished(cut), [], resume=True),
+        lambda: run_module.stored_config(unfinished(cut)),
+    ):
+        assert f"--resume {cut}" in refused(call)
+
+
+def test_a_bit_of_run_json_is_noticed(tmp_path, refused):
+    """None of it is shown, or gone on from, as if it were what was written."""
+    path = tmp_path / "run"
+    compare(path, ["sync"])
+    whole = (path / "run.json").read_bytes()
+    for place in range(0, 8 * len(whole), 397):
+        changed = bytearray(whole)
+        changed[place // 8] ^= 1 << place % 8
+        (path / "run.json").write_bytes(changed)
+        refused(lambda: ag.Comparison.load(path))
+        refused(lambda: compare(path, ["pure"], resume=True))
+    (path / "run.json").write_bytes(whole)
+    assert len(ag.Comparison.load(path).cells) == 4
+
+
+def test_missing_metrics_are_said_and_computed_again(tmp_path, refused, computed):
+    """A comparison without its curves is none."""
+    path = tmp_path / "run"
+    compare(path, ["sync"])
+    (path / "metrics.parquet").unlink()
+    assert "is damaged" in refused(lambda: ag.Comparison.load(path))
+    computed.clear()
+    with pytest.warns(UserWarning, match="is damaged; its part is computed again"):
+        compare(path, [], resume=True)
+    assert len(computed) == 4
+
+
+@pytest.fixture
+def by_command(tmp_path) -> Path:
+    """A finished comparison with a configuration, as the command line makes it."""
+    config = {"methods": ["sync"], "window": 0.2, "target": None, "seeds": 2, "stepsizes": [0.1]}
+    with open_run(tmp_path / "run", config=config) as folder:
+        asked = {**ASKED, "stepsizes": [0.1]}
+        ag.compare(problem(), TIMES, ["sync"], out=folder, **asked)
+    return tmp_path / "run"
+
+
+def test_what_python_adds_to_a_comparison_of_the_command_line_keeps_its_settings(by_command):
+    """Or that could not go on with it."""
+    compare(by_command, ["pure"], resume=True, stepsizes=[0.2], window=0.5, target=1.5)
+    assert tomllib.loads(run_module.stored_config(by_command).read_text()) == {
+        "methods": ["sync", "pure"], "window": 0.5, "target": [1.5], "seeds": 2,
+        "stepsizes": [0.1, 0.2],
+    }  # fmt: skip
+
+
+def test_a_configuration_that_was_cut_or_changed_is_noticed(by_command, refused):
+    """At the end of every line: without `window`, say, others stepsizes would be best."""
+    path = by_command / "config.toml"
+    whole = path.read_text()
+    lines = whole.splitlines(keepends=True)
+    for text in ["".join(lines[:i]) for i in range(len(lines))] + [whole.replace("0.2", "0.3")]:
+        path.write_text(text)
+        assert "config.toml is not what was written" in refused(
+            lambda: run_module.stored_config(by_command)
+        )
+
+
+def test_what_goes_on_is_not_refused_for_its_size(by_command, monkeypatch):
+    """By the command line, which opens the folder itself: most of it stands there already."""
+    monkeypatch.setattr(question_module.Question, "check_cost", lambda *_: 1 / 0)
+    with open_run(by_command, config={"methods": []}, resume=True) as folder:
+        found = ag.compare(problem(), TIMES, ["pure"], out=folder, **{**ASKED, "stepsizes": [0.1]})
+    assert {cell.method for cell in found.cells} == {"sync", "pure"}
+
+
+def test_a_smoothness_that_differs_in_its_last_bit_makes_no_other_stepsizes(tmp_path):
+    """As that of another machine may: later seeds and methods have the stored stepsizes."""
+
+    class Elsewhere(ag.problems.Quadratic):
+        """L, a bit further."""
+
+        @property
+        def smoothness(self):
+            """The next float64 number."""
+            return float(np.nextafter(super().smoothness, 2.0))
+
+    there = Elsewhere(np.linspace(0.1, 1.0, 4), n_workers=3, heterogeneity=1.0, noise=0.05)
+    there.__class__.__name__ = "Quadratic"
+    asked = {"stepsizes": None, "widen": 0}
+    compare(tmp_path / "run", ["sync"], seeds=1, **asked)
+    found = compare(tmp_path / "run", ["sync"], problem=there, seeds=2, resume=True, **asked)
+    assert len({cell.stepsize for cell in found.cells}) == 8
+    frame = found.to_frame()
+    assert set(frame[frame.chosen].seed) == {0, 1}
+
+
+def test_somebody_elses_folder_that_took_its_name_meanwhile_stays(tmp_path):
+    """The comparison stands beside it, and its folder says where."""
+    with open_run(tmp_path / "run") as folder:
+
+        def take_the_name(_):
+            (tmp_path / "run").mkdir(exist_ok=True)
+            (tmp_path / "run" / "thesis.txt").write_text("mine")
+
+        with pytest.warns(AsgradWarning, match="has been taken in the meantime"):
+            ag.compare(problem(), TIMES, "sync", out=folder, **ASKED, progress=take_the_name)
+    assert folder.target == tmp_path / "run-2"
+    assert len(ag.Comparison.load(tmp_path / "run-2").cells) == 4
+    assert [p.name for p in (tmp_path / "run").iterdir()] == ["thesis.txt"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["run", "run-2"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tomllib
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from asgrad.experiments.training import StoredTraining, engine_of, run_training,
 
 _NO_TORCH = """
 import sys
+import tomllib
 class NoTorch:
     def find_spec(self, name, path=None, target=None):
         if name.partition(".")[0] == "torch":
@@ -428,3 +430,22 @@ def test_measured_times_are_found_from_the_configs_folder_and_from_anywhere(tmp_
     monkeypatch.chdir(tmp_path)
     trace = ag.simulate("pure", config.times, n_workers=2, steps=4)
     assert trace.step_times.tolist() == [1.0, 2.0, 2.0, 3.0]
+
+
+@pytest.mark.parametrize("text", ["🙂", "é", "a\x7fb", '"\\\n\t'])
+def test_every_text_comes_back_from_a_configuration(text):
+    """A file may be named so."""
+    assert tomllib.loads(to_toml({"data": text})) == {"data": text}
+
+
+def test_what_is_no_text_in_unicode_is_refused_in_a_line(refused):
+    """The name of a file may be any bytes; in a configuration it would be another, or damage."""
+    assert "no text in Unicode" in refused(lambda: to_toml({"data": "\udcff.svm"}))
+
+
+def test_a_problem_that_is_not_split_is_read_from_the_file_of_a_comparison(tmp_path):
+    """It names two splits, which have no say."""
+    config = CompareConfig.read(None, {"problem": "tridiagonal", "dim": 4})
+    (tmp_path / "config.toml").write_text(to_toml(config.model_dump()))
+    read = ProblemConfig.read(tmp_path / "config.toml", {})
+    assert (read.problem, read.dim) == ("tridiagonal", 4)

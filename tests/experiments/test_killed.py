@@ -1,4 +1,5 @@
-"""`asgrad train` killed by the system at random moments, resumed, and verified bit for bit."""
+"""Runs that are killed at random moments and go on: `train` is verified bit for bit, and what
+`compare` found in the end is what it finds undisturbed."""
 
 from __future__ import annotations
 
@@ -10,6 +11,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 import asgrad as ag
@@ -18,6 +20,7 @@ from asgrad.trace import Fate
 pytest.importorskip("safetensors")
 
 RUN = [sys.executable, "-m", "asgrad", "train"]
+COMPARE = [sys.executable, "-m", "asgrad", "compare"]
 CONFIG = """
 method = "{method}"
 workers = 3
@@ -127,3 +130,49 @@ def test_many_kills_of_a_server_on_ray(tmp_path):
     random.seed(1)
     moments = [random.uniform(8.0, 14.0) for _ in range(4)]
     assert survive(tmp_path / "run", "pure", 12_000, moments, engine="ray") >= 2
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("seed", range(3))
+def test_many_ends_of_a_comparison_at_random_moments(seed, tmp_path):
+    """By Ctrl-C, kill -9 and the like; then methods and seeds are added, and it dies again."""
+    rng = random.Random(seed)
+    settings = ["--until-time", "150", "--batch", "16", "--widen", "2"]
+    one_go = [*settings, "--methods", "sync pure ringmaster", "--seeds", "3"]
+    whole, run = tmp_path / "whole", tmp_path / "run"
+    subprocess.run([*COMPARE, *one_go, "--out", whole], check=True, capture_output=True)
+
+    def end_it_until_done(first: Sequence[str], again: Sequence[str]) -> int:
+        """Start, and go on, under signals that come sooner or later; return how many came."""
+        arguments, n_ends = first, 0
+        while True:
+            process = subprocess.Popen([*COMPARE, *arguments], stderr=subprocess.PIPE, text=True,
+                                       stdout=subprocess.DEVNULL)  # fmt: skip
+            name = rng.choice(("SIGINT", "SIGINT", "SIGKILL", "SIGTERM", "SIGHUP"))
+            try:
+                process.wait(rng.uniform(0.2, 8.0) if n_ends < 12 else None)
+            except subprocess.TimeoutExpired:
+                process.send_signal(getattr(signal, name))
+            _, errors = process.communicate()
+            assert "Traceback" not in errors
+            if process.returncode == 0:
+                return n_ends
+            assert process.returncode in (130, -getattr(signal, name)), errors
+            n_ends += 1
+            begun = run.exists() or (tmp_path / "run-unfinished" / "run.json").exists()
+            arguments = again if begun else first
+
+    few = [*settings, "--methods", "pure", "--seeds", "2", "--out", run]
+    n_ends = end_it_until_done(few, ["--resume", run])
+    more = ["--resume", run, "--methods", "ringmaster sync", "--seeds", "3"]
+    n_ends += end_it_until_done(more, more)
+    assert n_ends >= 3
+    order = ["panel", "method", "seed", "stepsize", "evaluation"]
+    found, expected = (
+        pd.read_parquet(folder / "metrics.parquet").sort_values(order, ignore_index=True)
+        for folder in (run, whole)
+    )
+    pd.testing.assert_frame_equal(found, expected, check_exact=True)
+    found, expected = (ag.Comparison.load(folder) for folder in (run, whole))
+    assert {repr(line) for line in found.lines} == {repr(line) for line in expected.lines}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["run", "whole"]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from types import SimpleNamespace
 
 import numpy as np
+from matplotlib import cbook
 
 import asgrad as ag
-from asgrad.report.figures import _curves, _styles
+from asgrad.report.figures import _curves, _styles, write_figures
 
 
 def test_no_two_methods_share_colour_and_dash():
@@ -48,3 +50,24 @@ def test_curves_go_from_the_start_to_the_horizon_and_name_their_problem():
             assert (line.get_xdata()[0], line.get_xdata()[-1]) == (0.0, 20.0)
         for line, steps in zip(by_step.lines, (6, 36), strict=True):  # 20/3; 20 + 10 + 6
             assert (line.get_xdata()[0], line.get_xdata()[-1]) == (0, steps)
+
+
+def test_names_are_drawn_as_they_are(tmp_path):
+    """A formula that is none would cost the run its end; legends leave out what begins with _."""
+
+    @dataclasses.dataclass(frozen=True)
+    class Named(ag.methods.Pure):
+        """Pure by another name."""
+
+        name: str = ""
+
+    names = ["$x^^$", "a$b$", "_hidden", r"\frac", "漢字🙂", "x" * 500]
+    problem = ag.problems.Quadratic(np.ones(2), n_workers=2)
+    said = {"stepsizes": [0.1], "seeds": 1, "until_time": 5, "evaluations": 2}
+    found = ag.compare({"of $^^$": problem}, "fixed", [Named(name=n) for n in names], **said)
+    write_figures(found, tmp_path / "figures")
+    assert len(list((tmp_path / "figures").glob("*.png"))) == 3
+    drawn = [text.get_text() for text in found.plot().legends[0].get_texts()]
+    assert not any(cbook.is_math_text(text) for text in drawn)
+    assert [text.strip().replace(r"\$", "$") for text in drawn[:5]] == names[:5]
+    assert len(drawn[5]) < 80

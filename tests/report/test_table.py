@@ -86,6 +86,8 @@ def test_who_is_first_is_said_beside_sync():
     assert "First at ‖∇f‖≤0.3: ace, after 5 s; sync after 9 s." in said(sync=9.0, ace=5.0)
     assert "First at ‖∇f‖≤0.3: ace, after 5 s; sync never." in said(sync=NEVER, ace=5.0)
     assert "First at ‖∇f‖≤0.3: sync, after 4 s." in said(sync=4.0, ace=5.0)
+    assert "First at ‖∇f‖≤0.3: ace, pure, after 5 s; sync" in said(sync=9.0, ace=5.0, pure=5.0)
+    assert "First at ‖∇f‖≤0.3: sync, ace, after 4 s." in said(sync=4.0, ace=4.0)
     assert "First at" not in said(sync=NEVER, ace=NEVER)
 
 
@@ -125,3 +127,16 @@ def test_notebooks_get_the_same_cells():
     html = table_html(comparison([line("a<b")]))
     assert "<td>a&lt;b</td><td>2</td><td>10</td>" in html
     assert "<p>Horizon: 9 s.</p>" in html
+
+
+def test_names_that_look_like_markup_are_printed_as_they_are():
+    """Those of methods, and of files in the problem's description."""
+    names = ["[/b]", "[red]x", ":smile:"]
+    found = comparison(
+        [line(name, panel="[/x]", helps=False) for name in names],
+        name="[/x]", problem="softmax on [1].svm",
+    )  # fmt: skip
+    text = table_text(found)
+    assert "[/x]: softmax on [1].svm" in text
+    assert "No stepsize helps: [/b], [red]x, :smile:" in text
+    assert [row.split()[0] for row in text.splitlines()[2:5]] == names

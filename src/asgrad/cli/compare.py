@@ -183,8 +183,10 @@ def compare(
 
 def _one_or_several(text: str | None) -> str | list[str] | None:
     """Return the words of a text, a single one as it is."""
-    words = text.split() if text else []
-    return words[0] if len(words) == 1 else words or None
+    if text is None:
+        return None
+    words = text.split()
+    return words[0] if len(words) == 1 else words
 
 
 def _method_names(text: str) -> list[str]:

@@ -37,6 +37,7 @@ from asgrad.errors import (
     check_kind,
     check_memory,
     check_positive,
+    n_axes,
     shown,
 )
 from asgrad.optimizers import SGD, Optimizer
@@ -497,7 +498,7 @@ def rules_of(
 
 def _listed(values: Any) -> list[Any]:
     """Return one value, or several, as a list."""
-    if isinstance(values, str) or np.ndim(values) == 0:
+    if isinstance(values, str) or n_axes(values) == 0:
         return [values]
     return list(values.tolist() if isinstance(values, np.ndarray) else values)
 
@@ -507,7 +508,7 @@ def _evaluated_steps(n_steps: int, evaluations: int | Sequence[int]) -> np.ndarr
 
     For a number above 0 these are 0, n_steps and evenly spread steps between.
     """
-    if np.ndim(evaluations) == 1 and not isinstance(evaluations, str):
+    if n_axes(evaluations) == 1 and not isinstance(evaluations, str):
         steps = [
             check_integer("replay", "an evaluated step", step, minimum=0, maximum=n_steps)
             for step in _listed(evaluations)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from asgrad.errors import AsgradError, as_number, check_choice, check_positive
+from asgrad.errors import AsgradError, as_number, check_choice, check_positive, n_axes
 
 __all__ = ["BEST", "MEASURES", "Measure", "Rule", "choose", "gains", "moves", "windowed"]
 
@@ -71,8 +71,10 @@ class Rule:
     @classmethod
     def of(cls, best: str | None, window: float, natural: str) -> Rule:
         """Make the rule from what was asked; `natural` is the problem's own measure."""
+        check_choice("measure of a problem", natural, MEASURES)
         best = natural if best is None else check_choice("best", best, BEST)
-        if not 0 < check_positive("compare", "window", window) <= 1:
+        window = check_positive("compare", "window", window)
+        if not window <= 1:
             raise AsgradError(f"compare: window must lie in (0, 1], got {window:g}.")
         return cls(best, natural if best == _TIME else best, window)
 
@@ -123,7 +125,7 @@ class Rule:
         """Return the targets that were asked for, the easiest first; one that is met is refused."""
         measure = self.judged
         found = []
-        for target in [targets] if np.ndim(targets) == 0 else targets:
+        for target in [targets] if n_axes(targets) == 0 else targets:
             if measure.name == "loss":  # it may well be negative
                 found.append(as_number("compare", "target", target))
             else:

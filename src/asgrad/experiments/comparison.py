@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from asgrad.engines import Result
 from asgrad.engines.replay import checked_threads
-from asgrad.errors import AsgradError, check_callable
+from asgrad.errors import AsgradError, check_callable, check_flag
 from asgrad.experiments.choice import MEASURES, Measure, Rule
 from asgrad.experiments.grid import Cell, Line, Panel, lines_of
 from asgrad.experiments.question import Question, ask
@@ -284,6 +286,8 @@ def compare(
         check_callable("compare", "progress", progress)
     if resume and out is None:
         raise AsgradError("compare: resume needs out, the run that is to go on.")
+    for name, flag in {"overwrite": overwrite, "resume": resume, "insist": insist}.items():
+        check_flag("compare", name, flag)
     threads = checked_threads("compare", threads)
     if isinstance(out, RunFolder) or out is None:
         opened: AbstractContextManager[RunFolder | None] = nullcontext(out)
@@ -305,12 +309,21 @@ def compare(
             target=target,
             before=run.facts.get("asked") if run else None,
         )
-        if not insist and not resume:  # what stands there already costs nothing
+        if not insist and not (run and run.resume):  # what stands there already costs nothing
             question.check_cost(threads)
         traces = question.simulate(insist)
         origin = {"identity": question.identity(), "asked": question.asked()}
         if run:
-            run.begin(**origin, played=digests(traces))
+            run.begin(
+                **origin,
+                played=digests(traces),
+                said={
+                    "widen": widen,
+                    "best": best,
+                    "window": question.rule.window,
+                    "target": None if target is None else np.ravel(target).tolist(),
+                },
+            )
         work = Work(
             question.problems,
             {contender.label: contender.stepsize for contender in question.contenders},

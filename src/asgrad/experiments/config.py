@@ -129,6 +129,8 @@ class ProblemConfig(BaseModel):
             values["times"] = _whole_times(said["times"], Path())
         splits = values.get("split")
         if isinstance(splits, list) and cls.model_fields["split"].annotation is str:
+            if values.get("problem") == "tridiagonal":  # nothing is split
+                splits = [cls.model_fields["split"].default]
             if len(splits) != 1:  # of a comparison, whose panels have one each
                 raise AsgradError(
                     f"split: {path} names several, {', '.join(map(str, splits))}; choose one, on "
@@ -422,4 +424,10 @@ def _toml(value: Any) -> str:
         return f"{{{', '.join(f'{json.dumps(key)} = {_toml(v)}' for key, v in value.items())}}}"
     if isinstance(value, list):
         return f"[{', '.join(map(_toml, value))}]"
-    return json.dumps(value)
+    text = json.dumps(value, ensure_ascii=False)  # TOML knows no surrogates, which JSON writes
+    if not text.isascii() and text.encode(errors="replace").decode() != text:
+        raise AsgradError(
+            f"{shown(value)} cannot be written to a configuration: it is no text in Unicode. "
+            "Rename the file."
+        )
+    return text.replace("\x7f", "\\u007f")

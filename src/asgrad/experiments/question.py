@@ -21,10 +21,12 @@ from asgrad.engines.simulate import expected_cost
 from asgrad.errors import (
     AsgradError,
     KindError,
+    as_number,
     check_integer,
     check_kind,
     check_memory,
     check_positive,
+    n_axes,
     shown,
 )
 from asgrad.experiments.choice import MEASURES, Rule, gains, moves, windowed
@@ -49,6 +51,8 @@ _WIDEN = 6  # stepsizes on either side of it
 _AT_ONCE = 2  # of them
 _BASELINE = "sync"
 _LONG = 7200.0  # seconds that are asked about first
+_ROW_BYTES = 300  # of an evaluation in a result, and in the table that becomes metrics.parquet
+_FEWER = "ask for fewer evaluations, methods, seeds or stepsizes, or insist"
 _REMEDY = (
     "compare fewer methods, seeds or stepsizes, lower the limit, or insist: insist=True, on the "
     "command line --insist"
@@ -74,7 +78,7 @@ class Contender:
         """Make a contender of "METHOD+STEPSIZE", a method, or a pair."""
         if isinstance(said, Method):
             return cls(said)
-        if isinstance(said, tuple):
+        if isinstance(said, tuple) and list(map(_kind_of, said)) == [Method, Stepsize]:
             return cls(*said)
         if not isinstance(said, str):
             raise KindError(
@@ -84,6 +88,11 @@ class Contender:
         method, _, stepsize = said.partition("+")
         rule = build("stepsize", stepsize_room, stepsize) if stepsize else Constant()
         return cls(build("method", method_room, method), rule)
+
+
+def _kind_of(part: Any) -> type | None:
+    """Return which part of a contender something is."""
+    return next((kind for kind in (Method, Stepsize) if isinstance(part, kind)), None)
 
 
 def default_stepsizes(smoothness: float) -> list[float]:
@@ -140,6 +149,10 @@ class Question:
         Both are guessed: the jobs from the first of every method, their gradients from a few.
         """
         first = next(iter(self.problems.values()))
+        n_seeds, n_lanes = len(self.seeds), max(self.base(name).size for name in self.problems)
+        n_rows = n_seeds * n_lanes * len(self.contenders) * len(self.problems)
+        n_rows *= self.horizon.most_moments
+        check_memory("compare", f"{n_rows:.2g} evaluations", n_rows * _ROW_BYTES, _FEWER)
         costs = [
             expected_cost(
                 contender.method,
@@ -151,7 +164,6 @@ class Question:
             )
             for contender in self.contenders
         ]
-        n_seeds, n_lanes = len(self.seeds), max(self.base(name).size for name in self.problems)
         jobs = n_seeds * sum(cost.jobs for cost in costs)
         if math.isinf(jobs):  # nothing is known of one that comes no nearer to its limit
             return
@@ -222,7 +234,7 @@ class Question:
             for contender in self.contenders:
                 pair = panel, contender.label
                 mine = [known[key].stepsizes for key in known if key[:2] == pair]
-                grids[pair] = unite_stepsizes([self.base(panel), *mine])
+                grids[pair] = unite_stepsizes([*mine, self.base(panel)])
         return grids
 
     def widen(self, work: Work, pair: tuple[str, str]) -> np.ndarray:
@@ -351,7 +363,7 @@ def ask(
     problems = _checked_problems(problem)
     times = build("worker times", times_room, times) if isinstance(times, str) else times
     check_kind("compare", "times", times, Times, "ag.times.Linear()")
-    check_integer("compare", "evaluations", horizon.evaluations, minimum=1)
+    horizon = horizon.checked()
     contenders = _contenders(methods, before.get("methods", []))
     seed_list = list(dict.fromkeys([*before.get("seeds", []), *_checked_seeds(seeds)]))
     given = None if stepsizes is None else _checked_grid(stepsizes)
@@ -361,7 +373,7 @@ def ask(
     if before and given is not None and before["stepsizes"] is None:
         extra, given = unite_stepsizes([extra, given]), None  # beside the default grid
     elif before and given is not None:
-        given = unite_stepsizes([given, np.array(before["stepsizes"])])
+        given = unite_stepsizes([np.array(before["stepsizes"]), given])
     elif before and before["stepsizes"] is not None:
         given = np.array(before["stepsizes"])
     if given is not None:
@@ -407,7 +419,7 @@ def _panel(name: str, problem: Problem, rule: Rule, target: Any, given: np.ndarr
         name=name,
         problem=str(getattr(problem, "label", problem.name)),
         smoothness=float(problem.smoothness),
-        smoothness_source=problem.smoothness_source,
+        smoothness_source=str(problem.smoothness_source),
         in_units=given is None,
         start=start,
         targets=[] if target is None else rule.checked_targets(target, start[rule.measure]),
@@ -423,9 +435,18 @@ def _hours(seconds: float) -> str:
 
 
 def unite_stepsizes(grids: Iterable[np.ndarray]) -> np.ndarray:
-    """Return all stepsizes, rising; of those that differ in their last bits only one."""
-    every = np.unique(np.concatenate(list(grids)))
-    return every[np.append(True, np.diff(every) > 1e-12 * every[1:])]
+    """Return all stepsizes, rising; of those that differ in their last bits that of the first grid.
+
+    L may differ in its last bit on another machine; what is stored keeps its stepsize.
+    """
+    parts = list(grids)
+    every = np.concatenate(parts)
+    rank = np.repeat(np.arange(len(parts)), [part.size for part in parts])
+    order = np.argsort(every, kind="stable")
+    group = np.cumsum(np.append(0, np.diff(every[order]) > 1e-12 * every[order][1:]))
+    order = order[np.lexsort((rank[order], group))]  # within a group the first grid's
+    united: np.ndarray = every[order][np.unique(group, return_index=True)[1]]
+    return united
 
 
 def _checked_problems(problem: Any) -> dict[str, Problem]:
@@ -436,7 +457,9 @@ def _checked_problems(problem: Any) -> dict[str, Problem]:
     for name, each in problems.items():
         if not isinstance(name, str):
             raise KindError(f"compare: problems are named by texts, got {shown(name)}.")
+        _check_printable("problem", name)
         check_problem("compare", each)
+        as_number(type(each).__name__, "smoothness", each.smoothness)
     sizes = {each.n_workers for each in problems.values()}
     measures = {each.measure for each in problems.values()}
     if len(sizes) > 1 or len(measures) > 1:
@@ -473,33 +496,38 @@ def _contenders(methods: Any, before: Sequence[str]) -> list[Contender]:
             ) from error
     found += new.values()
     for contender in found:
-        if not contender.label.isprintable():
-            raise AsgradError(
-                f"compare: a method's name must be in one line and of signs that can be printed, "
-                f"got {shown(contender.label)}."
-            )
+        _check_printable("method", contender.label)
     if not found:
         raise AsgradError("compare: give at least one method.")
     return found
 
 
+def _check_printable(what: str, name: str) -> None:
+    """Refuse a name that would break tables and files."""
+    if not name.isprintable():
+        raise AsgradError(
+            f"compare: a {what}'s name must be in one line and of signs that can be printed, got "
+            f"{shown(name)}."
+        )
+
+
 def _checked_grid(stepsizes: Sequence[float]) -> np.ndarray:
     """Return the stepsizes, checked and rising."""
-    if np.ndim(stepsizes) != 1:
+    if n_axes(stepsizes) != 1:
         raise KindError(f"compare: stepsizes must be a list of numbers, got {shown(stepsizes)}.")
     grid = sorted({check_positive("compare", "stepsize", s) for s in stepsizes})
     if not grid:
         raise AsgradError("compare: give at least one stepsize.")
-    return np.array(grid)
+    return unite_stepsizes([np.array(grid)])
 
 
 def _checked_seeds(seeds: int | Sequence[int]) -> list[int]:
     """Return the seeds as a list, checked."""
-    if not isinstance(seeds, str) and np.ndim(seeds) == 1:
+    if not isinstance(seeds, str) and n_axes(seeds) == 1:
         found = [
             check_integer("compare", "seed", seed, minimum=0) for seed in np.asarray(seeds).tolist()
         ]
         if not found or len(set(found)) < len(found):
             raise AsgradError("compare: give at least one seed, each only once.")
         return found
-    return list(range(check_integer("compare", "seeds", seeds, minimum=1)))
+    return list(range(check_integer("compare", "seeds", seeds, minimum=1, maximum=10**6)))

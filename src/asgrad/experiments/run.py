@@ -9,11 +9,11 @@ from __future__ import annotations
 import hashlib
 import math
 import re
-import shlex
 import shutil
+import tomllib
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from itertools import count, pairwise
 from pathlib import Path
@@ -22,21 +22,26 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from asgrad.engines import Result, Status
-from asgrad.errors import AsgradError
-from asgrad.experiments.config import to_toml
+from asgrad.errors import AsgradError, in_one_line
 from asgrad.experiments.grid import Cell, columns
-from asgrad.experiments.training_folder import alone_in, unfinished
-from asgrad.experiments.work import Key, join_lanes, take_lanes
-from asgrad.files import (
-    Kind,
-    cannot_write,
-    check_target,
-    new_folder,
-    read_json,
-    write_json,
-    write_table,
-    write_text,
+from asgrad.experiments.training_folder import (
+    CONFIG,
+    FACTS,
+    METRICS,
+    PIECES,
+    alone_in,
+    check_config,
+    check_name,
+    clear_away,
+    is_training_begun,
+    quoted,
+    refuse_links,
+    unfinished,
+    write_config,
+    write_facts,
 )
+from asgrad.experiments.work import Key, join_lanes, take_lanes
+from asgrad.files import Kind, cannot_write, check_target, new_folder, read_json, write_table
 from asgrad.problems.fingerprint import difference, hashed
 from asgrad.trace import Trace
 
@@ -62,23 +67,19 @@ __all__ = [
 
 FRESH = "runs/compare"
 """Where a comparison goes that is given no folder: there, or under this name and a number."""
-_CONFIG, _FACTS, _RESULTS, _METRICS = (
-    "config.toml",
-    "run.json",
-    "results.parquet",
-    "metrics.parquet",
-)
-_PIECES, _TRACES = "pieces", "traces"
-_SCHEMA_VERSION = 2
+_RESULTS, _TRACES, _FIGURES = "results.parquet", "traces", "figures"
+_UNFINISHED = (CONFIG, FACTS, PIECES)
+"""What is asgrad's in the folder of a comparison that has not ended."""
+_SCHEMA_VERSION = 3
 _KIND = "asgrad comparison"
 
 
 def is_run(folder: Path) -> bool:
     """Say whether a folder holds a finished comparison."""
-    return (folder / _FACTS).is_file() and (folder / _RESULTS).is_file()
+    return (folder / FACTS).is_file() and (folder / _RESULTS).is_file()
 
 
-_RUN = Kind("run", is_run, (_CONFIG, _RESULTS, _METRICS, _FACTS, _TRACES, "figures"))
+_RUN = Kind("run", is_run, (CONFIG, _RESULTS, METRICS, FACTS, _TRACES, _FIGURES))
 
 
 @dataclass
@@ -89,16 +90,23 @@ class RunFolder:
     working: Path
     resume: bool
     config: dict[str, Any] | None
+    """What config.toml says; in Python only if the command line has begun the comparison."""
     known: dict[Key, Result] = field(default_factory=dict)
     """What stands there already."""
     facts: dict[str, Any] = field(default_factory=dict)
     """What was asked before."""
+    by_command: bool = False
+    """Whether the command line computes it, not Python."""
     replaces: bool = False
     """Whether what stands at the target is another comparison, which this one overwrites."""
     _pieces: Iterator[int] = field(default_factory=count)
 
     def begin(
-        self, identity: dict[str, Any], asked: dict[str, Any], played: dict[str, str]
+        self,
+        identity: dict[str, Any],
+        asked: dict[str, Any],
+        played: dict[str, str],
+        said: dict[str, Any],
     ) -> None:
         """Note what is to be computed; refuse to go on with anything else.
 
@@ -121,6 +129,9 @@ class RunFolder:
             "schema_version": _SCHEMA_VERSION,
             "complete": False,
             "replaces": self.replaces,
+            "identity": identity,
+            "asked": asked,
+            "played": played,
         }
         if self.config:  # with what the run that goes on had before
             self.config.update(
@@ -128,21 +139,21 @@ class RunFolder:
                 stepsizes=asked["stepsizes"],
                 extra_stepsizes=asked["extra"] or None,
                 seeds=len(asked["seeds"]),
+                **said,
             )
         try:
-            (self.working / _PIECES).mkdir(exist_ok=True)
+            if not self.resume:  # of what is overwritten; not before the question is accepted
+                shutil.rmtree(self.working / PIECES, ignore_errors=True)
+            (self.working / PIECES).mkdir(exist_ok=True)
             if self.config:
-                write_text(self.working / _CONFIG, to_toml(self.config))
-            write_json(
-                self.working / _FACTS,
-                {**facts, "identity": identity, "asked": asked, "played": played},
-            )
+                write_config(self.working, self.config)
+            write_facts(self.working, facts)
         except OSError as error:
             raise cannot_write(str(self.working), error) from error
 
     def keep(self, key: Key, result: Result) -> None:
         """Write what was computed, at once."""
-        folder = self.working / _PIECES
+        folder = self.working / PIECES
         path = next(p for i in self._pieces if not (p := folder / f"{i:05}.parquet").exists())
         temporary = path.with_suffix(".writing")
         try:
@@ -154,22 +165,22 @@ class RunFolder:
     def finish(self, comparison: Comparison) -> Path:
         """Write the whole run in the place where it belongs; return that."""
         try:
-            write_run(comparison, self.target, self.config)
+            self.target = write_run(comparison, self.target, self.config, elsewhere=True)
         except AsgradError as error:
             raise AsgradError(f"{error} {self.way_on}") from error
-        shutil.rmtree(self.working, ignore_errors=True)
+        clear_away(self.working, self.target, _UNFINISHED)
         return self.target
 
     @property
     def way_on(self) -> str:
         """How an interrupted comparison goes on, in words; empty where nothing was kept."""
-        if not any((self.working / _PIECES).glob("*.parquet")):
+        if not any((self.working / PIECES).glob("*.parquet")):
             return ""
-        if not self.config:
+        if not self.by_command:
             return (
                 f"What was computed is kept; go on with resume=True and out={str(self.target)!r}."
             )
-        command = f"asgrad compare --resume {shlex.quote(str(self.target))}"
+        command = f"asgrad compare --resume {quoted(self.target)}"
         return f"What was computed is kept; go on with: {command}"
 
 
@@ -189,6 +200,8 @@ def open_run(
         If a run of that name is there and is neither to be overwritten nor to go on, another
         process works at it, or nothing can be written there.
     """
+    if resume and overwrite:
+        raise AsgradError("compare: a run goes on or is overwritten, not both; leave one out.")
     made = [p for p in Path(FRESH if path is None else path).parents if not p.exists()]
     target = _fresh() if path is None else Path(path)
     working = unfinished(target)
@@ -199,33 +212,57 @@ def open_run(
     except OSError as error:
         raise cannot_write(str(working), error) from error
     with alone_in(working):
-        run = RunFolder(target, working, resume, config, replaces=overwrite)
+        by_command = config is not None
+        run = RunFolder(target, working, resume, config, by_command=by_command, replaces=overwrite)
         try:
             if path is not None:  # again: another process may have ended it meanwhile
                 _check_place(target, working, overwrite, resume)
             if resume:
-                run.facts = read_facts(working if (working / _FACTS).is_file() else target)
+                run.facts = read_facts(working if _is_begun(working) else target)
                 run.replaces = bool(run.facts.get("replaces"))
                 # What an overwriting comparison was to replace is none of its own.
                 places = [working] if run.replaces else [target, working]
                 run.known = read_results(*places, skip_damaged=True)
-            elif overwrite:
-                shutil.rmtree(working / _PIECES, ignore_errors=True)
+                run.config = config or _config_of(working, target)
             yield run
         finally:
-            if working.exists() and not any((working / _PIECES).glob("*.parquet")):
-                shutil.rmtree(working, ignore_errors=True)
-                for folder in made:
-                    try:
-                        folder.rmdir()
-                    except OSError:  # something is in it
-                        break
+            if not any((working / PIECES).glob("*.parquet")):
+                _remove_unused(working, made)
+
+
+def _is_begun(folder: Path) -> bool:
+    """Say whether a folder holds an unfinished comparison, be it damaged."""
+    return (folder / FACTS).is_file() or any((folder / PIECES).glob("*.parquet"))
+
+
+def _config_of(*folders: Path) -> dict[str, Any] | None:
+    """Return the settings in the first of some folders that has them; None if none has."""
+    for folder in folders:
+        with suppress(AsgradError):  # not there, or damaged
+            return tomllib.loads(check_config(folder, "compare").read_text(encoding="utf-8"))
+    return None
+
+
+def _remove_unused(working: Path, made: list[Path]) -> None:
+    """Remove the folder of a comparison of which nothing was computed, and those made for it."""
+    if working.is_symlink() or is_training_begun(working):
+        return  # none of ours
+    shutil.rmtree(working / PIECES, ignore_errors=True)
+    with suppress(OSError):  # something else is in it
+        for path in (working / CONFIG, working / FACTS, *working.glob(".*.writing")):
+            path.unlink(missing_ok=True)
+        for folder in (working, *made):
+            folder.rmdir()
 
 
 def _check_place(target: Path, working: Path, overwrite: bool, resume: bool) -> None:
     """Refuse a place that holds what must not be lost, or holds nothing to go on from."""
+    check_name(target)
     check_target(target, _RUN, overwrite=True)  # what is there is refused below, in more words
-    begun = (working / _FACTS).is_file()
+    refuse_links(_UNFINISHED, working)
+    if is_training_begun(working):
+        raise AsgradError(f"{working} is of a training that was not finished; choose another name.")
+    begun = _is_begun(working)
     if resume:
         if not begun and not is_run(target):
             raise AsgradError(f"no comparison of asgrad at {target}; nothing to resume.")
@@ -273,18 +310,27 @@ def _check_identity(target: Path, before: dict[str, Any], now: dict[str, Any]) -
         )
 
 
-def write_run(comparison: Comparison, path: str | Path, config: dict[str, Any] | None) -> Path:
-    """Write the run to a temporary name, then rename it; a run of that name is replaced."""
+def write_run(
+    comparison: Comparison,
+    path: str | Path,
+    config: dict[str, Any] | None,
+    *,
+    elsewhere: bool = False,
+) -> Path:
+    """Write the run to a temporary name, then rename it; a run of that name is replaced.
+
+    With `elsewhere` it takes a free name beside `path` where something else stands there.
+    """
     from asgrad.report import write_figures
 
-    with new_folder(path, _RUN, overwrite=True) as folder:
+    with new_folder(path, _RUN, overwrite=True, elsewhere=elsewhere) as folder:
         if config:
-            write_text(folder / _CONFIG, to_toml(config))
+            write_config(folder.folder, config)
         write_table(folder / _RESULTS, columns(comparison.cells, Cell))
-        write_table(folder / _METRICS, metrics_of(comparison))
+        write_table(folder / METRICS, metrics_of(comparison))
         for (method, seed), trace in comparison.traces.items():
             trace.save(folder / _TRACES / _trace_name(method, seed))
-        write_figures(comparison, folder / "figures")
+        write_figures(comparison, folder / _FIGURES)
         about = {
             "kind": _KIND,
             "schema_version": _SCHEMA_VERSION,
@@ -296,7 +342,7 @@ def write_run(comparison: Comparison, path: str | Path, config: dict[str, Any] |
             "traces": [[method, seed] for method, seed in comparison.traces],
             "played": digests(comparison.traces),
         }
-        write_json(folder / _FACTS, {**about, **comparison.origin})
+        write_facts(folder.folder, {**about, **comparison.origin})
     return folder.path
 
 
@@ -309,19 +355,29 @@ def read_facts(path: str | Path) -> dict[str, Any]:
         If there is no run at `path`, or it is damaged.
     """
     folder = Path(path)
-    if not (folder / _FACTS).is_file():
+    if not (folder / FACTS).is_file() and not _is_begun(folder):
         raise AsgradError(f"no run of asgrad at {folder}.")
     try:
-        facts = read_json(folder / _FACTS, bare=True)
-        version = facts["schema_version"]
-        if version == _SCHEMA_VERSION:
-            identity, asked = facts["identity"], facts["asked"]
-            dict(identity["problems"]), list(asked["methods"]), list(asked["seeds"])
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise _damaged(folder, error) from error
-    if version != _SCHEMA_VERSION:
+        facts = _read_facts(folder / FACTS)
+    except (OSError, ValueError, RecursionError) as error:
+        text = f"run {folder} is damaged: {FACTS}: {in_one_line(error)}."
+        raise AsgradError(text) from error
+    if facts.get("kind") != _KIND:
+        raise AsgradError(f"no comparison of asgrad at {folder}.")
+    if facts.get("schema_version") != _SCHEMA_VERSION:
         raise AsgradError(f"run {folder} was written by another version of asgrad.")
-    return dict(facts)
+    return facts
+
+
+def _read_facts(path: Path) -> dict[str, Any]:
+    """Read run.json; the first versions wrote it without a checksum."""
+    try:
+        facts: dict[str, Any] = read_json(path)
+    except ValueError:
+        facts = read_json(path, bare=True)
+        if not isinstance(facts, dict) or facts.get("schema_version") not in (1, 2):
+            raise
+    return facts
 
 
 def read_cells(folder: Path) -> list[Cell]:
@@ -346,8 +402,8 @@ def read_results(*folders: Path, skip_damaged: bool = False) -> dict[Key, Result
 
     found: dict[Key, Result] = {}
     for folder in folders:
-        for path in [folder / _METRICS, *sorted((folder / _PIECES).glob("*.parquet"))]:
-            if not path.is_file():
+        for path in [folder / METRICS, *sorted((folder / PIECES).glob("*.parquet"))]:
+            if not path.is_file() and not (path.name == METRICS and is_run(folder)):
                 continue
             try:
                 table = pq.read_table(path, page_checksum_verification=True)
@@ -399,24 +455,30 @@ def stored_config(path: str | Path) -> Path:
     AsgradError
         If there is none.
     """
-    for folder in (unfinished(path), Path(path)):
-        if (folder / _CONFIG).is_file():
-            return folder / _CONFIG
-    raise AsgradError(
-        f"no comparison of the command line at {path}: it has no {_CONFIG}; nothing to resume."
-    )
+    check_name(Path(path))
+    beside, target = unfinished(path), Path(path)
+    for folder, stands in ((beside, _is_begun(beside)), (target, is_run(target))):
+        if stands:
+            read_facts(folder)  # of another version, say
+            if not (folder / CONFIG).is_file():
+                raise AsgradError(
+                    f"the comparison at {path} has no {CONFIG}: it is one of Python, and goes on "
+                    f"there, with resume=True and out={str(path)!r}."
+                )
+            return check_config(folder, "compare")
+    raise AsgradError(f"no comparison of asgrad at {path}; nothing to resume.")
 
 
 def refuse_begun(path: Path) -> None:
     """Raise if `path` is the name or the folder of a comparison that was not finished."""
     target = path.parent / path.name.removesuffix("-unfinished")
     folder = unfinished(target)
-    if not (folder / _FACTS).is_file():
+    if not _is_begun(folder):
         return
-    n_pieces = len(list((folder / _PIECES).glob("*.parquet")))
+    n_pieces = len(list((folder / PIECES).glob("*.parquet")))
     raise AsgradError(
         f"{target} was not finished, {n_pieces} of its replays are kept; go on with it: "
-        f"asgrad compare --resume {shlex.quote(str(target))}."
+        f"asgrad compare --resume {quoted(target)}."
     )
 
 

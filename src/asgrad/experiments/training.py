@@ -340,14 +340,14 @@ def save_training(training: Training, config: TrainConfig) -> Path:
             with suppress(AsgradWarning):  # where warnings are errors
                 warnings.warn(text, AsgradWarning, stacklevel=2)
         else:
-            clear_away(beside, path)
+            clear_away(beside, path, TRAINING.parts)
     return path
 
 
 def _written(training: Training, config: TrainConfig, path: Path, beside: Path) -> Path:
     """Write a finished run to `path`, or beside it; return where it is."""
     with new_folder(path, TRAINING, overwrite=True, elsewhere=True) as folder:
-        write_config(folder.folder, config.model_copy(update={"stepsize": training.stepsize}))
+        write_config(folder.folder, {**config.model_dump(), "stepsize": training.stepsize})
         training.trace.save(folder / TRACE)
         write_table(
             folder / METRICS,

@@ -1,5 +1,7 @@
 """Where a live run stands on disk, finished or not; nothing of it is lost, whatever ends it.
 
+What a comparison's folder (run.py) has in common with it stands here too.
+
 runs/NAME/             config.toml  trace/  metrics.parquet  model.safetensors  run.json
                        checkpoints/  tensorboard/
 runs/NAME-unfinished/  config.toml  checkpoints/  tensorboard/   (until the run ends)
@@ -13,7 +15,7 @@ import shlex
 import shutil
 import warnings
 import zlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -44,15 +46,20 @@ __all__ = [
     "LOGS",
     "METRICS",
     "MODEL",
+    "PIECES",
     "TRACE",
     "TRAINING",
     "alone_in",
+    "check_config",
+    "check_name",
     "check_training",
     "clear_away",
+    "is_training_begun",
     "is_training",
     "kept_there",
     "quoted",
     "read_facts",
+    "refuse_links",
     "refuse_unfinished",
     "resume_training",
     "stored_config",
@@ -64,6 +71,8 @@ __all__ = [
 
 CONFIG, FACTS, MODEL, METRICS = "config.toml", "run.json", "model.safetensors", "metrics.parquet"
 TRACE, CHECKPOINTS, LOGS = "trace", "checkpoints", "tensorboard"
+PIECES = "pieces"
+"""Of a comparison: by it alone the unfinished folder of one is told from a training's."""
 KIND, _UNFINISHED, _WHOLE = "asgrad training", "-unfinished", "# whole: CRC-32 "
 
 
@@ -103,26 +112,46 @@ def quoted(path: str | Path) -> str:
 def refuse_unfinished(path: Path) -> None:
     """Raise if `path` is the name or the folder of a run that was not finished."""
     run = path.parent / path.name.removesuffix(_UNFINISHED)
-    if _is_begun(unfinished(run)):
+    if is_training_begun(unfinished(run)):
         raise AsgradError(
             f"{run} was not finished; go on with it: asgrad train --resume {quoted(run)}."
         )
 
 
-def _is_begun(folder: Path) -> bool:
-    """Say whether a folder holds an unfinished run."""
+def is_training_begun(folder: Path) -> bool:
+    """Say whether a folder holds an unfinished training."""
+    if os.path.lexists(folder / PIECES):
+        return False
     return (folder / CONFIG).is_file() or (folder / CHECKPOINTS).is_dir()
 
 
-def _refuse_links(*folders: Path) -> None:
+def refuse_links(parts: Collection[str], *folders: Path) -> None:
     """Refuse what would be written, moved or removed outside of a run's folder, through a link."""
     for folder in folders:
-        for path in (folder, *(folder / name for name in TRAINING.parts)):
+        for path in (folder, *(folder / name for name in parts)):
             if path.is_symlink():
                 raise AsgradError(
                     f"{path} is a link; what asgrad moves and removes must not lie elsewhere. Put "
-                    "in its place what it points to, or train under another name."
+                    "in its place what it points to, or choose another name."
                 )
+
+
+def _refuse_comparison(folder: Path) -> None:
+    """Refuse to train in the folder of a comparison."""
+    if os.path.lexists(folder / PIECES):
+        raise AsgradError(
+            f"{folder} is of a comparison that was not finished; choose another name with --out."
+        )
+
+
+def check_name(target: Path) -> None:
+    """Refuse for a run a name that is kept for one that has not ended."""
+    if target.name.endswith(_UNFINISHED):
+        raise AsgradError(
+            f"{target}: names that end in {_UNFINISHED} are for runs that have not ended; choose "
+            "another name with --out, or go on with one by its own name: --resume "
+            f"{quoted(target.with_name(target.name.removesuffix(_UNFINISHED)))}."
+        )
 
 
 def write_facts(folder: Path, facts: dict[str, Any]) -> None:
@@ -149,14 +178,14 @@ def read_facts(folder: Path) -> dict[str, Any]:
     return facts  # type: ignore[no-any-return]
 
 
-def write_config(folder: Path, config: TrainConfig) -> None:
+def write_config(folder: Path, config: dict[str, Any]) -> None:
     """Write the configuration; its last line tells one that is whole from one that was cut."""
-    text = to_toml(config.model_dump())
+    text = to_toml(config)
     write_text(folder / CONFIG, f"{text}{_WHOLE}{zlib.crc32(text.encode()):08x}\n")
 
 
-def stored_config(folder: Path, said: dict[str, Any]) -> TrainConfig:
-    """Read the configuration that stands in a run's folder, as it was written."""
+def check_config(folder: Path, command: str) -> Path:
+    """Return the path of a run's configuration if it is as it was written; `command` wrote it."""
     path = folder / CONFIG
     if not path.is_file():
         raise AsgradError(f"run {folder} is damaged: it has no {CONFIG}.")
@@ -164,10 +193,15 @@ def stored_config(folder: Path, said: dict[str, Any]) -> TrainConfig:
     if not mark or found.strip() != f"{zlib.crc32(text):08x}".encode():
         raise AsgradError(
             f"run {folder} is damaged: {CONFIG} is not what was written: it was cut or changed. A "
-            "run keeps its settings; with others train anew: asgrad train "
+            f"run keeps its settings; with others {command} anew: asgrad {command} "
             f"{quoted(path)} --out NAME."
         )
-    return TrainConfig.read(folder / CONFIG, said)
+    return path
+
+
+def stored_config(folder: Path, said: dict[str, Any]) -> TrainConfig:
+    """Read the configuration that stands in a run's folder, as it was written."""
+    return TrainConfig.read(check_config(folder, "train"), said)
 
 
 def check_training(path: str | Path) -> None:
@@ -180,11 +214,8 @@ def check_training(path: str | Path) -> None:
     """
     need_safetensors()
     target, folder = check_target(path, TRAINING, overwrite=True), unfinished(path)
-    if target.name.endswith(_UNFINISHED):
-        raise AsgradError(
-            f"{target}: names that end in {_UNFINISHED} are for runs that have not ended; choose "
-            "another name with --out."
-        )
+    check_name(target)
+    _refuse_comparison(folder)
     if list_checkpoints(folder / CHECKPOINTS):
         raise AsgradError(
             f"{folder} holds a run that was not finished: go on with --resume {quoted(path)}, "
@@ -209,9 +240,10 @@ def resume_training(path: str | Path, said: dict[str, Any]) -> TrainConfig:
     """
     target, folder = Path(path), unfinished(path)
     kept = folder / CHECKPOINTS
-    if not _is_begun(folder) and not is_training(target):
+    if not is_training_begun(folder) and not is_training(target):
         refuse_unfinished(target)
         raise AsgradError(f"no training run of asgrad at {target}; nothing to resume.")
+    _refuse_comparison(folder)
     check_target(path, TRAINING, overwrite=True)
     damaged = any(kept.glob("damaged-*"))
     if is_training(target) and not list_checkpoints(kept) and not damaged:
@@ -235,8 +267,8 @@ def unfinished_run(config: TrainConfig, resume: bool) -> Iterator[Path]:
     A finished run that goes on stays as it is: its continuation begins with a copy.
     """
     folder = unfinished(config.out)
-    _refuse_links(folder, Path(config.out))
-    is_new = not _is_begun(folder)
+    refuse_links(TRAINING.parts, folder, Path(config.out))
+    is_new = not is_training_begun(folder)
     made = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -248,7 +280,7 @@ def unfinished_run(config: TrainConfig, resume: bool) -> Iterator[Path]:
             try:
                 if not resume:  # again: another process may have ended one of that name
                     check_training(config.out)
-                write_config(folder, config)
+                write_config(folder, config.model_dump())
                 if resume:
                     _copy_finished(Path(config.out), folder)
             except OSError as error:
@@ -285,7 +317,7 @@ def kept_there(
             with suppress(OSError, AsgradWarning):  # the next checkpoint warns if it cannot be
                 folder.mkdir(parents=True, exist_ok=True)
                 hold(folder, is_new=True)  # the lock went with the old one
-                write_config(folder, config)
+                write_config(folder, config.model_dump())
                 warnings.warn(text, AsgradWarning, stacklevel=1)
         if tell:
             tell(step, now, loss, norm, accuracy, test_loss)
@@ -323,12 +355,12 @@ def alone_in(folder: Path) -> Iterator[None]:
         yield
 
 
-def clear_away(folder: Path, target: Path) -> None:
+def clear_away(folder: Path, target: Path, parts: Collection[str]) -> None:
     """Remove the unfinished folder of a run that is written; what others put there goes to it."""
     if not folder.exists():
         return
     try:
-        move_out(folder, target, TRAINING.parts)
+        move_out(folder, target, parts)
         gone = folder.with_name(f".{folder.name}.old")  # at once, or it would look like a run
         shutil.rmtree(gone, ignore_errors=True)
         os.replace(folder, gone)

@@ -14,6 +14,7 @@ import numpy as np
 from asgrad.engines import Interrupted, Result, replay
 from asgrad.engines.books import latest_of
 from asgrad.engines.plan import model_times
+from asgrad.errors import check_integer, check_positive
 from asgrad.problems import Problem
 from asgrad.stepsizes import Stepsize
 from asgrad.trace import Trace
@@ -56,6 +57,22 @@ class Horizon:
         steps = np.searchsorted(trace.step_times, latest_of(times), side="right")
         steps[0] = 0
         return steps, times
+
+    def checked(self) -> Horizon:
+        """Return the same in plain numbers, refusing what is none."""
+        steps, time = self.steps, self.until_time
+        return Horizon(
+            None if steps is None else check_integer("compare", "steps", steps, minimum=0),
+            None if time is None else check_positive("compare", "until_time", time, zero=True),
+            check_integer("compare", "evaluations", self.evaluations, minimum=1),
+        )
+
+    @property
+    def most_moments(self) -> int:
+        """At how many moments a run is looked at, at most."""
+        if self.until_time is None and self.steps is not None:
+            return min(self.evaluations, self.steps) + 1
+        return self.evaluations + 1
 
     @property
     def words(self) -> str:
@@ -159,9 +176,8 @@ class Work:
                 for future in [future for future in waiting if future.done()]:
                     if future.exception() is None:  # ended, and not looked at yet
                         take(future)
-                for pair in grids:
-                    if pair not in whole or open_pairs[pair]:
-                        self._keep_common(pair, pair in whole)
+                for pair in grids:  # also of one that was just to be widened
+                    self._keep_common(pair, pair in whole)
             finally:
                 self._stop.set()
                 for future in waiting:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,7 +38,19 @@ def write_figures(comparison: Any, folder: Path) -> None:
         "delays": _delays(Figure, first, styles),
         "gantt": _gantt(Figure, first),
     }.items():
-        figure.savefig(folder / f"{name}.png", dpi=150)
+        with warnings.catch_warnings():  # a sign that the font lacks is drawn as a box
+            warnings.filterwarnings("ignore", "Glyph .* missing from font")
+            figure.savefig(folder / f"{name}.png", dpi=150)
+
+
+def _plain(text: str) -> str:
+    """Return a text that matplotlib draws as it is: no formula, nor one that legends leave out.
+
+    One that would leave no room for the axes is shortened.
+    """
+    if len(text) > 70:
+        text = f"{text[:40]}…{text[-25:]}"
+    return (" " if text.startswith("_") else "") + text.replace("$", r"\$")
 
 
 def _styles(methods: list[str]) -> dict[str, dict[str, Any]]:
@@ -80,8 +93,9 @@ def convergence(comparison: Any) -> Any:
             for axes, abscissa in ((by_step, "steps"), (by_time, "times")):
                 grid, curves = _curves(runs, stepsize, measure.name, abscissa)
                 axes.plot(
-                    grid, np.median(curves, axis=0), label=method, linewidth=1.6, **styles[method]
-                )
+                    grid, np.median(curves, axis=0), label=_plain(method), linewidth=1.6,
+                    **styles[method],
+                )  # fmt: skip
                 if len(runs) > 1:
                     low, high = curves.min(axis=0), curves.max(axis=0)
                     color = styles[method]["color"]
@@ -94,7 +108,7 @@ def convergence(comparison: Any) -> Any:
                 color="#555555",
             )  # fmt: skip
         title = f"{panel.name}: {panel.problem}" if panel.name else panel.problem
-        by_step.set_title(f"{title}\nby step", fontsize=10)
+        by_step.set_title(f"{_plain(title)}\nby step", fontsize=10)
         by_time.set_title("by time", fontsize=10)
         by_step.set(xlabel="server step", ylabel=_axis_label(measure))
         by_step.set_xscale("symlog", linthresh=1.0)  # it begins at step 0
@@ -151,7 +165,7 @@ def _delays(figure_class: Any, traces: Mapping[str, Trace], styles: Mapping[str,
             np.append(0, values),
             np.append(1.0, at_least),
             where="pre",
-            label=method,
+            label=_plain(method),
             linewidth=1.6,
             marker="." if values.size == 1 else None,
             **styles[method],
@@ -200,7 +214,7 @@ def _gantt(figure_class: Any, traces: Mapping[str, Trace]) -> Any:
         steps = trace.step_times[trace.step_times <= window]
         axes.plot(steps, np.full(steps.size, -0.9), "|", color="black", markersize=5)
         few = " (first 30 workers)" if trace.n_workers > 30 else ""
-        axes.set_title(f"{method}{few}", fontsize=9)
+        axes.set_title(f"{_plain(method)}{few}", fontsize=9)
         axes.set(xlim=(0, window), ylim=(min(n_workers, 30) - 0.4, -1.4))
     for column in panels.T:
         for lowest in [axes for axes in column if axes.get_visible()][-1:]:

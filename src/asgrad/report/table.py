@@ -41,17 +41,22 @@ def print_comparison(console: Any, comparison: Any) -> None:
             hidden.append(optional.pop(0))
             table = _rich(_rows(comparison, panel, mine), hidden)
         if panel.name:
-            console.print(f"{panel.name}: {panel.problem}", style="bold", highlight=False)
+            _print(console, f"{panel.name}: {panel.problem}", style="bold")
         console.print(table)
         for note in _remarks(comparison, panel, mine):
-            console.print(note, highlight=False)
+            _print(console, note)
         if panel is not comparison.panels[-1]:
             console.print()
     notes = [*comparison.notes, "τ counts gradients applied and those still in flight at the end."]
     if hidden:
         notes.append(f"Not shown in this width: {', '.join(dict.fromkeys(hidden))}.")
     for note in notes:
-        console.print(note, style="dim", highlight=False)
+        _print(console, note, style="dim")
+
+
+def _print(console: Any, text: str, style: str | None = None) -> None:
+    """Print a text as it is: names of methods and of files may look like markup."""
+    console.print(text, style=style, highlight=False, markup=False, emoji=False)
 
 
 def table_text(comparison: Any) -> str:
@@ -86,6 +91,7 @@ def table_html(comparison: Any) -> str:
 def _rich(rows: list[list[str]], hidden: list[str]) -> Any:
     """Return a table without some columns."""
     from rich.table import Table
+    from rich.text import Text
 
     shown = [i for i, title in enumerate(rows[0]) if title not in hidden]
     table = Table(box=None, header_style="bold", pad_edge=False)
@@ -93,7 +99,7 @@ def _rich(rows: list[list[str]], hidden: list[str]) -> Any:
         justify: Any = "right" if i else "left"
         table.add_column(rows[0][i], justify=justify, no_wrap=True)
     for row in rows[1:]:
-        table.add_row(*(row[i] for i in shown), style="dim" if row[0] == _START else None)
+        table.add_row(*(Text(row[i]) for i in shown), style="dim" if row[0] == _START else None)
     return table
 
 
@@ -138,11 +144,12 @@ def _remarks(comparison: Any, panel: Any, lines: list[Any]) -> list[str]:
     if panel.targets:
         reach = _reach(comparison.rule.judged, panel.targets[0]).removeprefix("time to ")
         times = {line.method: line.times_to_target[0][0] for line in lines}
-        first = min(times, key=lambda method: times[method])
-        if math.isfinite(times[first]):
-            said = f"First at {reach}: {first}, after {_seconds(times[first], ' s')}"
+        soonest = min(times.values())
+        if math.isfinite(soonest):
+            first = [method for method, time in times.items() if time == soonest]
+            said = f"First at {reach}: {', '.join(first)}, after {_seconds(soonest, ' s')}"
             base = times.get(_BASELINE, math.nan)
-            if first != _BASELINE and not math.isnan(base):
+            if _BASELINE not in first and not math.isnan(base):
                 late = f"after {_seconds(base, ' s')}" if math.isfinite(base) else "never"
                 said += f"; {_BASELINE} {late}"
             found.append(f"{said}.")

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 from numba import types
 
-from asgrad.errors import AsgradError, KindError, as_number, shown
+from asgrad.errors import AsgradError, KindError, as_number, n_axes, shown
 from asgrad.kernels import inlined
 from asgrad.registry import label
 from asgrad.streams import Purpose, job_stream, mix, stream_key
@@ -178,9 +178,9 @@ def _checked_scale(owner: str, scale: Any) -> Scale:
                 f"got {scale!r}."
             )
         return scale
-    if np.ndim(scale) == 0:
+    if n_axes(scale) == 0:
         return as_number(owner, "scale", scale)
-    if np.ndim(scale) > 1:
+    if n_axes(scale) > 1:
         raise KindError(f"{owner}: scale must hold one number a worker, got {shown(scale)}.")
     return tuple(as_number(owner, "scale", number) for number in scale)
 
