@@ -13,6 +13,7 @@ __all__ = ["TREE", "finish_place", "first_worker", "new_tree", "prefetch_arrival
 # path to the root is known in advance, so its cache misses overlap even with a million workers. The
 # ticket, (starts before this one) * leaves + worker, settles ties and names the worker.
 TREE = np.dtype([("finish", np.int64), ("ticket", np.int64)])
+_LAST = 2**63 - 1  # after all tickets
 _NODES_IN_CACHE = 1 << 14  # the top of the tree, which every arrival touches
 
 
@@ -25,15 +26,25 @@ def new_tree(n_workers: int) -> np.ndarray:
 
 
 @inlined
-def first_worker(tree):
-    """Return the worker that finishes first."""
-    return tree[1]["ticket"] & (tree.size // 2 - 1)
-
-
-@inlined
 def finish_place(tree, worker):
     """Return the place of the moment at which `worker` finishes."""
     return tree[tree.size // 2 + worker]["finish"]
+
+
+@inlined
+def first_worker(tree, moment):
+    """Return the worker whose job, of those that finish at `moment`, started first."""
+    leaves = tree.size // 2
+    worker = tree[1]["ticket"] & (leaves - 1)
+    latest = place(moment) + SAME
+    if finish_place(tree, worker) > latest:
+        # On its way up it met one that is near to both it and the first, which are not near.
+        ticket = _LAST
+        for node in range(leaves, tree.size):
+            if tree[node]["finish"] <= latest:
+                ticket = min(ticket, tree[node]["ticket"])
+        worker = ticket & (leaves - 1)
+    return worker
 
 
 @inlined

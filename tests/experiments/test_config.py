@@ -143,6 +143,23 @@ def test_a_network_needs_a_stepsize(refused, monkeypatch):
     assert "koloskova:smoothness=10" in text
 
 
+@pytest.mark.parametrize(("size", "said"), [(0.0, "it is 0"), (1e-157, "it is 1.25e-315")])
+def test_a_smoothness_of_which_no_stepsize_follows_is_named(refused, tmp_path, size, said):
+    """Features of nothing, or of next to nothing: 1/L would be infinite."""
+    path = tmp_path / "flat.svm"
+    path.write_text(f"1 1:{size}\n-1 2:{size}\n1 1:{size}\n-1 2:{size}\n")
+    options = {"data": str(path), "workers": 2, "split": "shared", "batch": 0}
+    (tmp_path / "config.toml").write_text("strength = 0.0")
+    config = TrainConfig.read(tmp_path / "config.toml", options)
+    problem = config.build_problem()
+    for call in (
+        lambda: run_training(config, problem),
+        lambda: ag.compare(problem, "linear", ["pure"], steps=9),
+        lambda: ag.compare(problem, "linear", ["pure+koloskova"], steps=9, stepsizes=[0.1]),
+    ):
+        assert f"smoothness constant gives no stepsize, {said}" in refused(call)
+
+
 @pytest.mark.parametrize(
     ("line", "said"),
     [

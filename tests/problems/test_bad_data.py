@@ -19,6 +19,7 @@ from asgrad.problems import (
     Quadratic,
     Softmax,
     Tridiagonal,
+    libsvm,
     load,
     split,
     synthetic,
@@ -227,6 +228,35 @@ def test_data_that_memory_cannot_hold_are_refused(refused, tmp_path, monkeypatch
     assert text.startswith("synthetic: 60000000000000 features would take 1.68 PB of memory")
 
 
+@pytest.mark.parametrize("ending", [".gz", ".bz2", ".xz"])
+@pytest.mark.parametrize("text", [b"1 1:1\n" * 200_000, b"1" * 1_200_000], ids=["rows", "line"])
+def test_a_packed_file_that_is_too_large_is_refused_while_it_is_read(
+    refused, tmp_path, monkeypatch, ending, text
+):
+    """Of 1.2 MB that come out of some kB, 100 kB and what is read at once are taken at most."""
+    path = tmp_path / f"small.svm{ending}"
+    path.write_bytes(
+        {".gz": gzip.compress, ".bz2": bz2.compress, ".xz": lzma.compress}[ending](text)
+    )
+    assert path.stat().st_size < 5000
+    monkeypatch.setattr(libsvm, "_PIECE", 1000)
+    monkeypatch.setattr(machine, "available_memory", lambda: 100_000)
+    said = refused(lambda: load(path))
+    assert said.startswith(f"data: the rows of {path} would take 1")
+    assert said.endswith(" kB of memory, 100 kB are available.")
+
+
+def test_a_line_may_come_in_pieces(tmp_path, monkeypatch):
+    path = tmp_path / "small.svm"
+    path.write_text("1 1:0.25 20:3 # remark\n\n-1 2:4 3:1\n1 1:5")
+    whole = load(path)
+    for size in (1, 2, 7, 25):
+        monkeypatch.setattr(libsvm, "_PIECE", size)
+        cut = load(path)
+        np.testing.assert_array_equal(cut.features.toarray(), whole.features.toarray())
+        np.testing.assert_array_equal(cut.targets, [1, -1, 1])
+
+
 @pytest.mark.parametrize("name", DAMAGED)
 def test_a_damaged_libsvm_file_is_refused(refused, tmp_path, name):
     path = tmp_path / name
@@ -246,6 +276,10 @@ def logistic(**options):
         (lambda: logistic(batch=0), "Logistic: batch must be an integer >= 1, got 0."),
         (lambda: logistic(batch=-2), "Logistic: batch must be an integer >= 1, got -2."),
         (lambda: logistic(strength=-0.5), "Logistic: strength must be finite and >= 0, got -0.5."),
+        (
+            lambda: logistic(strength=1e308),
+            "Logistic: strength must be at most 1e+140, got 1e+308.",
+        ),
         (lambda: logistic(strength=NAN), "Logistic: strength must be finite and >= 0, got nan."),
         (lambda: Tridiagonal(1), "Tridiagonal: dim must be an integer >= 2, got 1."),
         (lambda: Tridiagonal(9, noise=-1), "Tridiagonal: noise must be finite and >= 0, got -1."),
@@ -280,6 +314,7 @@ def test_a_parameter_out_of_range_is_refused(refused, make, text):
         (lambda: logistic(n_workers=2.0), "Logistic: n_workers must be an integer, got 2.0."),
         (lambda: logistic(batch="5"), "Logistic: batch must be an integer, got '5'."),
         (lambda: logistic(strength="0.1"), "Logistic: strength must be a number, got '0.1'."),
+        (lambda: logistic(strength=""), "Logistic: strength must be a number, got ''."),
         (lambda: Tridiagonal(10.0), "Tridiagonal: dim must be an integer, got 10.0."),
         (lambda: synthetic(None, 1), "synthetic: alpha must be a number, got None."),
     ],

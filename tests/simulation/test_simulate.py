@@ -7,6 +7,8 @@ import tracemalloc
 
 import numpy as np
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
 import asgrad as ag
 from asgrad.registry import catalogue
@@ -217,6 +219,28 @@ def test_zero_times_are_fine_while_steps_are_taken():
     np.testing.assert_array_equal(trace.step_times, 0.0)
 
 
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(
+    offsets=st.lists(st.sampled_from([0, 300, 512, 513, 800, 1024, 1025]), min_size=2, max_size=9)
+)
+@example(offsets=[800, 512, 0])  # 0 and 1 are one moment, and 1 and 2, but not 0 and 2
+@example(offsets=[1024, 0, 800, 512])
+def test_moments_are_one_if_they_are_near_the_first_of_them(offsets):
+    """Within 512 neighbouring numbers of the first; the order there is that of the starts."""
+    scale = (np.ones(1).view(np.int64) + np.array(offsets)).view(np.float64)
+    n, left = scale.size, list(range(scale.size))
+    order, moments = [], []
+    while left:
+        first = min(offsets[worker] for worker in left)
+        group = [worker for worker in left if offsets[worker] <= first + 512]
+        order += group
+        moments += [scale[offsets.index(first)]] * len(group)
+        left = [worker for worker in left if worker not in group]
+    trace = ag.simulate(ag.methods.Pure(), ag.times.Fixed(scale), n_workers=n, jobs=n)
+    assert trace.jobs.worker[trace.contributions.job].tolist() == order
+    np.testing.assert_array_equal(trace.step_times, moments)
+
+
 def test_many_workers_with_equal_times_take_turns():
     # All n jobs of a round arrive at one moment and are taken in the order of their starts; from
     # the second round on, n - 1 steps lie between a job's assignment and its arrival.
@@ -246,6 +270,22 @@ def test_a_run_that_is_too_large_is_refused_before_it_is_played(refused, monkeyp
     )
     assert ag.simulate("pure", "fixed", **small, insist=True).n_steps == 120_000
     assert ag.simulate("pure", "fixed", **small, record=False).n_steps == 120_000
+
+
+@pytest.mark.parametrize(
+    ("limit", "jobs"),
+    [
+        ({"until_time": 1e30}, "1e+31"),
+        ({"until_time": 1e308}, ""),
+        ({"steps": 2**60}, "1.2e+18"),
+        ({"jobs": 2**60, "until_time": 1e300}, "1.2e+18"),
+    ],
+)
+def test_a_limit_that_is_never_reached_is_no_missing_one(refused, limit, jobs):
+    """However far away it is: ten workers of a second do ten jobs a second."""
+    text = refused(lambda: ag.simulate("pure", "fixed", n_workers=10, **limit))
+    assert text.startswith(f"simulate: about {jobs}")
+    assert "of memory" in text
 
 
 def test_workers_that_memory_cannot_hold_are_refused(refused):
@@ -332,6 +372,13 @@ def test_a_long_run_answers_ctrl_c(monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         ag.simulate("pure", "fixed", n_workers=10, until_time=1e12, progress=interrupt, insist=True)
     assert len(calls) == 1
+
+
+@pytest.mark.parametrize("name", ["record", "insist"])
+@pytest.mark.parametrize("value", [None, 1, "no"])
+def test_a_flag_is_true_or_false(refused, name, value):
+    text = refused(lambda: ag.simulate("pure", "fixed", n_workers=2, steps=3, **{name: value}))
+    assert text.startswith(f"simulate: {name} must be true or false, got ")
 
 
 def test_a_limit_is_needed():

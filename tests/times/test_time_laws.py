@@ -76,6 +76,16 @@ def test_poisson_times_follow_their_law(mean):
     assert abs(times.var() - mean) < 4 * math.sqrt((2 * mean**2 + mean) / N)
 
 
+@pytest.mark.parametrize("mean", [1e11, 1e13, 1e17, 1e300])
+def test_poisson_times_of_large_means_are_normal(mean):
+    times = sample(Poisson(mean), n=20_000)
+    assert (times == np.floor(times)).all()
+    standard = (times - mean) / math.sqrt(mean)
+    if mean < 1e30:  # beyond, the deviation is less than the last digit
+        assert stats.kstest(standard, "norm").pvalue > 1e-3
+    assert np.abs(times / mean - 1).max() < 1e-4
+
+
 def test_poisson_tails_are_those_of_the_law():
     for mean in (5.0, 25.0, 35.0):
         times = sample(Poisson(mean), n=40_000)

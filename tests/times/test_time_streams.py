@@ -165,6 +165,22 @@ def test_a_time_that_cannot_be_is_refused_where_it_arises(refused, bad, said, re
     assert f"got {said} for worker 1. It was asked for draw 2." in text
 
 
+@pytest.mark.parametrize("bad", [None, "1", [1.0], np.ones(2), 1j])
+def test_what_is_no_time_is_refused_with_its_job(refused, bad):
+    text = refused(lambda: simulate(Pure(), Broken(bad), n_workers=3, steps=20))
+    assert text.startswith("Broken: seconds of worker 1, draw 2 must be a number, got ")
+
+
+@pytest.mark.parametrize("limit", [{"steps": 9}, {"until_time": 1.7e308}])
+def test_a_moment_that_overflows_is_refused(refused, limit):
+    # Worker 0 ends at 1e308 s; twice that is beyond float64, for both workers.
+    text = refused(lambda: simulate(Pure(), Fixed(1e308), n_workers=2, **limit))
+    assert text == (
+        "Fixed: the moment at which a job ends must be finite, got infinity after 1e+308 s; give "
+        "the times in a larger unit."
+    )
+
+
 def test_a_random_time_that_overflows_is_refused(refused):
     text = refused(lambda: simulate(Pure(), LogNormal(sigma=1e300), n_workers=20, steps=500))
     assert text.startswith("LogNormal: the time of a job must be finite and >= 0, got inf")

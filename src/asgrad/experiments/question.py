@@ -38,6 +38,7 @@ from asgrad.recipes import Named, Parts, Recipe, is_part, recipe_of, recipes_of
 from asgrad.registry import build
 from asgrad.simulation import simulate
 from asgrad.simulation.simulate import expected_cost
+from asgrad.stepsizes.base import usable_smoothness
 from asgrad.times import AnyTimes, Fixed
 from asgrad.trace import Trace
 
@@ -64,11 +65,8 @@ def default_stepsizes(smoothness: float) -> list[float]:
     AsgradError
         If L is not known.
     """
-    if not (np.isfinite(smoothness) and smoothness > 0):
-        raise AsgradError(
-            "compare: the problem's smoothness constant is not known; give the stepsizes, on the "
-            "command line as in --stepsizes 0.01,0.1."
-        )
+    remedy = "the stepsizes, on the command line as in --stepsizes 0.01,0.1"
+    usable_smoothness("compare", smoothness, remedy)
     return [2.0**k / smoothness for k in _GRID]
 
 

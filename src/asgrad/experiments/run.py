@@ -7,7 +7,6 @@ runs/NAME-unfinished/  config.toml  run.json  pieces/    (until the comparison e
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import re
 import shutil
@@ -41,7 +40,7 @@ from asgrad.experiments.training_folder import (
     write_facts,
 )
 from asgrad.experiments.work import Key, join_lanes, take_lanes
-from asgrad.files import Kind, cannot_write, check_target, checksum, new_folder, write_table
+from asgrad.files import Kind, cannot_write, check_target, new_folder, read_json, write_table
 from asgrad.numerics import Result, Status
 from asgrad.problems.fingerprint import difference, hashed
 from asgrad.trace import Trace
@@ -356,12 +355,7 @@ def read_facts(path: str | Path) -> dict[str, Any]:
     if not (folder / FACTS).is_file() and not _is_begun(folder):
         raise AsgradError(f"no run of asgrad at {folder}.")
     try:
-        facts: Any = json.loads((folder / FACTS).read_bytes())
-        if not isinstance(facts, dict):
-            raise ValueError("it is not what was written")
-        found = facts.pop("checksum", None)  # the first versions wrote none
-        if found != checksum(facts) and (found or facts.get("schema_version") not in (1, 2)):
-            raise ValueError("it is not what was written")
+        facts = _read_facts(folder / FACTS)
     except (OSError, ValueError, RecursionError) as error:
         text = f"run {folder} is damaged: {FACTS}: {in_one_line(error)}."
         raise AsgradError(text) from error
@@ -369,6 +363,17 @@ def read_facts(path: str | Path) -> dict[str, Any]:
         raise AsgradError(f"no comparison of asgrad at {folder}.")
     if facts.get("schema_version") != _SCHEMA_VERSION:
         raise AsgradError(f"run {folder} was written by another version of asgrad.")
+    return facts
+
+
+def _read_facts(path: Path) -> dict[str, Any]:
+    """Read run.json; the first versions wrote it without a checksum."""
+    try:
+        facts: dict[str, Any] = read_json(path)
+    except ValueError:
+        facts = read_json(path, bare=True)
+        if not isinstance(facts, dict) or facts.get("schema_version") not in (1, 2):
+            raise
     return facts
 
 

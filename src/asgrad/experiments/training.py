@@ -50,6 +50,7 @@ from asgrad.numerics.replay import replayed_models
 from asgrad.problems import Problem
 from asgrad.problems.fingerprint import difference, fingerprint
 from asgrad.registry import build
+from asgrad.stepsizes.base import usable_smoothness
 from asgrad.times.measured import measured_times
 from asgrad.trace import Trace
 from asgrad.training import Checkpoints, Training, train
@@ -221,9 +222,7 @@ def run_training(
     """Run what the configuration says, with checkpoints in its unfinished folder."""
     stepsize = config.stepsize
     if stepsize is None:
-        if not problem.smoothness > 0:
-            raise AsgradError("train: the problem's smoothness is not known; give --stepsize.")
-        stepsize = 0.25 / problem.smoothness
+        stepsize = 0.25 / usable_smoothness("train", problem.smoothness, "--stepsize")
     config = config.model_copy(update={"stepsize": stepsize})
     workers = workers_of(config)
     with (

@@ -16,11 +16,11 @@ from asgrad.machine import check_memory
 from asgrad.problems.libsvm import line_of_row, read_libsvm
 from asgrad.streams import Purpose, stream_key
 
-__all__ = ["Dataset", "load", "synthetic"]
+__all__ = ["LARGEST", "Dataset", "load", "synthetic"]
 
 
 # Squares of a thousand million numbers of this size can still be added.
-_LARGEST = 1e140
+LARGEST = 1e140
 _MOST_COLUMNS = 2**31 - 1  # kernels hold columns as int32
 _EXACT = 2**53  # float64 holds all integers below
 
@@ -190,12 +190,12 @@ def _features(features: Any, name: str, where: _Where) -> sparse.csr_matrix:
         )
     rows = sparse.csr_matrix(features, dtype=np.float64, copy=True)
     rows.sum_duplicates()
-    bad = ~(np.abs(rows.data) <= _LARGEST)
+    bad = ~(np.abs(rows.data) <= LARGEST)
     if bad.any():
         position = int(np.argmax(bad))
         row = int(np.searchsorted(rows.indptr, position, side="right") - 1)
         raise AsgradError(
-            f"{name}: features must be finite and at most {_LARGEST:g} in size, got "
+            f"{name}: features must be finite and at most {LARGEST:g} in size, got "
             f"{rows.data[position]} in {where(row, int(rows.indices[position]))}."
         )
     return rows
@@ -208,11 +208,11 @@ def _targets(targets: Any, name: str, where: _Where) -> np.ndarray:
         "return_inverse=True)[1]"
     )
     values = _numbers(targets, f"{name}: the targets", remedy)
-    bad = ~(np.abs(values) <= _LARGEST)
+    bad = ~(np.abs(values) <= LARGEST)
     if bad.any():
         row = int(np.argmax(bad))
         raise AsgradError(
-            f"{name}: targets must be finite and at most {_LARGEST:g} in size, got "
+            f"{name}: targets must be finite and at most {LARGEST:g} in size, got "
             f"{values.flat[row]} in {where(row, None)}."
         )
     return values

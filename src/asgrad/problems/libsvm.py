@@ -21,6 +21,7 @@ __all__ = ["line_of_row", "read_libsvm"]
 
 _OPENERS: dict[str, Callable[..., Any]] = {".bz2": bz2.open, ".gz": gzip.open, ".xz": lzma.open}
 _BOM = b"\xef\xbb\xbf"
+_PIECE = 1 << 24  # bytes of a line that are read at once
 
 
 def read_libsvm(path: Path) -> tuple[sparse.csr_matrix, np.ndarray, bool]:
@@ -45,7 +46,6 @@ def read_libsvm(path: Path) -> tuple[sparse.csr_matrix, np.ndarray, bool]:
 
     lines = _Lines(path)
     try:
-        check_memory("data", f"the rows of {path}", path.stat().st_size)  # a text is no shorter
         features, targets = load_svmlight_file(lines, zero_based=True)
     except (OSError, EOFError, ValueError, OverflowError, zlib.error, lzma.LZMAError) as error:
         if isinstance(error, AsgradError):
@@ -69,17 +69,37 @@ def line_of_row(path: Path, row: int) -> int:
 
 
 class _Lines:
-    """The lines of a file, without a byte order mark; it knows how many have been read."""
+    """The lines of a file, without a byte order mark; it knows how many have been read.
+
+    A packed file may hold a thousand times its own size, even in a single line. What has been read
+    is no longer than the copies of its numbers that are still to come, so there must be as much.
+    """
 
     def __init__(self, path: Path):
         self.path, self.number = path, 0
+        self._size = self._checked = 0
 
     def __iter__(self) -> Iterator[bytes]:
         """Yield line by line."""
+        self._size, self._checked = 0, self.path.stat().st_size
+        check_memory("data", f"the rows of {self.path}", self._checked)
         with _OPENERS.get(self.path.suffix, open)(self.path, "rb") as file:
-            for line in file:
+            while line := self._line(file):
                 self.number += 1
                 yield line.removeprefix(_BOM) if self.number == 1 else line
+
+    def _line(self, file: Any) -> bytes:
+        """Return the next line, an empty one at the end of the file."""
+        pieces = []
+        while True:
+            piece: bytes = file.readline(_PIECE)
+            self._size += len(piece)
+            if self._size > self._checked:
+                check_memory("data", f"the rows of {self.path}", self._size)
+                self._checked = self._size + self._size // 4
+            pieces.append(piece)
+            if len(piece) < _PIECE or piece.endswith(b"\n"):
+                return piece if len(pieces) == 1 else b"".join(pieces)
 
     def read(self) -> bytes:
         """Only lines are read; what takes files wants to see such a method."""

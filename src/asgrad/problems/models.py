@@ -21,7 +21,7 @@ from asgrad.machine import check_memory
 from asgrad.problems import linear
 from asgrad.problems.base import CompiledProblem, Kernels, Packed
 from asgrad.problems.curvature import largest_eigenvalue
-from asgrad.problems.data import Dataset, load
+from asgrad.problems.data import LARGEST, Dataset, load
 from asgrad.problems.holdout import hold_out
 from asgrad.problems.split import Shards, split, warn_of_small_shards
 from asgrad.problems.start import start
@@ -56,7 +56,7 @@ class LinearModel(CompiledProblem):
         of them, of which a warning tells. By default every gradient is over all rows of its worker.
     regularizer : str
         "l2": (λ/2) ‖x‖². "nonconvex": λ Σ x²/(1 + x²), as in AsGrad, arXiv 2310.20452.
-    strength : float >= 0, optional
+    strength : float in [0, 1e140], optional
         λ; by default 0.
     x0 : str, path or array, optional
         Where a run starts: "zeros" (the default), "ones", "normal" (x_0 ~ N(0, I) under `seed`), a
@@ -92,7 +92,13 @@ class LinearModel(CompiledProblem):
         owner = type(self).__name__
         self.n_workers = check_integer(owner, "n_workers", n_workers, minimum=1)
         self.batch = 0 if batch is None else check_integer(owner, "batch", batch, minimum=1)
-        self.strength = check_positive(owner, "strength", strength or 0.0, zero=True)
+        self.strength = check_positive(
+            owner, "strength", 0 if strength is None else strength, zero=True
+        )
+        if not self.strength <= LARGEST:
+            raise AsgradError(
+                f"{owner}: strength must be at most {LARGEST:g}, got {self.strength:g}."
+            )
         self.regularizer = check_choice("regularizer", regularizer, _REGULARIZERS)
         if strength is None and regularizer != "l2":
             raise AsgradError(

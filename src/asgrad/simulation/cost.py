@@ -13,6 +13,7 @@ __all__ = ["BYTES_A_WORKER", "Cost", "Limits", "Point", "check_cost", "expected"
 BYTES_A_WORKER = 700  # of a method with a table; of another one 430
 _A_JOB, _A_ROW, _A_STEP = 61, 36, 8  # bytes: the job and its arrival, a contribution, a step
 _A_SORTED_ROW = 24  # bytes besides, where the contributions are sorted at the end
+_NO_LIMIT = 2**61  # a limit on a count that is not there is larger
 _LONG = 600.0  # seconds that are asked about first
 _REMEDY = (
     "lower steps, jobs or until_time, keep the summary alone (record=False), or insist: "
@@ -68,15 +69,15 @@ def expected(
     there is at least a row for most jobs.
     """
     arrived = last.arrived - first.arrived
-    ends = [float(limits.jobs - last.arrived)]
-    if last.steps > first.steps:
+    ends = [math.inf]
+    if limits.jobs < _NO_LIMIT:
+        ends.append(float(limits.jobs - last.arrived))
+    if limits.steps < _NO_LIMIT and last.steps > first.steps:
         ends.append((limits.steps - last.steps) * arrived / (last.steps - first.steps))
-    nears_the_end = last.now > first.now and math.isfinite(limits.time)
-    if last.now > first.now:
-        ends.append((limits.time - last.now) * arrived / (last.now - first.now))
+    if math.isfinite(limits.time) and last.now > first.now:
+        as_often = (limits.time - last.now) / (last.now - first.now)
+        ends.append(min(as_often, 1e200) * arrived)
     left = max(min(ends), 0.0)
-    if left >= 2.0**61 and not nears_the_end:  # of a limit that is not there
-        left = math.inf
     jobs = last.arrived + left
     n_bytes = float(BYTES_A_WORKER * n_workers)
     if record:

@@ -87,7 +87,7 @@ def _arrive(ledger, tree, clock, record, ends):
     counts[0]["standing"] += 1
     if counts[0]["standing"] > 1000 * workers.size + 100_000 and ends.jobs >= UNLIMITED:
         return STANDSTILL
-    worker = first_worker(tree)
+    worker = first_worker(tree, clock[NOW])
     finished = time_at(finish_place(tree, worker))
     clock[REMAINDER] = workers[worker]["remainder"] + (finished - clock[NOW])
     arrive_job(ledger, record, worker, clock[NOW])

@@ -14,6 +14,7 @@ import numpy as np
 from asgrad.errors import (
     AsgradError,
     check_callable,
+    check_flag,
     check_integer,
     check_positive,
 )
@@ -140,6 +141,7 @@ def simulate(
     [0, 1, 2, 3, 3, 3, 3, 3]
     """
     run, limits = _prepared(recipe, times, n_workers, steps, jobs, until_time, seed, record)
+    check_flag("simulate", "insist", insist)
     if progress is not True and progress is not False:
         check_callable("simulate", "progress", progress)
     bar = progress_bar("simulating") if progress is True else nullcontext(progress or None)
@@ -196,6 +198,7 @@ def _prepared(
     end = math.inf
     if until_time is not None:
         end = check_positive("simulate", "until_time", until_time, zero=True)
+    check_flag("simulate", "record", record)
     limits = Limits(_limit("steps", steps), _limit("jobs", jobs), end)
     run = _Run(chosen, pace, n_workers, seed, record)
     most = min(limits.steps, limits.jobs)
@@ -293,6 +296,12 @@ class _Run:
         """Raise if the loop ended for a reason that is an error."""
         count, out = self.books.count, self.books.ledger.out
         if status == events.STALLED:
+            if (self.books.ledger.workers["running"] >= 0).any():
+                raise AsgradError(
+                    f"{type(self.times).__name__}: the moment at which a job ends must be finite, "
+                    f"got infinity after {self.clock[events.NOW]:g} s; give the times in a larger "
+                    "unit."
+                )
             raise AsgradError(
                 f"{type(self.method).__name__}: every worker is idle after {count('steps')} "
                 "steps and none was assigned a job; a method must assign a job before the last "

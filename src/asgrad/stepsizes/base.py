@@ -17,6 +17,8 @@ __all__ = ["FACTOR", "Stepsize"]
 FACTOR = types.float64(types.float64[::1], types.float64, types.int64)
 """factor(parameters, stepsize, delay): what the job's gradient is multiplied by."""
 
+_LEAST, _MOST = 1e-300, 1e300  # of L, so that 1/L and its multiples are numbers
+
 
 class Stepsize(ABC):
     """A rule that turns the tuned stepsize γ and a job's delay τ into the stepsize used for it."""
@@ -41,12 +43,17 @@ class Stepsize(ABC):
 
 def known_smoothness(owner: str, given: float | None, run: Mapping[str, float]) -> float:
     """Return L as given, else the problem's, which must be known."""
-    smoothness = run["smoothness"] if given is None else given
-    if not (np.isfinite(smoothness) and smoothness > 0):
-        raise AsgradError(
-            f"{owner}: the problem's smoothness constant is not known; give smoothness=..., on the "
-            f"command line as in {owner.lower()}:smoothness=10."
+    remedy = f"smoothness=..., on the command line as in {owner.lower()}:smoothness=10"
+    return usable_smoothness(owner, run["smoothness"], remedy) if given is None else given
+
+
+def usable_smoothness(owner: str, smoothness: float, remedy: str) -> float:
+    """Return a problem's L if stepsizes follow from it, else raise and ask for `remedy`."""
+    if not _LEAST <= smoothness <= _MOST:
+        found = (
+            "is not known" if np.isnan(smoothness) else f"gives no stepsize, it is {smoothness:g}"
         )
+        raise AsgradError(f"{owner}: the problem's smoothness constant {found}; give {remedy}.")
     return smoothness
 
 

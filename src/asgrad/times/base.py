@@ -89,7 +89,8 @@ class Times(AnyTimes):
             if takes_rng:
                 stream = job_stream(key, worker, draw) & (2**63 - 1)
                 more["rng"] = np.random.default_rng(stream)
-            return float(self.seconds(int(worker), int(draw), float(start), **more))
+            found = self.seconds(int(worker), int(draw), float(start), **more)
+            return as_number(type(self).__name__, f"seconds of worker {worker}, draw {draw}", found)
 
         clock = Clock(np.ones(n_workers), 0.0, stream_key(seed, Purpose.TIMES), seconds)
         for worker in sorted({round(share * (n_workers - 1)) for share in _ASKED_WORKERS}):

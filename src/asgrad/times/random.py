@@ -16,6 +16,10 @@ from asgrad.times.base import SECONDS, ScaledTimes, worker_key
 __all__ = ["Exponential", "HalfNormal", "LogNormal", "Normal", "Poisson", "Uniform"]
 
 
+# Po(μ) is normal to six digits from here on, and logarithms of its weights lose theirs.
+_NORMAL = 1e12
+
+
 @inlined
 def _poisson_small(mean, key):
     """Draw from Po(mean) by inverting the distribution function; for small means."""
@@ -60,6 +64,8 @@ def _poisson(scales, shape, key, worker, draw, start):
     stream = np.int64(mix(worker_key(key, worker), draw))  # a draw takes several numbers
     if mean < 30.0:
         return _poisson_small(mean, stream)
+    if mean > _NORMAL:
+        return np.floor(mean + math.sqrt(mean) * normal(stream, 0) + 0.5)
     return _poisson_large(mean, stream)
 
 

@@ -167,7 +167,7 @@ class _Session(Session):
         self._n_standing += 1
         self._check_standing()
         self._clock.moment = self._moment
-        worker = int(first_worker(self._tree))
+        worker = int(first_worker(self._tree, self._moment))
         finished = time_at(finish_place(self._tree, worker))
         self._remainder = self._remainders[worker] + (finished - self._moment)
         done, self._running[worker], self._arrived = self._running[worker], None, worker
