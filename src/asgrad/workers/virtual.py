@@ -13,7 +13,7 @@ import numpy as np
 from asgrad.errors import AsgradError, check_integer, in_one_line
 from asgrad.moments import is_later, put_back, rounded_off, time_at
 from asgrad.registry import resolve
-from asgrad.times import Times
+from asgrad.times import AnyTimes
 from asgrad.tournament import finish_place, first_worker, new_tree, reschedule
 from asgrad.trace import Fate
 from asgrad.workers.base import (
@@ -61,14 +61,14 @@ class Virtual(Workers):
         How often a worker may fail, by a gradient that raises, before it gets no more jobs.
     """
 
-    times: Times
+    times: AnyTimes
     n_workers: int | None = None
     restarts: int = 3
 
     is_virtual: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        times = resolve("Virtual", "times", self.times, Times, "ag.times.Linear()")
+        times = resolve("Virtual", "times", self.times, AnyTimes, "ag.times.Linear()")
         object.__setattr__(self, "times", times)
         if self.n_workers is not None:
             check_integer("Virtual", "n_workers", self.n_workers, minimum=1)
