@@ -91,7 +91,7 @@ class Whim(ag.Method):
             server.assign(int(server.rng.integers(server.n_workers)))
 
     def arrive(self, server, worker, read_step):
-        rng, assigned, called_off = server.rng, set(), set()
+        rng = server.rng
         verdict = rng.integers(4)
         if verdict == 0:
             server.drop()
@@ -103,22 +103,15 @@ class Whim(ag.Method):
             other, chance = int(rng.integers(server.n_workers)), rng.random()
             if chance < self.share_cancelled:
                 server.cancel(other)
-                called_off |= {other} & assigned
             elif chance < self.share_cancelled + self.share_assigned:
-                # One that is called off after it was assigned a job keeps its place in the line.
-                if other not in called_off:
-                    server.assign(other)
-                    assigned.add(other)
+                server.assign(other)
             elif chance < 0.8:
                 server.take_step()
             elif chance < 0.9:
                 server.weigh(int(rng.integers(3)), float(rng.choice([0.0, 1.0, 0.3])))
             else:
                 server.clear(int(rng.integers(3)))
-        if worker not in called_off:
-            server.assign(worker)
-        else:
-            server.assign(next(w for w in range(server.n_workers) if w not in called_off))
+        server.assign(worker)
 
 
 @settings(max_examples=60, deadline=None)

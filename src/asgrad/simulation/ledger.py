@@ -270,10 +270,22 @@ def _give_up(ledger, record, live, slot, now, fate):
 
 
 @inlined
+def _strike_out(ledger, worker):
+    """Take a worker off the list of those that may start: what was assigned now is called off."""
+    kept = 0
+    for i in range(ledger.counts[0]["n_starting"]):
+        ledger.starting[kept] = ledger.starting[i]
+        kept += ledger.starting[i] != worker
+    ledger.counts[0]["n_starting"] = kept
+
+
+@inlined
 def _cancel_jobs(ledger, record, live, worker, now):
     """Call off the running job of a worker and those in its queue, and what waits for it."""
     counts, slots, workers = ledger.counts, ledger.slots, ledger.workers
     slot = workers[worker]["running"]
+    if slot < 0 and workers[worker]["head"] >= 0 and not live:
+        _strike_out(ledger, worker)
     if slot >= 0:
         if not record:
             workers[worker]["busy"] += now - slots[slot]["start_time"]

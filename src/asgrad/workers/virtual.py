@@ -132,6 +132,8 @@ class _Session(Session):
         self._remainders = [0.0] * n
         self._arrived = -1
         """The worker of the last arrival, until it has been seen to."""
+        self._queued: list[Job] = []
+        """What stood in its queue then."""
         self._n_standing = 0
         self._newest_step = 0
         self._under_way: dict[int, list[Any]] = {}
@@ -172,9 +174,7 @@ class _Session(Session):
         self._remainder = self._remainders[worker] + (finished - self._moment)
         done, self._running[worker], self._arrived = self._running[worker], None, worker
         assert done is not None
-        # It goes on with its queue first, before jobs that are assigned now.
-        waits = any(job.fate == Fate.IN_FLIGHT for job, _ in self._queues[worker])
-        self._to_start = [worker] if waits else []
+        self._queued = [job for job, _ in self._queues[worker]]
         return (self._computed(*done),)
 
     def state(self) -> dict[str, Any]:
@@ -226,9 +226,13 @@ class _Session(Session):
             self._running[worker] = None
         again = put_back(self._moment, self._remainder)
         to_start = [*self._to_start, *called_off]
+        # It goes on with its queue first, before jobs that are assigned now, unless all that stood
+        # there has been called off.
+        if any(job.fate == Fate.IN_FLIGHT for job in self._queued):
+            to_start.insert(0, self._arrived)
         if self._arrived >= 0:
             to_start.append(self._arrived)
-        self._to_start, self._arrived = [], -1
+        self._to_start, self._arrived, self._queued = [], -1, []
         for worker in to_start:
             if self._running[worker] is None:
                 self._start_next(worker, again)
