@@ -139,9 +139,9 @@ def test_rules_that_take_nothing_from_a_live_run_replay_bit_for_bit():
 @pytest.mark.parametrize("optimizer", [*catalogue(ag.optimizers), "amsgrad:max_delay=1"])
 def test_optimizers_replay_bit_for_bit(optimizer, method, dtype):
     """The largest delay of a step is the same, too."""
-    problem, options = quadratic(), {"optimizer": optimizer, "dtype": dtype}
-    run = ag.train(problem, method, 0.5, steps=60, **options)
-    again = ag.replay(run.trace, problem, 0.5, **options)
+    problem = quadratic()
+    run = ag.train(problem, f"{method}+{optimizer}", 0.5, steps=60, dtype=dtype)
+    again = ag.replay(run.trace, problem, 0.5, dtype=dtype)
     np.testing.assert_array_equal(again.models[:, 0], run.model)
 
 

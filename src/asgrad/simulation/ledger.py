@@ -95,7 +95,8 @@ PRESENCE = np.dtype([("away", np.int64), ("owed", np.int64)])
 # a million workers' jobs lie far apart in memory.
 LOG = np.dtype([("row", np.int64), ("time", np.float64)])
 # The server's table of held gradients: lists of slots, and the weight of each. In a live run also
-# whether it was changed since the last step, and the weight with which it entered that.
+# whether it was changed since the last step, the weight with which it entered that, and whether
+# any step has used what it holds.
 ENTRIES = np.dtype(
     [
         ("head", np.int64),
@@ -103,6 +104,7 @@ ENTRIES = np.dtype(
         ("weight", np.float64),
         ("touched", np.int64),
         ("shown", np.float64),
+        ("used", np.int64),
     ]
 )
 COUNTS = np.dtype(
@@ -141,6 +143,12 @@ class Act(IntEnum):
     """Take the step of which the rows have been told."""
     FINISHED = 6
     """The fate of the job in `slot` is settled: it is `flag`."""
+    APPLIED = 7
+    """The arrived gradient of the job in `slot` waits for the coming step, with `weight`."""
+    HELD = 8
+    """It is added to `entry`; `flag` is 1 if a step has used others that the entry holds."""
+    CLEARED = 9
+    """`entry` is emptied."""
 
 
 _TELL_ASSIGNED = int(Act.ASSIGNED)
@@ -149,6 +157,9 @@ _TELL_ROW = int(Act.ROW)
 _TELL_SHOWN = int(Act.SHOWN)
 _TELL_STEP = int(Act.STEP)
 _TELL_FINISHED = int(Act.FINISHED)
+_TELL_APPLIED = int(Act.APPLIED)
+_TELL_HELD = int(Act.HELD)
+_TELL_CLEARED = int(Act.CLEARED)
 ACTS = np.dtype(
     [
         ("code", np.int64),
@@ -380,6 +391,7 @@ def _finish_entry(ledger, entry):
     while slot >= 0 and ledger.entries[entry]["weight"] != 0:
         if slots[slot]["since"] == step and slots[slot]["applied"] == 0:
             slots[slot]["applied"] = 1
+            ledger.entries[entry]["used"] = 1
             _act(ledger, _TELL_FINISHED, slot, entry, 0.0, _APPLIED)
         slot = slots[slot]["link"]
     ledger.entries[entry]["touched"] = 0
@@ -419,9 +431,11 @@ def _take_step(ledger, record, live, now):
 
 
 @inlined
-def _apply_job(ledger, slot, weight):
+def _apply_job(ledger, live, slot, weight):
     """Put an arrived job into the batch of the coming step."""
     counts, slots = ledger.counts, ledger.slots
+    if live:
+        _act(ledger, _TELL_APPLIED, slot, -1, weight, 0)
     slots[slot]["weight"] = weight
     slots[slot]["link"] = -1
     if counts[0]["batch_head"] < 0:
@@ -433,9 +447,11 @@ def _apply_job(ledger, slot, weight):
 
 
 @inlined
-def _hold_job(ledger, slot, entry):
+def _hold_job(ledger, live, slot, entry):
     """Add an arrived job to an entry of the table."""
     slots, entries = ledger.slots, ledger.entries
+    if live:
+        _act(ledger, _TELL_HELD, slot, entry, 0.0, entries[entry]["used"])
     slots[slot]["link"] = -1
     slots[slot]["since"] = ledger.counts[0]["steps"] if entries[entry]["weight"] != 0 else -1
     if entries[entry]["head"] < 0:
@@ -478,6 +494,9 @@ def _clear_entry(ledger, record, live, entry):
         ledger.counts[0]["kept"] -= 1
         slot = following
     entries[entry]["head"] = -1
+    entries[entry]["used"] = 0
+    if live:
+        _act(ledger, _TELL_CLEARED, -1, entry, 0.0, 0)
 
 
 @inlined
@@ -513,7 +532,7 @@ def carry_out(ledger, record, live, deferred, now):
         code = int(out[i, 0])
         target = int(out[i, 1])
         if code == APPLY:
-            _apply_job(ledger, slot, out[i, 2])
+            _apply_job(ledger, live, slot, out[i, 2])
         elif code == STEP:
             _take_step(ledger, record, live, now)
         elif code == ASSIGN:
@@ -526,7 +545,7 @@ def carry_out(ledger, record, live, deferred, now):
             if code == RESTART:
                 _assign(ledger, record, live, deferred, target, now)
         elif code == HOLD:
-            _hold_job(ledger, slot, target)
+            _hold_job(ledger, live, slot, target)
         elif code == WEIGH:
             weigh_entry(ledger, record, target, out[i, 2])
         elif code == CLEAR:

@@ -5,7 +5,7 @@ A step is the walk of `replay`, compiled once for both, over a plan that grows w
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -27,6 +27,7 @@ from asgrad.numerics.walk import (
 from asgrad.problems.base import Packed, Problem
 from asgrad.recipes import Parts
 from asgrad.stepsizes import Constant
+from asgrad.workers.base import Job
 
 __all__ = ["ARITHMETIC", "Arithmetic"]
 
@@ -35,6 +36,16 @@ ARITHMETIC = 1
 _MEMORY = ("table", "table_sum", "table_weights", "correction_memory", "optimizer_memory")
 _NO_INDICES = np.zeros(1, np.int32)
 _NO_LAYOUT = np.zeros(1, np.int64)
+
+
+@dataclass
+class _Sum:
+    """Gradients that have been added up."""
+
+    numbers: np.ndarray
+    """float of shape (dim, 1)."""
+    read_step: int
+    """The oldest model at which one of them was taken."""
 
 
 class Arithmetic:
@@ -83,6 +94,9 @@ class Arithmetic:
         self._plan = _empty_plan(1024, 64)
         self._n_rows = 0
         self._gradients: list[np.ndarray] = []
+        self.sums = isinstance(parts.stepsize, Constant) and parts.correction is None
+        """Whether gradients that wait for a step are added up as they come."""
+        self._waiting: dict[int, _Sum] = {}  # by table entry; at −1 for the coming step alone
         self._only_read = (
             isinstance(parts.stepsize, Constant)
             and parts.correction is None
@@ -136,6 +150,50 @@ class Arithmetic:
             self._gradients.append(gradient)
         self._n_rows = row + 1
 
+    def apply(self, job: Job, weight: float) -> None:
+        """Add a gradient, with its weight, to those that wait for the coming step."""
+        if self.sums:
+            self._add(-1, job, weight)
+
+    def keep(self, job: Job, entry: int, used: bool) -> None:
+        """Add a gradient to those that wait in a table entry for the first step that uses it.
+
+        Where a step has `used` others of the entry, each is kept by itself: it is added to their
+        sum then, one after the other, as in a replay.
+        """
+        if self.sums and not used:
+            self._add(entry, job, 1.0)
+
+    def clear(self, entry: int) -> None:
+        """Forget the gradients that wait in a table entry."""
+        self._waiting.pop(entry, None)
+
+    def use(self, job: Job, entry: int, weight: float, keeps: int) -> None:
+        """Write the row of a gradient that enters the coming step for the first time.
+
+        One row stands for all that were added up.
+        """
+        if job.gradient is not None:
+            self.add_row(entry, weight, keeps, job.worker, job.read_step, job.gradient)
+        elif (total := self._waiting.pop(entry, None)) is not None:
+            weight = 1.0 if entry < 0 else weight  # a single gradient has its weight already
+            self.add_row(entry, weight, keeps, job.worker, total.read_step, total.numbers)
+
+    def _add(self, entry: int, job: Job, weight: float) -> None:
+        """Add a gradient to a sum, in the order and with the rounding of a replay."""
+        assert job.gradient is not None
+        g, total = job.gradient, self._waiting.get(entry)
+        job.gradient = None
+        if weight != 1.0:
+            g = g * g.dtype.type(weight)
+        if total is None:
+            self._waiting[entry] = _Sum(g, job.read_step)
+            return
+        if not total.numbers.flags.writeable:
+            total.numbers = total.numbers.copy()
+        total.numbers += g
+        total.read_step = min(total.read_step, job.read_step)
+
     def step(self) -> None:
         """Take the step whose rows have been written."""
         step = self.n_steps
@@ -153,7 +211,14 @@ class Arithmetic:
     def arrays(self) -> dict[str, np.ndarray]:
         """Return copies of all that `restore` needs."""
         steps = sorted(self._readers)
+        sums = list(self._waiting.items())
+        shape = (-1, *self._blocks.gradient.shape)
         return {
+            "sum_entries": np.array([entry for entry, _ in sums], np.int64),
+            "sum_steps": np.array([total.read_step for _, total in sums], np.int64),
+            "sums": np.array(
+                [total.numbers for _, total in sums], self._blocks.gradient.dtype
+            ).reshape(shape),
             "model_steps": np.array(steps, np.int64),
             "models": self._blocks.models[self._plan.slot[steps]],
             **{name: getattr(self._blocks, name).copy() for name in _MEMORY},
@@ -187,6 +252,11 @@ class Arithmetic:
             self._plan.slot[step] = self._free.pop()
         for step, model in zip(steps, arrays["models"], strict=True):
             self._blocks.models[self._plan.slot[step]] = model
+        columns = (arrays["sum_entries"].tolist(), arrays["sum_steps"].tolist(), arrays["sums"])
+        self._waiting = {
+            entry: _Sum(total.copy(), read_step)
+            for entry, read_step, total in zip(*columns, strict=True)
+        }
         for name in _MEMORY:
             block = getattr(self._blocks, name)
             if block.size:  # what a run remembers nothing in, its checkpoint need not name

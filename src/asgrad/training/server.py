@@ -24,7 +24,7 @@ from asgrad.workers.base import Job
 
 __all__ = ["Orders", "Server"]
 
-_ASSIGNED, _CANCELLED, _ROW, _SHOWN, _STEP, _FINISHED = (int(act) for act in Act)
+_ASSIGNED, _CANCELLED, _ROW, _SHOWN, _STEP, _FINISHED, _APPLIED, _HELD, _CLEARED = map(int, Act)
 
 
 @dataclass(slots=True)
@@ -179,7 +179,7 @@ class Server:
             job = Job(row, worker, read_step, draw, math.nan, slot=slot)
             if books.ledger.slots["arrived"][slot]:
                 job.arrival_time, job.gradient = 0.0, gradients.pop(job.row, None)
-                if job.gradient is None:
+                if job.gradient is None and not self._numbers.sums:
                     raise other
             self._jobs[slot] = job
             readers[job.read_step] = readers.get(job.read_step, 0) + 1
@@ -217,9 +217,10 @@ class Server:
             )
         orders, numbers = Orders(), self._numbers
         for code, slot, entry, weight, flag in books.ledger.acts[: books.count("n_acts")].tolist():
-            if code == _ROW:
-                job = self._jobs[slot]
-                numbers.add_row(entry, weight, flag, job.worker, job.read_step, job.gradient)
+            if code == _APPLIED:
+                numbers.apply(self._jobs[slot], weight)
+            elif code == _ROW:
+                numbers.use(self._jobs[slot], entry, weight, flag)
             elif code == _STEP:
                 numbers.step()
                 orders.n_steps += 1
@@ -233,8 +234,12 @@ class Server:
                 self._jobs[slot] = job
                 numbers.hold(job.read_step)
                 orders.assigned.append(job)
+            elif code == _HELD:
+                numbers.keep(self._jobs[slot], entry, bool(flag))
             elif code == _SHOWN:
                 numbers.add_row(entry, weight, flag)
+            elif code == _CLEARED:
+                numbers.clear(entry)
             elif code == _CANCELLED:
                 job = self._jobs[slot]
                 job.arrival_time = now
