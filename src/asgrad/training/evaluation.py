@@ -81,9 +81,10 @@ class Evaluator:
         self._wanted.put((step, now, x.copy()))
 
     def close(self) -> None:
-        """Wait for what was asked."""
+        """Wait for what was asked, and let go of the problem's data."""
         self._wanted.put(None)
         self._thread.join()
+        self._compute = None
 
     def columns(self) -> dict[str, np.ndarray]:
         """Return all evaluations, an array each of steps, times and values."""
