@@ -309,6 +309,27 @@ class MSync:
             start_all(run)
 
 
+class Buffered:
+    """Gather `size` arrivals, step with their mean; whoever delivers goes on at once."""
+
+    def __init__(self, size: int) -> None:
+        """Hold nothing yet."""
+        self.size = size
+        self.held: list[Job] = []
+
+    def start(self, run: Run) -> None:
+        """Every worker begins at x_0."""
+        start_all(run)
+
+    def arrive(self, run: Run, job: Job) -> None:
+        """Hold the job; the worker reads the model after the step, if there is one."""
+        self.held.append(job)
+        if len(self.held) == self.size:
+            run.step(mean_of(self.held))
+            self.held = []
+        run.assign(job.worker)
+
+
 class Rennala:
     """Gather `batch` gradients at x_k, all computing there over and over; step with the mean."""
 

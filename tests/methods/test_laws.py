@@ -221,6 +221,11 @@ ROWS: dict[str, Row] = {
         cancels=True,
         alone=lambda b: (methods.Rennala(batch=b, stop_stale=True), b),
     ),
+    "buffered": Row(
+        lambda n, k: methods.Buffered(size=2 * k),
+        batch=lambda n, k: 2 * k,
+        alone=lambda b: (methods.Buffered(b), b),
+    ),
     "ringmaster": Row(
         lambda n, k: methods.Ringmaster(max_delay=k),
         max_delay=lambda n, k: k - 1,

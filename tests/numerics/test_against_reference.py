@@ -94,6 +94,8 @@ ROWS = {
     "3-sync": untaped(methods.MSync(3), reference.MSync, 3),
     "all-sync": untaped(methods.MSync(N), reference.MSync, N),
     "rennala 1": untaped(methods.Rennala(1), reference.Rennala, 1),
+    "buffered 3": untaped(methods.Buffered(3), reference.Buffered, 3),
+    "buffered 12": untaped(methods.Buffered(12), reference.Buffered, 12),
     "rennala 4": untaped(methods.Rennala(4), reference.Rennala, 4),
     "rennala 12": untaped(methods.Rennala(12), reference.Rennala, 12),
     "rennala 1, stop": untaped(methods.Rennala(1, stop_stale=True), reference.Rennala, 1, True),
@@ -118,7 +120,7 @@ ROWS = {
 }
 ANY_N = [
     *("pure", "random", "random, 8 in flight", "shuffled", "shuffled once", "reshuffling"),
-    *("minibatch of 1", "1-sync", "rennala 4", "rennala 4, stop", "ringmaster 3"),
+    *("minibatch of 1", "1-sync", "buffered 3", "rennala 4", "rennala 4, stop", "ringmaster 3"),
     *("ringmaster 3, stop", "malenia 5", "ringleader", "ace", "ace, no wait"),
 ]
 TIMES = {

@@ -576,6 +576,34 @@ def test_ringmaster_that_stops_stale_jobs():
     assert_trace(trace, jobs, used, step_times)
 
 
+def test_buffered():
+    """Two arrivals make a step, and whoever delivered goes on at once; times 2, 3, 7."""
+    # t=2  w0 j0 kept, w0→j3 at x_0              t=7  w2 j2 (x_0) step 2, w2→j8 at x_3
+    # t=3  w1 j1 step 0, w1→j4 at x_1            t=8  w0 j7 (x_2) kept, w0→j9 at x_3
+    # t=4  w0 j3 (x_0) kept, w0→j5 at x_1        t=9  w1 j6 (x_2) step 3, w1→j10 at x_4
+    # t=6  w1 j4 (began at 3) step 1, w1→j6      t=10 w0 j9 (x_3) kept, w0→j11 at x_4
+    #      w0 j5 (began at 4) kept, w0→j7        t=12 w1 j10 (began at 9) step 4, w1→j12, and the
+    #                                                 run is over before w0 j11 (began at 10)
+    jobs = [
+        (0, 0, 0, 0, 0, 2, A),  # j0: step 0
+        (1, 0, 0, 0, 0, 3, A),  # j1: step 0
+        (2, 0, 0, 0, 0, 7, A),  # j2: step 2, two steps late
+        (0, 0, 1, 2, 2, 4, A),  # j3: step 1
+        (1, 1, 1, 3, 3, 6, A),  # j4: step 1
+        (0, 1, 2, 4, 4, 6, A),  # j5: step 2
+        (1, 2, 2, 6, 6, 9, A),  # j6: step 3
+        (0, 2, 3, 6, 6, 8, A),  # j7: step 3
+        (2, 3, 1, 7, 7, NAN, F),  # j8
+        (0, 3, 4, 8, 8, 10, A),  # j9: step 4
+        (1, 4, 3, 9, 9, 12, A),  # j10: step 4
+        (0, 4, 5, 10, 10, NAN, F),  # j11
+        (1, 5, 4, 12, 12, NAN, F),  # j12
+    ]
+    used = single_steps([[0, 1], [3, 4], [5, 2], [7, 6], [9, 10]])
+    trace = run(methods.Buffered(size=2), (2, 3, 7), steps=5)
+    assert_trace(trace, jobs, used, [3, 6, 7, 9, 12])
+
+
 def test_rennala():
     """Two gradients at x_k make step k, those at an older model are dropped; times 2, 3, 7."""
     # t=2  w0 j0 kept, w0→j3 at x_0              t=21 w2 j14 (began at 14, x_3) dropped, w2→j21

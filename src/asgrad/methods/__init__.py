@@ -2,6 +2,7 @@
 
 from asgrad.methods.ace import ACE
 from asgrad.methods.base import AnyMethod, Method, Opening, Server
+from asgrad.methods.buffered import Buffered
 from asgrad.methods.malenia import Malenia
 from asgrad.methods.minibatch import Minibatch
 from asgrad.methods.pure import Pure
@@ -15,6 +16,7 @@ from asgrad.methods.sync import MSync, Sync
 __all__ = [
     "ACE",
     "AnyMethod",
+    "Buffered",
     "MSync",
     "Malenia",
     "Method",
