@@ -12,14 +12,18 @@ from scipy import stats
 from asgrad.times import (
     Exponential,
     Fixed,
+    Gamma,
     HalfNormal,
     Linear,
     LogNormal,
     Normal,
+    Pareto,
     Poisson,
+    ShiftedExponential,
     Sqrt,
     Times,
     Uniform,
+    Weibull,
 )
 
 N = 12_000
@@ -52,6 +56,34 @@ LAWS = {
 def test_times_follow_their_law(name, s):
     times, law = LAWS[name]
     assert stats.kstest(sample(times(s)), law(s)).pvalue > 1e-3
+
+
+SHAPED = {
+    "shifted-exponential": (ShiftedExponential, lambda s, c: stats.expon(s, c * s)),
+    "weibull": (Weibull, lambda s, k: stats.weibull_min(k, scale=s)),
+    "pareto": (Pareto, lambda s, a: stats.pareto(a, scale=s)),
+    "gamma": (Gamma, lambda s, k: stats.gamma(k, scale=s / k)),
+}
+
+
+@pytest.mark.parametrize("shape", [0.2, 0.9, 1.0, 3.7, 50.0])
+@pytest.mark.parametrize("name", SHAPED)
+def test_times_with_a_shape_follow_their_law(name, shape):
+    times, law = SHAPED[name]
+    drawn = sample(times(3.0, shape))
+    assert (drawn >= 0).all()
+    assert stats.kstest(drawn, law(3.0, shape).cdf).pvalue > 1e-3
+    assert np.unique(drawn).size == drawn.size
+    assert abs(np.corrcoef(drawn.argsort().argsort()[1:], drawn.argsort().argsort()[:-1])[0, 1]) < (
+        4 / math.sqrt(N)
+    )
+
+
+@pytest.mark.parametrize("name", SHAPED)
+@pytest.mark.parametrize("shape", [0.0, -1.0, math.nan, math.inf, "x"])
+def test_a_shape_is_above_0(refused, name, shape):
+    times, _ = SHAPED[name]
+    assert f"{times.__name__}: {times.shape_name} must be" in refused(lambda: times(1.0, shape))
 
 
 @pytest.mark.parametrize("sigma", [0.1, 2.5])

@@ -3,7 +3,18 @@
 from asgrad.times.base import AnyTimes, Clock, ScaledTimes, Times
 from asgrad.times.fixed import Fixed, Linear, Sqrt
 from asgrad.times.measured import FromRun, FromTable, Measured, measured_times
-from asgrad.times.random import Exponential, HalfNormal, LogNormal, Normal, Poisson, Uniform
+from asgrad.times.random import (
+    Exponential,
+    Gamma,
+    HalfNormal,
+    LogNormal,
+    Normal,
+    Pareto,
+    Poisson,
+    ShiftedExponential,
+    Uniform,
+    Weibull,
+)
 from asgrad.times.stragglers import Stragglers
 
 __all__ = [
@@ -13,16 +24,20 @@ __all__ = [
     "Fixed",
     "FromRun",
     "FromTable",
+    "Gamma",
     "HalfNormal",
     "Linear",
     "LogNormal",
     "Measured",
     "Normal",
+    "Pareto",
     "Poisson",
     "ScaledTimes",
+    "ShiftedExponential",
     "Sqrt",
     "Stragglers",
     "Times",
     "Uniform",
+    "Weibull",
     "measured_times",
 ]

@@ -13,7 +13,18 @@ from asgrad.kernels import compiled, inlined
 from asgrad.streams import mix, normal, uniform
 from asgrad.times.base import SECONDS, ScaledTimes, worker_key
 
-__all__ = ["Exponential", "HalfNormal", "LogNormal", "Normal", "Poisson", "Uniform"]
+__all__ = [
+    "Exponential",
+    "Gamma",
+    "HalfNormal",
+    "LogNormal",
+    "Normal",
+    "Pareto",
+    "Poisson",
+    "ShiftedExponential",
+    "Uniform",
+    "Weibull",
+]
 
 
 # Po(μ) is normal to six digits from here on, and logarithms of its weights lose theirs.
@@ -101,6 +112,48 @@ def _half_normal(scales, shape, key, worker, draw, start):
     return s + math.sqrt(s) * abs(normal(worker_key(key, worker), draw))
 
 
+@compiled(SECONDS)
+def _shifted_exponential(scales, shape, key, worker, draw, start):
+    """s_i (1 + c E), E exponential with mean 1."""
+    return scales[worker] * (1.0 - shape * math.log(uniform(worker_key(key, worker), draw)))
+
+
+@compiled(SECONDS)
+def _weibull(scales, shape, key, worker, draw, start):
+    """s_i E^{1/k}, E exponential with mean 1."""
+    drawn = -math.log(uniform(worker_key(key, worker), draw))
+    return scales[worker] * drawn ** (1.0 / shape)
+
+
+@compiled(SECONDS)
+def _pareto(scales, shape, key, worker, draw, start):
+    """s_i U^{−1/α}."""
+    return scales[worker] * uniform(worker_key(key, worker), draw) ** (-1.0 / shape)
+
+
+@compiled(SECONDS)
+def _gamma(scales, shape, key, worker, draw, start):
+    """s_i G/k, G of the gamma law of shape k, by the method of Marsaglia and Tsang (2000).
+
+    For k < 1 a number of shape k + 1 is multiplied by U^{1/k}.
+    """
+    stream = np.int64(mix(worker_key(key, worker), draw))  # a draw takes several numbers
+    d = (shape if shape >= 1.0 else shape + 1.0) - 1.0 / 3.0
+    c = 1.0 / math.sqrt(9.0 * d)
+    index = 1
+    while True:
+        x = normal(stream, index)
+        v = (1.0 + c * x) ** 3
+        u = uniform(stream, -index)
+        index += 1
+        if v > 0.0 and math.log(u) < 0.5 * x * x + d - d * v + d * math.log(v):
+            break
+    drawn = d * v
+    if shape < 1.0:
+        drawn *= uniform(stream, 0) ** (1.0 / shape)
+    return scales[worker] * drawn / shape
+
+
 @dataclass(frozen=True, repr=False)
 class Poisson(ScaledTimes):
     """Po(s_i) seconds; zero may come up. AsGrad, arXiv 2310.20452, experiments."""
@@ -164,3 +217,86 @@ class HalfNormal(ScaledTimes):
 
     name: ClassVar[str] = "half-normal"
     kernel: ClassVar = _half_normal
+
+
+class _Shaped(ScaledTimes):
+    """A distribution with a parameter of its own, `shape_name`, which must be above 0."""
+
+    shape_name: ClassVar[str]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_positive(type(self).__name__, self.shape_name, getattr(self, self.shape_name))
+
+    @property
+    def shape(self) -> float:
+        """The parameter."""
+        return float(getattr(self, self.shape_name))
+
+
+@dataclass(frozen=True, repr=False)
+class ShiftedExponential(_Shaped):
+    """s_i (1 + c E) seconds, E exponential with mean 1: a least time, and chance on top.
+
+    Parameters
+    ----------
+    tail : float > 0
+        c; the mean is s_i (1 + c).
+    """
+
+    tail: float = 1.0
+
+    name: ClassVar[str] = "shifted-exponential"
+    kernel: ClassVar = _shifted_exponential
+    shape_name: ClassVar[str] = "tail"
+
+
+@dataclass(frozen=True, repr=False)
+class Weibull(_Shaped):
+    """Weibull times with scale s_i seconds; a heavy tail for k < 1.
+
+    Parameters
+    ----------
+    power : float > 0
+        k; at k = 1 the times are exponential.
+    """
+
+    power: float = 0.5
+
+    name: ClassVar[str] = "weibull"
+    kernel: ClassVar = _weibull
+    shape_name: ClassVar[str] = "power"
+
+
+@dataclass(frozen=True, repr=False)
+class Pareto(_Shaped):
+    """s_i U^{−1/α} seconds, at least s_i: the chance of more than t falls as t^−α.
+
+    Parameters
+    ----------
+    tail : float > 0
+        α. The mean, s_i α/(α − 1), is finite for α > 1, the variance for α > 2.
+    """
+
+    tail: float = 2.0
+
+    name: ClassVar[str] = "pareto"
+    kernel: ClassVar = _pareto
+    shape_name: ClassVar[str] = "tail"
+
+
+@dataclass(frozen=True, repr=False)
+class Gamma(_Shaped):
+    """Gamma times with mean s_i seconds.
+
+    Parameters
+    ----------
+    k : float > 0
+        The shape: a standard deviation of s_i/√k; at k = 1 the times are exponential.
+    """
+
+    k: float = 2.0
+
+    name: ClassVar[str] = "gamma"
+    kernel: ClassVar = _gamma
+    shape_name: ClassVar[str] = "k"
