@@ -558,7 +558,7 @@ def test_a_run_in_virtual_time_is_a_simulation_with_a_model(tmp_path):
     assert "shuffled, times normal:scale=sqrt, 3 workers" in done.stdout
     done = asgrad("train", "--resume", out, "--steps", "50")
     assert done.returncode == 0, done.stderr
-    assert "bit for bit" in asgrad("replay", out, "--verify").stdout
+    assert "bit for bit" in asgrad("verify", out).stdout
     asgrad("simulate", "shuffled", "--times", "normal:scale=sqrt", "--workers", "3",
            "--steps", "50", "--out", trace)  # fmt: skip
     assert ag.Trace.load(f"{out}/trace").equals(ag.Trace.load(trace))
