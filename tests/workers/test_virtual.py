@@ -102,7 +102,7 @@ class Whim(ag.Method):
         for _ in range(int(rng.integers(5))):
             other, chance = int(rng.integers(server.n_workers)), rng.random()
             if chance < self.share_cancelled:
-                server.cancel(other)
+                (server.cancel if rng.random() < 0.6 else server.restart)(other)
             elif chance < self.share_cancelled + self.share_assigned:
                 server.assign(other)
             elif chance < 0.8:

@@ -86,7 +86,7 @@ class Method(AnyMethod):
         """Decide on the gradient that `worker` computed at x_{read_step}.
 
         Call exactly one of server.apply, server.hold and server.drop, and whatever else the method
-        says: server.take_step, server.assign, server.cancel.
+        says: server.take_step, server.assign, server.cancel, server.restart.
         """
 
     def n_entries(self, n_workers: int) -> int:
@@ -145,6 +145,10 @@ class Server:
     def assign(self, worker: int) -> None:
         """Give `worker` a job at the current model; a busy worker queues it."""
         self._said.append((decisions.ASSIGN, self._worker(worker), 0.0))
+
+    def restart(self, worker: int) -> None:
+        """Call off the unfinished jobs of `worker`, and give it one at the current model."""
+        self._said.append((decisions.RESTART, self._worker(worker), 0.0))
 
     def cancel(self, worker: int) -> None:
         """Call off the unfinished jobs of `worker`."""

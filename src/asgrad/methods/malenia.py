@@ -10,7 +10,7 @@ import numpy as np
 from asgrad.errors import check_flag, check_integer
 from asgrad.kernels import compiled, inlined
 from asgrad.methods.base import RULE, CompiledMethod, Opening
-from asgrad.methods.decisions import assign, cancel, clear, drop, hold, take_step, weigh
+from asgrad.methods.decisions import assign, clear, drop, hold, restart, take_step, weigh
 
 __all__ = ["Malenia"]
 
@@ -60,9 +60,7 @@ def _rule(state, worker, read_step, step, out):
         assign(out, worker)
         return
     for i in range(n):
-        if i != worker:
-            cancel(out, i)
-        assign(out, i)
+        restart(out, i)
 
 
 @dataclass(frozen=True)

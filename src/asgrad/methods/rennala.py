@@ -10,7 +10,7 @@ import numpy as np
 from asgrad.errors import check_flag, check_integer
 from asgrad.kernels import compiled
 from asgrad.methods.base import RULE, CompiledMethod, Opening
-from asgrad.methods.decisions import assign, cancel, drop
+from asgrad.methods.decisions import assign, drop, restart
 from asgrad.methods.gather import gather
 
 __all__ = ["Rennala"]
@@ -29,9 +29,7 @@ def _rule(state, worker, read_step, step, out):
         assign(out, worker)
     else:
         for i in range(state[_N]):
-            if i != worker:
-                cancel(out, i)
-            assign(out, i)
+            restart(out, i)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import numpy as np
 from asgrad.errors import check_flag, check_integer
 from asgrad.kernels import compiled, inlined
 from asgrad.methods.base import RULE, CompiledMethod, Opening
-from asgrad.methods.decisions import apply, assign, cancel, drop, take_step
+from asgrad.methods.decisions import apply, assign, drop, restart, take_step
 
 __all__ = ["Ringmaster"]
 
@@ -54,8 +54,7 @@ def _rule(state, worker, read_step, step, out):
     _move_to_back(follow, precede, n, worker)
     oldest = follow[n]
     while step - reads[oldest] >= max_delay:
-        cancel(out, oldest)
-        assign(out, oldest)
+        restart(out, oldest)
         reads[oldest] = step
         _move_to_back(follow, precede, n, oldest)
         oldest = follow[n]

@@ -10,7 +10,7 @@ import numpy as np
 from asgrad.errors import check_integer
 from asgrad.kernels import compiled
 from asgrad.methods.base import RULE, CompiledMethod, Opening, batch_size
-from asgrad.methods.decisions import assign, cancel
+from asgrad.methods.decisions import restart
 from asgrad.methods.gather import gather
 
 __all__ = ["MSync", "Sync"]
@@ -25,9 +25,7 @@ def _rule(state, worker, read_step, step, out):
     arrived[worker] = 1
     if gather(state, _M, _COUNT, out):
         for i in range(arrived.size):
-            if arrived[i] == 0:
-                cancel(out, i)
-            assign(out, i)
+            restart(out, i)
             arrived[i] = 0
 
 
