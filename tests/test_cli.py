@@ -184,7 +184,9 @@ def test_train_then_verify_then_ask_what_if(tmp_path):
     assert moved.returncode == 0, moved.stderr
     for option in (["--batch", "3"], ["--config", "nowhere.toml"]):
         assert "names its own problem" in refused("replay", str(folder), *option)
-    assert "No such option: --stepsizes" in refused("verify", str(folder), "--stepsizes", "0.1")
+    said = refused("verify", str(folder), "--stepsizes", "0.1")
+    assert "No such option" in said
+    assert "--stepsizes" in said
     shown = asgrad("show", str(folder))
     said = [line for line in done.stdout.splitlines() if not line.startswith("note: ")]
     assert shown.stdout.splitlines()[1:] == said[1:-1]
