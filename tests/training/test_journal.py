@@ -45,7 +45,7 @@ def short_pages(monkeypatch):
 def test_what_lies_in_files_is_read_again(method, short_pages, monkeypatch):
     """Most pages were spilled; events, decisions and the trace are those of one long page."""
     spilled = played(method, 100)
-    in_files = [part.file is not None for part in spilled.journal.parts()]
+    in_files = [part.spool is not None for part in spilled.journal.parts()]
     assert sum(in_files) == len(in_files) - 2
     monkeypatch.undo()
     whole = played(method, 100)
@@ -67,7 +67,7 @@ def test_a_full_disk_keeps_pages_in_memory(short_pages, monkeypatch):
 
     monkeypatch.setattr(journal.tempfile, "TemporaryFile", full)
     server = played(ag.methods.Pure(), 100)
-    assert all(part.file is None for part in server.journal.parts())
+    assert all(part.spool is None for part in server.journal.parts())
     assert server.tables().n_steps == 100
 
 

@@ -6,10 +6,11 @@ is brought back to where a checkpoint was taken; nothing else is kept of what is
 
 from __future__ import annotations
 
+import os
 import tempfile
 import threading
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import cache
@@ -72,7 +73,6 @@ EVENTS = np.dtype(
 )
 SAID = np.dtype([("code", np.int8), ("target", np.int32), ("weight", np.float64)])
 _CHUNK = 1 << 16  # events
-_reading = threading.Lock()
 _IN_MEMORY = 4  # chunks; older ones lie in temporary files
 # How a call ends.
 DONE, LEDGER_FULL, JOURNAL_FULL, OVERFLOW, OTHERWISE = range(5)
@@ -303,6 +303,30 @@ def retell(
     return True
 
 
+class _Spool:
+    """A temporary file of filled pages, one after the other; it vanishes with the process."""
+
+    def __init__(self) -> None:
+        self._file: BinaryIO = tempfile.TemporaryFile()  # noqa: SIM115
+        self._lock = threading.Lock()  # a checkpoint may be written beside the run
+        weakref.finalize(self, self._file.close)
+
+    def append(self, arrays: Sequence[np.ndarray]) -> int:
+        """Write arrays; return where they begin."""
+        with self._lock:
+            begin = self._file.seek(0, os.SEEK_END)
+            for array in arrays:
+                self._file.write(array.tobytes())
+            self._file.flush()
+        return begin
+
+    def read(self, begin: int, size: int) -> np.ndarray:
+        """Return so many bytes, uint8."""
+        with self._lock:
+            self._file.seek(begin)
+            return np.frombuffer(bytearray(self._file.read(size)), np.uint8)
+
+
 @dataclass(frozen=True)
 class Part:
     """A part of a journal, which is written to no more; in memory, or in a file."""
@@ -311,7 +335,9 @@ class Part:
     n_said: int
     events: np.ndarray | None = None
     said: np.ndarray | None = None
-    file: BinaryIO | None = None
+    spool: _Spool | None = None
+    begin: int = 0
+    """Where it stands in the file."""
 
     @classmethod
     def of(cls, events: np.ndarray, said: np.ndarray) -> Part:
@@ -320,29 +346,13 @@ class Part:
 
     def arrays(self) -> tuple[np.ndarray, np.ndarray]:
         """Return the events, EVENTS, and what was said on them, SAID."""
-        if self.file is not None:
+        if self.spool is not None:
             edge = self.n_events * EVENTS.itemsize
-            content = np.empty(edge + self.n_said * SAID.itemsize, np.uint8)
-            with _reading:  # a checkpoint may be written beside the run
-                self.file.seek(0)
-                self.file.readinto(content)  # type: ignore[attr-defined]
+            content = self.spool.read(self.begin, edge + self.n_said * SAID.itemsize)
             return content[:edge].view(EVENTS), content[edge:].view(SAID)
         assert self.events is not None
         assert self.said is not None
         return self.events, self.said
-
-    def spilled(self) -> Part:
-        """Return the same in a temporary file, which vanishes with the process."""
-        try:
-            file = tempfile.TemporaryFile()  # noqa: SIM115
-            for array in self.arrays():
-                array.tofile(file)
-            file.flush()
-        except OSError:  # a full disk: memory may yet do
-            return self
-        part = Part(self.n_events, self.n_said, file=file)
-        weakref.finalize(part, file.close)
-        return part
 
 
 class Journal:
@@ -350,6 +360,7 @@ class Journal:
 
     def __init__(self) -> None:
         self._parts: list[Part] = []
+        self._spool: _Spool | None = None
         self.page = Page(np.empty(0, EVENTS), np.empty(0, SAID), np.zeros(2, np.int64))
 
     @property
@@ -374,7 +385,16 @@ class Journal:
         self.page = Page(np.empty(_CHUNK, EVENTS), np.empty(size, SAID), np.zeros(2, np.int64))
         old = len(self._parts) - _IN_MEMORY
         if old > 0:
-            self._parts[old - 1] = self._parts[old - 1].spilled()
+            self._parts[old - 1] = self._spilled(self._parts[old - 1])
+
+    def _spilled(self, part: Part) -> Part:
+        """Return a part that lies in the journal's temporary file, of which there is one."""
+        try:
+            self._spool = self._spool or _Spool()
+            begin = self._spool.append(part.arrays())
+        except OSError:  # a full disk: memory may yet do
+            return part
+        return Part(part.n_events, part.n_said, spool=self._spool, begin=begin)
 
 
 def tell(books: Books, journal: Journal, any_worker: bool, told: Told) -> int:
