@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         recipes,
         stepsizes,
         times,
+        work,
     )
     from asgrad.errors import AsgradError, TraceError
     from asgrad.experiments import Comparison, compare
@@ -63,7 +64,7 @@ _HOMES = {
 }
 _ROOMS = (
     "corrections", "encoders", "methods", "optimizers", "problems", "recipes", "stepsizes",
-    "times",
+    "times", "work",
 )  # fmt: skip
 
 __all__ = [
@@ -94,6 +95,7 @@ __all__ = [
     "stepsizes",
     "times",
     "train",
+    "work",
 ]
 
 

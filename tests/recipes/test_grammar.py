@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import asgrad as ag
-from asgrad import corrections, encoders, methods, optimizers, recipes, stepsizes
+from asgrad import corrections, encoders, methods, optimizers, recipes, stepsizes, work
 from asgrad.recipes import Recipe, parts_of, recipe_of, recipes_of
 from asgrad.recipes.base import KINDS
 from asgrad.recipes.grammar import words_of
@@ -206,7 +206,7 @@ def test_what_is_no_part_is_refused_by_the_recipe_itself(refused):
 
 def test_every_name_is_of_one_kind():
     """A part is known by its name alone."""
-    rooms = (methods, recipes, stepsizes, encoders, corrections, optimizers)
+    rooms = (methods, recipes, stepsizes, work, encoders, corrections, optimizers)
     names = [name for room in rooms for name in catalogue(room)]
     assert sorted(names) == sorted(words_of())
 

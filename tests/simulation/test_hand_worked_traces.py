@@ -58,7 +58,7 @@ def assert_trace(
 def assert_table(name: str, table, rows: Sequence[tuple], kind: type) -> None:
     """Compare a table column by column."""
     assert isinstance(table, kind)
-    for column, expected in zip(kind._fields, zip(*rows, strict=True), strict=True):
+    for column, expected in zip(COLUMNS[name], zip(*rows, strict=True), strict=True):
         actual = getattr(table, column)
         assert actual.dtype == COLUMNS[name][column], column
         assert actual.shape == (len(rows),), column

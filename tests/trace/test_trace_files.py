@@ -15,6 +15,7 @@ from asgrad.methods import ACE, MSync, Pure, Ringleader, Ringmaster
 from asgrad.simulation import simulate
 from asgrad.times import Exponential, Linear
 from asgrad.trace import Contributions, Fate, Header, Jobs, Trace
+from asgrad.trace.tables import stored
 
 FILES = {"header.json", "jobs.parquet", "contributions.parquet", "steps.parquet"}
 
@@ -76,7 +77,7 @@ def test_pandas_reads_the_tables(tmp_path, make):
     trace = make()
     path = trace.save(tmp_path / "trace")
     tables = {
-        "jobs": trace.jobs._asdict(),
+        "jobs": stored(trace.jobs),
         "contributions": trace.contributions._asdict(),
         "steps": {"time": trace.step_times},
     }
@@ -126,7 +127,7 @@ def test_traces_that_differ_in_anything_are_not_equal():
         columns = getattr(trace, table)
         for name, column in columns._asdict().items():
             changed = column.copy()
-            changed[0] += 1
+            changed[0] = 1 if name == "finish_time" else changed[0] + 1
             other = columns._replace(**{name: changed})
             assert not trace.equals(Trace(**(vars_of(trace) | {table: other})))
     times = trace.step_times.copy()
@@ -284,3 +285,25 @@ def test_what_an_interrupted_save_left_behind_is_no_hindrance(tmp_path):
     trace.save(tmp_path / "trace")
     assert Trace.load(tmp_path / "trace").equals(trace)
     assert os.listdir(tmp_path) == ["trace"]
+
+
+def test_a_column_that_a_trace_may_lack_is_written_where_it_says_something(tmp_path):
+    plain = simulate(Pure(), Linear(), n_workers=2, steps=4)
+    path = plain.save(tmp_path / "plain")
+    assert "work" not in pd.read_parquet(path / "jobs.parquet").columns
+    assert (Trace.load(path).jobs.work == 1).all()
+
+    local = simulate("pure+local-steps:n=3", Linear(), n_workers=2, steps=4)
+    path = local.save(tmp_path / "local")
+    assert pd.read_parquet(path / "jobs.parquet")["work"].tolist() == [3] * local.n_jobs
+    assert Trace.load(path).equals(local)
+
+
+def test_a_job_of_several_gradients_takes_so_much_longer_and_has_so_many_draws():
+    """Worker 0 needs 1 s a gradient, worker 1 2 s: with 3 and 2 of them 3 s and 4 s a job."""
+    trace = simulate("pure+local-steps:n=3/2", Linear(), n_workers=2, until_time=8.0)
+    jobs = trace.jobs
+    assert jobs.arrival_time[jobs.worker == 0].tolist()[:2] == [3.0, 6.0]
+    assert jobs.arrival_time[jobs.worker == 1].tolist()[:2] == [4.0, 8.0]
+    assert jobs.draw[jobs.worker == 0].tolist() == [0, 3, 6]
+    assert jobs.draw[jobs.worker == 1].tolist() == [0, 2, 4]

@@ -44,6 +44,7 @@ from asgrad.files import Kind, cannot_write, check_target, new_folder, read_json
 from asgrad.numerics import Result, Status
 from asgrad.problems.fingerprint import difference, hashed
 from asgrad.trace import Trace
+from asgrad.trace.tables import stored
 
 __all__ = [
     "FRESH",
@@ -490,7 +491,9 @@ def slug(label: str) -> str:
 def digests(traces: Mapping[tuple[str, int], Trace]) -> dict[str, str]:
     """Return what tells every method's decisions, and their moments, from all others."""
     return {
-        f"{method} (seed {seed})": hashed([*trace.jobs, *trace.contributions, trace.step_times])
+        f"{method} (seed {seed})": hashed(
+            [*stored(trace.jobs).values(), *trace.contributions, trace.step_times]
+        )
         for (method, seed), trace in traces.items()
     }
 

@@ -14,6 +14,8 @@ from asgrad.methods import decisions
 from asgrad.registry import label
 from asgrad.streams import Purpose, stream_key
 
+_MOST_WORK = 2**15 - 1  # as a slot of the ledger holds it
+
 __all__ = ["RULE", "AnyMethod", "CompiledMethod", "Method", "Opening", "Server", "batch_size"]
 
 RULE = types.void(types.int64[::1], types.int64, types.int64, types.int64, types.float64[:, ::1])
@@ -32,6 +34,8 @@ class Opening(NamedTuple):
     """The decision at an arrival, see `RULE`; compiled, or a Python function."""
     n_entries: int
     """How many entries the server's table of held gradients has."""
+    says_work: bool = False
+    """Whether the rule says of how many gradients jobs are made."""
 
     def decision_table(self, n_workers: int) -> np.ndarray:
         """Return an empty table large enough for the decisions of any one arrival."""
@@ -101,6 +105,7 @@ class Method(AnyMethod):
             np.array(server.first_workers(), np.int64),
             server.rule,
             server.n_entries,
+            says_work=True,
         )
 
 
@@ -112,6 +117,10 @@ class Server:
     n_workers : int
     step : int
         Steps taken so far; x_step is the current model.
+    now : float
+        When the gradient arrived, in seconds since the run began.
+    job_time : float
+        How long its job took, in seconds, from its start to its arrival.
     rng : numpy.random.Generator
         For the method's random choices; fixed by the run's seed, and new in every run.
     """
@@ -120,6 +129,7 @@ class Server:
         self.n_workers = n_workers
         self.n_entries = check_integer(type(method).__name__, "n_entries", n_entries, minimum=0)
         self.step = 0
+        self.now = self.job_time = 0.0
         self.rng = np.random.default_rng(stream_key(seed, Purpose.METHOD) & (2**63 - 1))
         self._method = method
         self._name = type(method).__name__
@@ -142,13 +152,16 @@ class Server:
         self._said.append((decisions.STEP, 0, 0.0))
         self.step += 1
 
-    def assign(self, worker: int) -> None:
-        """Give `worker` a job at the current model; a busy worker queues it."""
-        self._said.append((decisions.ASSIGN, self._worker(worker), 0.0))
+    def assign(self, worker: int, work: int | None = None) -> None:
+        """Give `worker` a job at the current model; a busy worker queues it.
 
-    def restart(self, worker: int) -> None:
+        The job is made of `work` gradients, by default of as many as the recipe says.
+        """
+        self._said.append((decisions.ASSIGN, self._worker(worker), self._work(work)))
+
+    def restart(self, worker: int, work: int | None = None) -> None:
         """Call off the unfinished jobs of `worker`, and give it one at the current model."""
-        self._said.append((decisions.RESTART, self._worker(worker), 0.0))
+        self._said.append((decisions.RESTART, self._worker(worker), self._work(work)))
 
     def cancel(self, worker: int) -> None:
         """Call off the unfinished jobs of `worker`."""
@@ -174,6 +187,7 @@ class Server:
     ) -> None:
         """Put an arrival to the method and write down what it says, as `RULE` asks."""
         self.step = int(step)
+        self.now, self.job_time = float(out[0, 1]), float(out[0, 2])
         self._said = []
         self._method.arrive(self, int(worker), int(read_step))
         verdicts = sum(
@@ -202,6 +216,12 @@ class Server:
     def _worker(self, worker: Any) -> int:
         """Check a worker's index."""
         return check_integer(self._name, "worker", worker, minimum=0, maximum=self.n_workers - 1)
+
+    def _work(self, work: Any) -> float:
+        """Check how many gradients a job is to be made of; 0 leaves it to the recipe."""
+        if work is None:
+            return 0.0
+        return float(check_integer(self._name, "work", work, minimum=1, maximum=_MOST_WORK))
 
     def _entry(self, entry: Any) -> int:
         """Check an entry's index."""

@@ -2,7 +2,8 @@
 
 A rule fills a table `out` (float64, one decision a row): out[0, 0] counts the decisions, row i >= 1
 holds (code, target, weight). Exactly one of apply, hold and drop must be said of the job that
-arrived. Decisions are carried out in the order in which they were written.
+arrived. Decisions are carried out in the order in which they were written. Beside the count stand
+the moment, out[0, 1], and how long the job took, out[0, 2].
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ __all__ = [
     "clear",
     "drop",
     "hold",
+    "job_time",
+    "moment",
     "restart",
     "take_step",
     "weigh",
@@ -68,9 +71,12 @@ def take_step(out):
 
 
 @inlined
-def assign(out, worker):
-    """`worker` gets a job at the current model; if it is busy, the job joins its queue."""
-    _write(out, ASSIGN, worker, 0.0)
+def assign(out, worker, work=0):
+    """`worker` gets a job at the current model; if it is busy, the job joins its queue.
+
+    `work` is how many gradients it is made of; 0: as many as the recipe says.
+    """
+    _write(out, ASSIGN, worker, float(work))
 
 
 @inlined
@@ -92,6 +98,18 @@ def clear(out, entry):
 
 
 @inlined
-def restart(out, worker):
+def restart(out, worker, work=0):
     """The unfinished jobs of `worker` are called off; it gets one at the current model instead."""
-    _write(out, RESTART, worker, 0.0)
+    _write(out, RESTART, worker, float(work))
+
+
+@inlined
+def moment(out):
+    """Return when the job arrived, in seconds since the run began."""
+    return out[0, 1]
+
+
+@inlined
+def job_time(out):
+    """Return how long the job that arrived took, in seconds, from its start to its arrival."""
+    return out[0, 2]

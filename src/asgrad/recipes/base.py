@@ -14,11 +14,12 @@ from asgrad.methods import AnyMethod
 from asgrad.optimizers import SGD, Optimizer
 from asgrad.registry import label
 from asgrad.stepsizes import Constant, Stepsize
+from asgrad.work import Work
 
 __all__ = ["KINDS", "Kind", "Named", "Part", "Parts", "Recipe", "head_of", "is_part", "kind_of"]
 
 
-Part = Stepsize | Encoder | Correction | Optimizer
+Part = Stepsize | Work | Encoder | Correction | Optimizer
 
 
 class Kind(NamedTuple):
@@ -31,12 +32,13 @@ class Kind(NamedTuple):
 
 KINDS = {
     "stepsize": Kind("stepsize rule", Stepsize, "ag.stepsizes.Mishchenko()"),
+    "work": Kind("work", Work, "ag.work.LocalSteps(10, 0.1)"),
     "encoder": Kind("encoder", Encoder, "ag.encoders.Clip(1.0)"),
     "correction": Kind("correction", Correction, "ag.corrections.DelayCompensation(0.04)"),
     "optimizer": Kind("optimizer", Optimizer, "ag.optimizers.HeavyBall(0.9)"),
 }
 """By the field of `Parts` that holds one, in the order in which a label has them."""
-_MAY_LACK = ("encoder", "correction")
+_MAY_LACK = ("work", "encoder", "correction")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +49,8 @@ class Parts:
     ----------
     stepsize : Stepsize
         How the stepsize depends on the delay; by default not at all.
+    work : Work, optional
+        Of how many gradients a job is made, and how one leads to the next; by default of one.
     encoder : Encoder, optional
         What happens to each gradient at its worker; by default nothing.
     correction : Correction, optional
@@ -56,6 +60,7 @@ class Parts:
     """
 
     stepsize: Stepsize = field(default_factory=Constant)
+    work: Work | None = None
     encoder: Encoder | None = None
     correction: Correction | None = None
     optimizer: Optimizer = field(default_factory=SGD)
@@ -84,7 +89,7 @@ class Recipe(Parts):
     ----------
     method : method
         An object such as `ag.methods.Pure()`, or one of your own.
-    stepsize, encoder, correction, optimizer
+    stepsize, work, encoder, correction, optimizer
         See `Parts`.
 
     Examples

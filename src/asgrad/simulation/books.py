@@ -16,13 +16,14 @@ from asgrad.simulation.ledger import (
     LOG,
     PRESENCE,
     SLOTS,
+    WAITING,
     WORKERS,
     Ledger,
     larger,
     n_acts_at_most,
 )
 from asgrad.trace import Contributions, Fate, Jobs, Tables
-from asgrad.trace.tables import empty_table
+from asgrad.trace.tables import completed, empty_table
 
 __all__ = ["RESERVED", "Books"]
 
@@ -39,10 +40,16 @@ class Books:
     n_workers : int
     record : bool
         Whether the tables of a trace are written.
+    works : numpy.ndarray, optional
+        int16 of shape (n_workers,): how many gradients a job is made of unless the method says; by
+        default one.
     """
 
-    def __init__(self, opening: Opening, n_workers: int, record: bool):
+    def __init__(
+        self, opening: Opening, n_workers: int, record: bool, works: np.ndarray | None = None
+    ):
         self.record = record
+        self.varies_work = works is not None or opening.says_work
         self.insist = False
         """Whether memory may run out."""
         counts = np.zeros(1, COUNTS)
@@ -68,7 +75,8 @@ class Books:
             presence=np.zeros(n_workers, PRESENCE),
             out=out,
             starting=np.empty(out.shape[0] + 2, np.int64),
-            waiting=np.empty(0, np.int64),
+            waiting=np.empty(0, WAITING),
+            works=np.empty(0, np.int16) if works is None else works,
             acts=np.empty(0, ACTS),
             jobs=empty_table(Jobs, 0),
             rows=empty_table(Contributions, 0),
@@ -84,11 +92,16 @@ class Books:
         """Make room in the trace in advance; memory that is never written costs nothing."""
         size = n_jobs + 2 * self.ledger.workers.size + 16
         self.ledger = self.ledger._replace(
-            jobs=empty_table(Jobs, size),
+            jobs=self._jobs(size),
             rows=empty_table(Contributions, size),
             step_times=np.empty(size),
             log=np.empty(size, LOG),
         )
+
+    def _jobs(self, size: int) -> Jobs:
+        """Return an empty table of jobs, with the optional columns that this run fills."""
+        jobs = empty_table(Jobs, size)
+        return jobs._replace(work=np.empty(size, np.int32)) if self.varies_work else jobs
 
     def grow(self) -> None:
         """Make room for the decisions that wait to be carried out."""
@@ -130,7 +143,10 @@ class Books:
         if self.count("rows") > RESERVED and not self.insist:
             check_memory("simulate", "a trace of as many jobs again", 105 * n_rows)
         self.ledger = ledger._replace(
-            jobs=Jobs(*(larger(column, n_jobs) for column in ledger.jobs)),
+            jobs=Jobs._make(
+                larger(column, n_jobs) if wanted.size else column
+                for column, wanted in zip(ledger.jobs, self._jobs(1), strict=True)
+            ),
             rows=Contributions(*(larger(column, n_rows) for column in ledger.rows)),
             step_times=larger(ledger.step_times, self.count("steps") + coming),
             log=larger(ledger.log, self.count("arrived") + 1),
@@ -158,7 +174,7 @@ class Books:
         ledger.jobs.arrival_time[arrived["row"]] = arrived["time"]
         ledger.jobs.fate[rows.job] = Fate.APPLIED
         return Tables(
-            Jobs(*(column[:n_jobs] for column in ledger.jobs)),
+            completed(Jobs._make(column[:n_jobs] for column in ledger.jobs)),
             rows,
             ledger.step_times[: self.count("steps")],
         )

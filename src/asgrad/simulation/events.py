@@ -169,6 +169,8 @@ def run(rule, seconds, ledger, tree, state, pace, clock, record, ends):
                 break
             slot = counts[0]["arriving"]
             worker, read_step = slots[slot]["worker"], slots[slot]["read_step"]
+            ledger.out[0, 1] = clock[NOW]
+            ledger.out[0, 2] = clock[NOW] - slots[slot]["start_time"]
             rule(state, worker, read_step, counts[0]["steps"], ledger.out)
         status = _carry_out(ledger, clock, record, ends)
         if status != GOES_ON:
@@ -182,6 +184,7 @@ def run(rule, seconds, ledger, tree, state, pace, clock, record, ends):
             if slot >= 0:
                 draw, now = slots[slot]["draw"], clock[NOW]
                 duration = seconds(pace.scales, pace.shape, pace.key, worker, draw, now)
+                duration *= slots[slot]["work"]
             if not _schedule(ledger, tree, pace.scales, clock, worker, slot, duration):
                 return BAD_TIME
     counts[0]["max_flying"] = max(counts[0]["max_flying"], counts[0]["flying"])

@@ -39,6 +39,7 @@ __all__ = [
     "Ledger",
     "SLOTS",
     "PRESENCE",
+    "WAITING",
     "WORKERS",
     "arrive_job",
     "assign_job",
@@ -65,8 +66,9 @@ _LOST = int(Fate.LOST)
 SLOTS = np.dtype(
     [
         ("worker", np.int32),
-        ("arrived", np.int16),
-        ("applied", np.int16),
+        ("work", np.int16),
+        ("arrived", np.int8),
+        ("applied", np.int8),
         ("row", np.int64),  # of the trace's jobs
         ("read_step", np.int64),
         ("draw", np.int64),
@@ -81,7 +83,7 @@ WORKERS = np.dtype(
         ("running", np.int64),  # slot of the job in work, -1 for none
         ("head", np.int64),  # first and last slot of the queue, -1 for none
         ("tail", np.int64),
-        ("draws", np.int64),  # jobs assigned so far
+        ("draws", np.int64),  # gradients assigned so far
         # Running sums over the worker's jobs, for a summary where no trace is recorded.
         ("applied", np.int64),
         ("delay", np.int64),
@@ -89,6 +91,8 @@ WORKERS = np.dtype(
         ("remainder", np.float64),  # what rounding took from the moment at which it finishes
     ]
 )
+# Jobs whose assignment waits until all that has arrived is dealt with.
+WAITING = np.dtype([("worker", np.int64), ("work", np.int64)])
 # Who can be given jobs, in a run in which workers come and go.
 PRESENCE = np.dtype([("away", np.int64), ("owed", np.int64)])
 # When each job arrived, in the order of arrival; entered into the trace's jobs at the end, because
@@ -167,6 +171,7 @@ ACTS = np.dtype(
         ("entry", np.int64),
         ("weight", np.float64),
         ("flag", np.int64),
+        ("work", np.int64),  # of a job that is given out
     ]
 )
 
@@ -185,7 +190,8 @@ class Ledger(NamedTuple):
     starting: np.ndarray
     """int64: workers that may have to start a job, in the order of starting."""
     waiting: np.ndarray
-    """int64: workers whose next job waits until all that has arrived is dealt with."""
+    works: np.ndarray
+    """int16, how many gradients a job of each worker is made of unless it is said; empty: one."""
     acts: np.ndarray
     jobs: Jobs
     rows: Contributions
@@ -207,8 +213,9 @@ def ledger_type() -> Any:
     whole, real = np.zeros(1, np.int64), np.zeros(1)
     arrays = (np.zeros(1, kind) for kind in (COUNTS, SLOTS, WORKERS, ENTRIES, PRESENCE))
     tables = empty_table(Jobs, 1), empty_table(Contributions, 1)
-    others = (np.zeros((1, 3)), whole, whole, np.zeros(1, ACTS), *tables, real, np.zeros(1, LOG))
-    return typeof(Ledger._make((*arrays, *others)))
+    lists = (np.zeros((1, 3)), whole, np.zeros(1, WAITING), np.zeros(1, np.int16))
+    rest = (np.zeros(1, ACTS), *tables, real, np.zeros(1, LOG))
+    return typeof(Ledger._make((*arrays, *lists, *rest)))
 
 
 @inlined
@@ -232,15 +239,18 @@ def _free_slot(ledger, slot):
 
 
 @inlined
-def assign_job(ledger, record, live, worker, now):
-    """Append a job at the current model to a worker's queue."""
+def assign_job(ledger, record, live, worker, work, now):
+    """Append a job at the current model to a worker's queue; work 0 is what it is by default."""
     counts, slots, workers, jobs = ledger.counts, ledger.slots, ledger.workers, ledger.jobs
     slot = counts[0]["free"]
     counts[0]["free"] = slots[slot]["link"]
     counts[0]["n_free"] -= 1
     row = counts[0]["assigned"]
     draw = workers[worker]["draws"]
+    if work == 0:
+        work = ledger.works[worker] if ledger.works.size > 0 else 1
     slots[slot]["worker"] = worker
+    slots[slot]["work"] = work
     slots[slot]["row"] = row
     slots[slot]["read_step"] = counts[0]["steps"]
     slots[slot]["draw"] = draw
@@ -256,15 +266,18 @@ def assign_job(ledger, record, live, worker, now):
         jobs.start_time[row] = np.nan
         jobs.arrival_time[row] = np.nan
         jobs.fate[row] = _IN_FLIGHT
+        if jobs.work.size > 0:
+            jobs.work[row] = work
     if workers[worker]["head"] < 0:
         workers[worker]["head"] = slot
     else:
         slots[workers[worker]["tail"]]["link"] = slot
     workers[worker]["tail"] = slot
-    workers[worker]["draws"] = draw + 1
+    workers[worker]["draws"] = draw + work
     counts[0]["assigned"] = row + 1
     counts[0]["flying"] += 1
     if live:
+        ledger.acts[counts[0]["n_acts"]]["work"] = work
         _act(ledger, _TELL_ASSIGNED, slot, worker, float(draw), row)
 
 
@@ -316,8 +329,9 @@ def _cancel_jobs(ledger, record, live, worker, now):
     workers[worker]["head"] = -1
     kept = 0
     for i in range(counts[0]["n_waiting"]):
-        ledger.waiting[kept] = ledger.waiting[i]
-        kept += ledger.waiting[i] != worker
+        ledger.waiting[kept]["worker"] = ledger.waiting[i]["worker"]
+        ledger.waiting[kept]["work"] = ledger.waiting[i]["work"]
+        kept += ledger.waiting[i]["worker"] != worker
     counts[0]["n_waiting"] = kept
 
 
@@ -500,14 +514,15 @@ def _clear_entry(ledger, record, live, entry):
 
 
 @inlined
-def _assign(ledger, record, live, deferred, worker, now):
+def _assign(ledger, record, live, deferred, worker, work, now):
     """Assign a job, or, `deferred`, note that it waits; an idle worker is to start it."""
     counts = ledger.counts
     if deferred:
-        ledger.waiting[counts[0]["n_waiting"]] = worker
+        ledger.waiting[counts[0]["n_waiting"]]["worker"] = worker
+        ledger.waiting[counts[0]["n_waiting"]]["work"] = work
         counts[0]["n_waiting"] += 1
         return
-    assign_job(ledger, record, live, worker, now)
+    assign_job(ledger, record, live, worker, work, now)
     if not live and ledger.workers[worker]["running"] < 0:
         ledger.starting[counts[0]["n_starting"]] = worker
         counts[0]["n_starting"] += 1
@@ -536,14 +551,14 @@ def carry_out(ledger, record, live, deferred, now):
         elif code == STEP:
             _take_step(ledger, record, live, now)
         elif code == ASSIGN:
-            _assign(ledger, record, live, deferred, target, now)
+            _assign(ledger, record, live, deferred, target, int(out[i, 2]), now)
         elif code == DROP:
             _drop_job(ledger, record, live, slot)
         elif code in (CANCEL, RESTART):
             _cancel_jobs(ledger, record, live, target, now)
             n_cancels += 1
             if code == RESTART:
-                _assign(ledger, record, live, deferred, target, now)
+                _assign(ledger, record, live, deferred, target, int(out[i, 2]), now)
         elif code == HOLD:
             _hold_job(ledger, live, slot, target)
         elif code == WEIGH:
@@ -569,7 +584,8 @@ def give_out_waiting(ledger, record, live, now):
     n_waiting = ledger.counts[0]["n_waiting"]
     ledger.counts[0]["n_waiting"] = 0
     for i in range(n_waiting):
-        _assign(ledger, record, live, False, ledger.waiting[i], now)
+        waiting = ledger.waiting[i]
+        _assign(ledger, record, live, False, waiting["worker"], waiting["work"], now)
 
 
 @inlined
@@ -636,7 +652,7 @@ def lose_job(ledger, record, live, any_worker, slot, now):
     to the next worker that is there, and otherwise one, and no more, is owed to the worker.
     """
     counts, presence = ledger.counts, ledger.presence
-    worker = int(ledger.slots[slot]["worker"])
+    worker, work = int(ledger.slots[slot]["worker"]), int(ledger.slots[slot]["work"])
     unlink_job(ledger, worker, slot)
     _give_up(ledger, record, live, slot, now, _LOST)
     heir = worker
@@ -646,7 +662,7 @@ def lose_job(ledger, record, live, any_worker, slot, now):
         n_asked += 1
     counts[0]["n_starting"] = 0
     if presence[heir]["away"] == 0:
-        _assign(ledger, record, live, False, heir, now)
+        _assign(ledger, record, live, False, heir, work, now)
     elif any_worker:
         counts[0]["owed"] += 1
     else:
@@ -665,11 +681,11 @@ def join_worker(ledger, record, live, any_worker, worker, now):
         counts[0]["owed"] = 0
     else:
         for i in range(counts[0]["n_waiting"]):
-            if ledger.waiting[i] == worker:  # it gets its job there
+            if ledger.waiting[i]["worker"] == worker:  # it gets its job there
                 n_jobs = 0
     counts[0]["n_starting"] = 0
     for _ in range(n_jobs):
-        _assign(ledger, record, live, False, worker, now)
+        _assign(ledger, record, live, False, worker, 0, now)
 
 
 @inlined

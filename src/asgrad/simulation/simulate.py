@@ -214,7 +214,8 @@ class _Run:
         self.recipe, self.method, self.times = recipe, recipe.method, times
         self.n_workers, self.seed = n_workers, seed
         self.opening: Opening = self.method.begin(n_workers, seed)
-        self.books = Books(self.opening, n_workers, record)
+        works = recipe.work.gradients(n_workers) if recipe.work else None
+        self.books = Books(self.opening, n_workers, record, works)
         self.books.ledger.counts["pending"] = 1
         self.watch: Clock = times.begin(n_workers, seed)
         self.clock = np.zeros(3)

@@ -31,6 +31,12 @@ def check(tables: Tables, n_workers: int, what: str) -> None:
         "jobs: read_step must lie in [0, n_steps]": (jobs.read_step >= 0)
         & (jobs.read_step <= n_steps),
         "jobs: draw must be >= 0": jobs.draw >= 0,
+        "jobs: work must be >= 1": jobs.work >= 1,
+        "jobs: fresh must be 0 or 1": (jobs.fresh == 0) | (jobs.fresh == 1),
+        "jobs: finish_time must be NaN or lie between start_time and arrival_time": np.isnan(
+            jobs.finish_time
+        )
+        | (jobs.finish_time >= jobs.start_time) & ~(jobs.finish_time > jobs.arrival_time),
         "jobs: assign_time must be finite": np.isfinite(jobs.assign_time),
         "jobs: start_time must be NaN or not before assign_time": np.isnan(jobs.start_time)
         | (jobs.start_time >= jobs.assign_time) & np.isfinite(jobs.start_time),

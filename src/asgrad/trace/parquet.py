@@ -17,7 +17,7 @@ from asgrad.files import Kind, new_folder, read_json, write_json, write_table
 from asgrad.machine import check_memory
 from asgrad.trace.consistency import check
 from asgrad.trace.header import MAY_SKIP, SCHEMA_VERSION, Header
-from asgrad.trace.tables import COLUMNS, Contributions, Jobs, Tables
+from asgrad.trace.tables import COLUMNS, OPTIONAL, Contributions, Jobs, Tables, completed, stored
 
 __all__ = ["TRACE", "is_trace", "read", "write"]
 
@@ -31,7 +31,7 @@ def write(
     path = os.path.expanduser(path)
     try:
         with new_folder(path, TRACE, overwrite=overwrite, elsewhere=elsewhere) as folder:
-            write_table(folder / _file("jobs"), tables.jobs._asdict())
+            write_table(folder / _file("jobs"), stored(tables.jobs))
             write_table(folder / _file("contributions"), tables.contributions._asdict())
             write_table(folder / _file("steps"), {"time": tables.step_times})
             write_json(folder / _HEADER, {**dataclasses.asdict(header), "may_skip": MAY_SKIP})
@@ -56,7 +56,7 @@ def read(path: str | Path) -> tuple[Tables, Header]:
     header = _read_header(folder)
     found = {name: _read_table(folder, name) for name in COLUMNS}
     tables = Tables(
-        jobs=Jobs(**found["jobs"]),
+        jobs=completed(Jobs(**found["jobs"])),
         contributions=Contributions(**found["contributions"]),
         step_times=found["steps"]["time"],
     )
@@ -161,13 +161,15 @@ def _read_table(folder: Path, name: str) -> dict[str, np.ndarray]:
     file = _file(name)
     if not (folder / file).is_file():
         raise TraceError(f"trace {folder} is damaged: {file} is missing.")
-    wanted = COLUMNS[name]
+    wanted = dict(COLUMNS[name])
     try:
         table = pq.read_table(folder / file, page_checksum_verification=True)
         found = {c.name: str(c.type).replace("double", "float64") for c in table.schema}
     except (OSError, ValueError, OverflowError, pa.ArrowException) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise TraceError(f"trace {folder} is damaged: {file}: {reason}") from error
+    optional = {column: kind for column, (kind, _) in OPTIONAL.get(name, {}).items()}
+    wanted |= {column: kind for column, kind in optional.items() if column in found}
     if found != wanted:
         wrong = {name: kind for name, kind in found.items() if wanted.get(name) != kind}
         has = f"has columns {shown(wrong)}" if wrong else "lacks columns"

@@ -89,7 +89,7 @@ def summarize(tables: Tables, first_steps: np.ndarray, n_workers: int, end_time:
     """
     kinds = COLUMNS["jobs"]
     jobs = Jobs(
-        *(np.require(c, kinds[name], ("C", "W")) for name, c in tables.jobs._asdict().items())
+        *(np.require(getattr(tables.jobs, name), kinds[name], ("C", "W")) for name in kinds)
     )
     n, end = n_workers, float(end_time)
     delays, busy = np.zeros(n), np.zeros(n)

@@ -7,7 +7,17 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 
-__all__ = ["COLUMNS", "Contributions", "Fate", "Jobs", "Tables", "empty_table"]
+__all__ = [
+    "COLUMNS",
+    "Contributions",
+    "Fate",
+    "Jobs",
+    "OPTIONAL",
+    "Tables",
+    "completed",
+    "empty_table",
+    "stored",
+]
 
 
 class Fate(IntEnum):
@@ -25,6 +35,10 @@ class Fate(IntEnum):
     """Its worker died."""
 
 
+_NONE = {kind: np.empty(0, kind) for kind in ("int8", "int32", "float64")}
+"""What stands for a column that says of every row what it says by default."""
+
+
 class Jobs(NamedTuple):
     """One row a job, in the order in which the jobs were assigned."""
 
@@ -33,7 +47,8 @@ class Jobs(NamedTuple):
     read_step: np.ndarray
     """int64: the gradient is taken at x_{read_step}, the model when the job was assigned."""
     draw: np.ndarray
-    """int64: this worker's how-many-th job, from 0; fixes the sampled rows and the noise."""
+    """int64: this worker's how-many-th gradient, from 0, is the job's first; fixes the sampled rows
+    and the noise."""
     assign_time: np.ndarray
     """float64, seconds."""
     start_time: np.ndarray
@@ -43,6 +58,14 @@ class Jobs(NamedTuple):
     a job that had not arrived when the run ended."""
     fate: np.ndarray
     """int8, see `Fate`."""
+    work: np.ndarray = _NONE["int32"]
+    """int32: how many gradients the job is made of, by default 1; it has so many draws."""
+    fresh: np.ndarray = _NONE["int8"]
+    """int8: 1 if its worker had forgotten, before it, what its encoder remembered, as one that was
+    started anew has; by default 0."""
+    finish_time: np.ndarray = _NONE["float64"]
+    """float64, seconds: when the computation ended and the gradient was sent; by default NaN, where
+    sending takes no time."""
 
 
 class Contributions(NamedTuple):
@@ -102,12 +125,51 @@ COLUMNS: dict[str, dict[str, str]] = {
     },
     "steps": {"time": "float64"},
 }
-"""NumPy types of all columns, table by table."""
+"""NumPy types of the columns that every trace has, table by table."""
+OPTIONAL: dict[str, dict[str, tuple[str, float]]] = {
+    "jobs": {
+        "work": ("int32", 1),
+        "fresh": ("int8", 0),
+        "finish_time": ("float64", np.nan),
+    },
+}
+"""Types and defaults of the columns that a trace may lack: all its rows then have the default."""
 
 Table = TypeVar("Table", Jobs, Contributions)
 _NAMES = {Jobs: "jobs", Contributions: "contributions"}
 
 
 def empty_table(kind: type[Table], size: int) -> Table:
-    """Return a table with uninitialised columns of `size` rows."""
+    """Return a table with uninitialised columns of `size` rows, without the optional ones."""
     return kind(*(np.empty(size, dtype) for dtype in COLUMNS[_NAMES[kind]].values()))
+
+
+def completed(jobs: Jobs) -> Jobs:
+    """Return the jobs with all columns; a default takes no memory, and cannot be written to."""
+    n_jobs = jobs.worker.size
+    lacking = {
+        name: np.broadcast_to(np.array(default, kind), n_jobs)
+        for name, (kind, default) in OPTIONAL["jobs"].items()
+        if getattr(jobs, name).size != n_jobs
+    }
+    return jobs._replace(**lacking)
+
+
+def stored(jobs: Jobs) -> dict[str, np.ndarray]:
+    """Return the columns by name, without those that say of every row what they say by default."""
+    optional = OPTIONAL["jobs"]
+    return {
+        name: column
+        for name, column in jobs._asdict().items()
+        if name not in optional or not _is_default(column, *optional[name])
+    }
+
+
+def _is_default(column: np.ndarray, kind: str, default: float) -> bool:
+    """Say whether all rows of a column have its default."""
+    wanted = np.array(default, kind)
+    if column.strides == (0,):
+        column = column[:1]
+    return bool(
+        np.array_equal(column, np.broadcast_to(wanted, column.shape), equal_nan=kind == "float64")
+    )

@@ -12,7 +12,7 @@ from asgrad.errors import TraceError
 from asgrad.trace import parquet
 from asgrad.trace.header import Header
 from asgrad.trace.summary import Summary, summarize
-from asgrad.trace.tables import Contributions, Fate, Jobs, Tables
+from asgrad.trace.tables import Contributions, Fate, Jobs, Tables, completed
 
 __all__ = ["Trace"]
 
@@ -39,6 +39,9 @@ class Trace:
     contributions: Contributions
     step_times: np.ndarray
     header: Header
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "jobs", completed(self.jobs))
 
     def __repr__(self) -> str:
         """What it is, in one line."""

@@ -250,6 +250,9 @@ def _retell(rule, ledger, state, page, decide, record, live, any_worker):
             if found == _ASK:
                 slot = counts[0]["arriving"]
                 worker, read_step = slots[slot]["worker"], slots[slot]["read_step"]
+                event = page.events[filled[0]]
+                ledger.out[0, 1] = event["time"]
+                ledger.out[0, 2] = event["time"] - event["start_time"]
                 rule(state, worker, read_step, counts[0]["steps"], ledger.out)
             elif found != DONE:
                 return found

@@ -47,12 +47,22 @@ class Server:
     n_workers : int
     numbers : Arithmetic
         The model and its steps, at x_0.
+    works : numpy.ndarray, optional
+        As `Books` takes it.
     """
 
-    def __init__(self, method: Method, opening: Opening, n_workers: int, numbers: Arithmetic):
+    def __init__(
+        self,
+        method: Method,
+        opening: Opening,
+        n_workers: int,
+        numbers: Arithmetic,
+        works: np.ndarray | None = None,
+    ):
         self.method, self.opening, self.n_workers = method, opening, n_workers
         self.journal = Journal()
-        self._books = Books(opening, n_workers, record=False)
+        self._works = works
+        self._books = Books(opening, n_workers, record=False, works=works)
         self._jobs: dict[int, Job] = {}  # by slot: those in flight, and those that wait for a step
         self._numbers = numbers
 
@@ -74,7 +84,9 @@ class Server:
     @property
     def waiting(self) -> list[int]:
         """Workers whose next job waits for `assign_waiting`."""
-        waiting: list[int] = self._books.ledger.waiting[: self._books.count("n_waiting")].tolist()
+        waiting: list[int] = self._books.ledger.waiting["worker"][
+            : self._books.count("n_waiting")
+        ].tolist()
         return waiting
 
     @property
@@ -104,7 +116,7 @@ class Server:
         for `assign_waiting`, so that they all read the model after the last of these.
         """
         ledger = self._books.ledger
-        ledger.out[0, 0] = 0
+        ledger.out[0] = 0, now, now - job.start_time
         ledger.counts["arriving"] = job.slot
         self.opening.rule(self.opening.state, job.worker, job.read_step, self.n_steps, ledger.out)
         job.arrival_time, job.gradient = now, gradient
@@ -173,10 +185,10 @@ class Server:
             if books.ledger.slots["applied"][slot]:
                 continue
             found = books.ledger.slots[slot]
-            row, worker, read_step, draw = (
-                int(found[name]) for name in ("row", "worker", "read_step", "draw")
+            row, worker, read_step, draw, work = (
+                int(found[name]) for name in ("row", "worker", "read_step", "draw", "work")
             )
-            job = Job(row, worker, read_step, draw, math.nan, slot=slot)
+            job = Job(row, worker, read_step, draw, math.nan, slot=slot, work=work)
             if books.ledger.slots["arrived"][slot]:
                 job.arrival_time, job.gradient = 0.0, gradients.pop(job.row, None)
                 if job.gradient is None and not self._numbers.sums:
@@ -190,7 +202,7 @@ class Server:
 
     def tables(self) -> Tables:
         """Return the trace's tables up to now; the run may go on."""
-        books = Books(self.opening, self.n_workers, record=True)
+        books = Books(self.opening, self.n_workers, record=True, works=self._works)
         books.reserve(min(self._books.count("assigned"), RESERVED))
         retell(books, self.opening, self.journal.parts(), self.method.any_worker, decide=False)
         tables = books.tables()
@@ -216,7 +228,8 @@ class Server:
                 f"arrival, got {out[0, 0]:.0f}."
             )
         orders, numbers = Orders(), self._numbers
-        for code, slot, entry, weight, flag in books.ledger.acts[: books.count("n_acts")].tolist():
+        for act in books.ledger.acts[: books.count("n_acts")].tolist():
+            code, slot, entry, weight, flag, work = act
             if code == _APPLIED:
                 numbers.apply(self._jobs[slot], weight)
             elif code == _ROW:
@@ -230,7 +243,7 @@ class Server:
                 numbers.release(job.read_step)
             elif code == _ASSIGNED:
                 # Read off the act: the slot may have been given back, and used again, since.
-                job = Job(flag, entry, numbers.n_steps, int(weight), now, slot=slot)
+                job = Job(flag, entry, numbers.n_steps, int(weight), now, slot=slot, work=work)
                 self._jobs[slot] = job
                 numbers.hold(job.read_step)
                 orders.assigned.append(job)

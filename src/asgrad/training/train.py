@@ -192,7 +192,8 @@ def train(
     start = checked_start("train", problem, x0)
     opening = decisions.begin(problem.n_workers, seed)
     numbers = Arithmetic(problem, recipe, opening, start, stepsize, dtype)
-    server = Server(decisions, opening, problem.n_workers, numbers)
+    works = recipe.work.gradients(problem.n_workers) if recipe.work else None
+    server = Server(decisions, opening, problem.n_workers, numbers, works)
     settings = {
         "recipe": recipe.label,
         "dtype": dtype,
@@ -213,7 +214,7 @@ def train(
     context = RunContext(
         problem, key, dtype, seed, run.clock, run.deliver, run.ended, kept=facts.workers,
         max_steps=bounds.steps, max_jobs=bounds.jobs, until_time=bounds.until_time,
-        encoder=recipe.encoder,
+        encoder=recipe.encoder, work=recipe.work,
     )  # fmt: skip
     session = _opened(workers, context, on_open)
     beside, never = not workers.is_virtual, evaluate_every is None

@@ -27,6 +27,7 @@ from asgrad.errors import (
 from asgrad.kernels import is_finite
 from asgrad.problems.base import Problem
 from asgrad.trace import Fate
+from asgrad.work import Work
 
 __all__ = [
     "NOT_FINITE",
@@ -73,6 +74,8 @@ class Job:
     """Between its arrival and the first step that uses it."""
     slot: int = -1
     """Of the server's ledger."""
+    work: int = 1
+    """How many gradients it is made of."""
 
 
 class Arrival(NamedTuple):
@@ -147,6 +150,8 @@ class RunContext:
     """What a session of the same workers returned as its `state` before a checkpoint."""
     encoder: Encoder | None = None
     """What every worker does to its gradients before it delivers them."""
+    work: Work | None = None
+    """How one gradient of a job leads to the next."""
 
 
 class Workers(ABC):

@@ -271,7 +271,7 @@ class _Session(Session):
                 f"{type(self._options.times).__name__}: the time of a job must be finite and >= 0, "
                 f"got {taken:g} for worker {job.worker}. It was asked for draw {job.draw}."
             )
-        return float(taken)
+        return float(taken * job.work)
 
     def _computed(self, job: Job, x: np.ndarray) -> Arrival:
         """Compute the gradient of a job that ends."""
