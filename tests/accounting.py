@@ -66,9 +66,11 @@ class Account:
         n_lost = self.check_now()
         jobs = run.trace.jobs
         given = {job.row for job in self.given}
+        n_never_given = 0
         for row in range(run.trace.n_jobs):
-            if row not in given and not resumed:  # called off before it could be given out
-                assert jobs.fate[row] == Fate.CANCELLED
+            if row not in given and not resumed:  # called off at once, or its worker was away
+                assert jobs.fate[row] in (Fate.CANCELLED, Fate.LOST)
+                n_never_given += jobs.fate[row] == Fate.LOST
         for job in self.given:
             assert (jobs.worker[job.row], jobs.draw[job.row]) == (job.worker, job.draw)
             assert jobs.fate[job.row] == job.fate or (  # held, and in the table of a step
@@ -80,4 +82,5 @@ class Account:
             silent = {id(job) for job in self.refused}
             seen = {f"worker {j.worker}, draw {j.draw}" for j in lost if id(j) not in silent}
             assert seen == said
+        n_lost += n_never_given
         assert n_lost == int((jobs.fate == Fate.LOST).sum()) or resumed

@@ -105,7 +105,7 @@ def test_another_decision_is_noticed():
         def repeats(events, said, method=method):
             opening = method.begin(N_WORKERS, 0)
             books = Books(opening, N_WORKERS, record=False)
-            return retell(books, opening, [Part.of(events, said)], False, decide=True)
+            return retell(books, opening, [Part.of(events, said)], decide=True)
 
         assert repeats(events.copy(), said.copy())
         for table, field, value in (

@@ -49,7 +49,7 @@ def test_arrivals_that_waited_together():
     following = server.assign_waiting(1.0).assigned
     assert [(job.worker, job.read_step, job.draw) for job in following] == [(2, 2, 1), (0, 2, 1)]
     np.testing.assert_array_equal(server.x[:, 0], [0.0, 1.0])
-    jobs, rows, times = server.tables()
+    jobs, rows, times, _ = server.tables()
     assert rows.job.tolist() == [2, 0]
     assert rows.first_step.tolist() == [0, 1]
     assert times.tolist() == [1.0, 1.0]

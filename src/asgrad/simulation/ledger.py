@@ -597,8 +597,8 @@ def _assign(ledger, record, live, deferred, worker, work, now):
     if counts[0]["n_away"] > 0 and ledger.presence[worker]["away"] != 0:
         # It was given a job all the same, says the trace; that is lost at once.
         assign_job(ledger, record, live, worker, work, now)
-        slot = ledger.workers[worker]["head"]
-        ledger.workers[worker]["head"] = -1
+        slot = ledger.workers[worker]["tail"]
+        unlink_job(ledger, worker, slot)
         _give_up(ledger, record, live, slot, now, _LOST)
         heir = _heir_of(ledger, worker)
     if heir >= 0:
