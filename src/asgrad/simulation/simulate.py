@@ -18,7 +18,7 @@ from asgrad.errors import (
     check_integer,
     check_positive,
 )
-from asgrad.kernels import is_compiled
+from asgrad.kernels import is_compiled, make_ready
 from asgrad.machine import check_memory
 from asgrad.methods.base import AnyMethod, Opening
 from asgrad.progress import progress_bar
@@ -221,6 +221,7 @@ class _Run:
         self.clock = np.zeros(3)
         self.tree = new_tree(n_workers)
         self.is_compiled = is_compiled(self.opening.rule) and is_compiled(self.watch.seconds)
+        self.loop = events.run if self.is_compiled else events.run_in_python()
         self.stopped_by = ""
         self.started = 0.0
 
@@ -246,6 +247,7 @@ class _Run:
 
         What a beginning costs once, and where no worker has delivered, is left out of the guess.
         """
+        make_ready(self.loop, self.opening.rule, self.watch.seconds)
         self.started = time.perf_counter()
         half = max(_PILOT // (1 if self.is_compiled else _SLOWER), 2 * self.n_workers) // 2 + 1
         points = []
@@ -270,12 +272,11 @@ class _Run:
 
     def go_on(self, limits: Limits, max_arrivals: int) -> None:
         """Run the event loop for some arrivals, or to a limit."""
-        loop = events.run if self.is_compiled else events.run_in_python()
         ends = events.Ends(*limits, self.books.count("arrived") + max_arrivals)
         pace = events.Pace(self.watch.scales, self.watch.shape, self.watch.key)
         status = events.GROW
         while status == events.GROW:
-            status = loop(
+            status = self.loop(
                 self.opening.rule,
                 self.watch.seconds,
                 self.books.ledger,
