@@ -176,9 +176,9 @@ def _value(text: str) -> Any:
         except ValueError:
             pass
     pieces = text.split("/")
-    if len(pieces) > 1:
+    for kind in (int, float) if len(pieces) > 1 else ():
         try:
-            return tuple(float(piece) for piece in pieces)
+            return tuple(kind(piece) for piece in pieces)
         except ValueError:
             pass
     return text
