@@ -228,7 +228,8 @@ class _Run:
         self.clock = np.zeros(3)
         self.lines = events.Lines.of(n_workers, watch.links.size > 0, watch.changes.own.size > 0)
         self.tree = new_tree(self.lines.alarms + self.opening.alarms.size)
-        events.schedule(self.books.ledger, self.tree, watch.changes, watch.key, self.lines)
+        if self.opening.alarms.size or watch.changes.own.size:  # else it need not be compiled
+            events.schedule(self.books.ledger, self.tree, watch.changes, watch.key, self.lines)
         self.is_compiled = is_compiled(self.opening.rule) and is_compiled(self.watch.seconds)
         self.loop = events.run if self.is_compiled else events.run_in_python()
         self.stopped_by = ""
