@@ -110,7 +110,7 @@ def test_what_is_wrong_with_a_cache_costs_time_and_nothing_else(tmp_path, monkey
         names: dict[str, Any] = {"__name__": "double", "__file__": str(source)}
         exec(compile(_DOUBLE, source, "exec"), names)
         assert names["double"](21) == 42
-        return sum(names["double"]._cache_hits.values())
+        return sum(names["double"]._maker._cache_hits.values())
 
     monkeypatch.setattr(kernels.numba.config, "CACHE_DIR", str(tmp_path / "kept"))
     with monkeypatch.context() as patch:
@@ -150,6 +150,7 @@ def doubled(tmp_path, monkeypatch):
     def doubled() -> Any:
         names: dict[str, Any] = {"__name__": "double", "__file__": str(source)}
         exec(compile(_BOTH, source, "exec"), names)
+        names["double"].make()
         return names["double"]
 
     return doubled
@@ -157,19 +158,19 @@ def doubled(tmp_path, monkeypatch):
 
 def test_code_for_other_types_than_the_index_says_is_made_again(doubled, tmp_path):
     """What two processes could leave that wrote at once: one file under both entries."""
-    assert not doubled()._cache_hits
+    assert not doubled()._maker._cache_hits
     one, other = sorted((tmp_path / "kept").rglob("*.nbc"))
     shutil.copy(one, other)
     found = [doubled() for _ in range(3)]
     for double in found:
         assert [type(double(n)) for n in (21, 1.5)] == [int, float]
-    assert sum(found[-1]._cache_hits.values()) == 2  # it heals
+    assert sum(found[-1]._maker._cache_hits.values()) == 2  # it heals
 
 
 def test_who_compiles_at_once_writes_one_after_the_other(doubled, monkeypatch):
     """The second comes when the first knows its file's name; both find their own code."""
     double = doubled()
-    double._cache.flush()
+    double._maker._cache.flush()
     caches = [kernels._Cache(double.py_func) for _ in range(2)]
     came = threading.Event()
     save = IndexDataCacheFile._save_index
@@ -190,7 +191,29 @@ def test_who_compiles_at_once_writes_one_after_the_other(doubled, monkeypatch):
         patch.setattr(IndexDataCacheFile, "_save_index", save_late)
         caches[0].save_overload(first.signature, first)
         other.join()
-    assert sum(doubled()._cache_hits.values()) == 2
+    assert sum(doubled()._maker._cache_hits.values()) == 2
+
+
+def test_nothing_is_compiled_that_a_run_does_not_need():
+    """Importing compiles nothing; a simulation its loop, its method's rule and its times."""
+    script = """
+    import asgrad as ag
+    ag.compare, ag.train, ag.problems, ag.encoders
+    from asgrad.kernels import Kernel
+    import gc
+    def made():
+        found = [f for f in gc.get_objects() if isinstance(f, Kernel) and f.overloads]
+        print(*sorted(f"{f.__module__}.{f.__name__}" for f in found))
+    made()
+    ag.simulate("pure", "poisson", n_workers=2, steps=3, record=False)
+    made()
+    """
+    code = "\n".join(line[4:] for line in script.splitlines())
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == [
+        "",
+        "asgrad.methods.pure._rule asgrad.simulation.events.run asgrad.times.random._poisson",
+    ]
 
 
 def test_without_compilation_asgrad_refuses_in_one_line(monkeypatch, refused):

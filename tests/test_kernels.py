@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import pickle
+from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal, localcontext
+from threading import Barrier
 
 import numpy as np
 import pytest
 from numba import types
+from numba.core import event
+from numba.core.errors import TypingError
 
 from asgrad.kernels import (
     Bound,
@@ -15,8 +20,10 @@ from asgrad.kernels import (
     compiled,
     copy_columns,
     exp_nonpositive,
+    inlined,
     is_compiled,
     is_finite,
+    make_ready,
     multiply,
     prefetch,
 )
@@ -128,3 +135,101 @@ def test_only_what_was_compiled_counts_as_compiled():
     assert double(21) == 42
     assert not is_compiled(double.py_func)
     assert not is_compiled(lambda n: n)
+
+
+_OF_INTEGERS = types.int64(types.int64)
+
+
+def test_a_kernel_is_compiled_when_it_is_first_needed_and_for_its_types_alone():
+    """By a call from Python, in another kernel, or as an argument of one."""
+
+    @compiled(_OF_INTEGERS)
+    def double(n):
+        return 2 * n
+
+    @compiled(_OF_INTEGERS)
+    def triple(n):
+        return 3 * n
+
+    @compiled(_OF_INTEGERS)
+    def sextuple(n):
+        return double(triple(n))
+
+    @compiled(types.int64(types.FunctionType(_OF_INTEGERS), types.int64))
+    def apply(function, n):
+        return function(n)
+
+    kernels = double, triple, sextuple, apply
+    assert [len(kernel.overloads) for kernel in kernels] == [0, 0, 0, 0]
+    with pytest.raises(TypeError, match="No matching definition"):
+        apply(lambda n: n, 7)
+    assert [len(kernel.overloads) for kernel in kernels] == [0, 0, 0, 1]
+    assert apply(sextuple, 7) == 42
+    assert double(np.int32(21)) == 42  # as it ever was: what fits is converted
+    with pytest.raises(TypeError, match="No matching definition"):
+        double(np.zeros(1))
+    assert [list(kernel.overloads) for kernel in kernels[:3]] == [[(types.int64,)]] * 3
+
+
+def test_threads_that_need_a_kernel_at_once_compile_it_once():
+    @compiled([types.int64(types.int64), types.float64(types.float64)])
+    def double(n):
+        return 2 * n
+
+    start = Barrier(4)
+
+    def ask(n):
+        start.wait()
+        return double(n)
+
+    with event.install_recorder("numba:compile") as recorder, ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(ask, (21, 10.5, 21, 10.5)))
+    assert found == [42, 21.0, 42, 21.0]
+    assert [type(n) for n in found] == [int, float] * 2
+    assert sum(told.is_end for _, told in recorder.buffer) == 2
+
+
+def test_what_cannot_be_compiled_says_so_when_it_is_made_ready():
+    @compiled(_OF_INTEGERS)
+    def wrong(n):
+        return n.nothing
+
+    assert is_compiled(wrong)
+    for _ in range(2):
+        with pytest.raises(TypingError, match="nothing"):
+            make_ready(lambda n: n, wrong)
+        with pytest.raises(TypingError, match="nothing"):
+            wrong(1)
+
+
+@compiled(_OF_INTEGERS)
+def _double(n):
+    """2 n."""
+    return 2 * n
+
+
+@inlined
+def _triple(n):
+    """3 n."""
+    return 3 * n
+
+
+@pytest.mark.parametrize(("function", "expected"), [(_double, 14), (_triple, 21)])
+def test_kernels_and_helpers_can_be_pickled(function, expected):
+    assert pickle.loads(pickle.dumps(function))(7) == expected
+
+
+def test_a_helper_is_compiled_once_for_all_constants_and_keeps_to_its_types():
+    @inlined
+    def add(n, flag, more=1):
+        return n + 10 if flag else n + more
+
+    @compiled(types.float64(types.int64, types.float64))
+    def total(n, x):
+        return add(n, True) + add(n, False, 2) + add(1, False, 3) + add(x, True) + add(n, n > 0)
+
+    with event.install_recorder("numba:compile") as recorder:
+        assert total(5, 0.5) == 15 + 7 + 4 + 10.5 + 15
+    compilations = [told.data["args"] for _, told in recorder.buffer if told.is_end]
+    assert len(compilations) - 1 == 2 + 1, compilations
+    assert add(5, False) == 6  # from Python as well

@@ -1,9 +1,9 @@
 """Compilation, in one place: how asgrad turns a plain function into machine code.
 
-Every kernel is compiled for one explicit signature and cached on disk. Kernels that another
-takes as an argument (a method's rule, a problem's gradient, ...) are passed as first-class
-functions: that one then compiles once for all of them. No fast-math anywhere, so a kernel gives
-the same bits wherever it is called from, however many lanes stand beside each other.
+Every kernel is compiled for one explicit signature, when it is first needed, and cached on disk.
+Kernels that another takes as an argument (a method's rule, a problem's gradient, ...) are passed as
+first-class functions: that one then compiles once for all of them. No fast-math anywhere, so a
+kernel gives the same bits wherever it is called from, however many lanes stand beside each other.
 """
 
 from __future__ import annotations
@@ -19,9 +19,11 @@ from typing import Any
 import numba
 import numpy as np
 from llvmlite import ir
-from numba import njit, types
+from numba import types
 from numba.core import cgutils
 from numba.core.caching import FunctionCache
+from numba.core.compiler_lock import global_compiler_lock
+from numba.core.registry import CPUDispatcher
 from numba.core.sigutils import normalize_signature
 from numba.experimental.function_type import FunctionModel
 from numba.extending import (
@@ -48,6 +50,7 @@ __all__ = [
     "inlined",
     "is_compiled",
     "is_finite",
+    "make_ready",
     "multiply",
     "piece",
     "prefetch",
@@ -60,20 +63,62 @@ __all__ = [
 _OPTIONS = {"nogil": True, "error_model": "numpy", "_nrt": False}
 
 
-def compiled(signature: Any) -> Callable[[Callable], Any]:
-    """Compile a function for `signature` (or a list of them), cached, without the GIL.
+def compiled(signature: Any) -> Callable[[Callable], Kernel]:
+    """Make a kernel of a function, for `signature` (or a list of them), without the GIL.
 
     The function may not allocate: what it needs is passed in.
     """
+    signatures = signature if isinstance(signature, list) else [signature]
+    return lambda function: Kernel(function, tuple(signatures))
 
-    def compile_it(function: Callable) -> Any:
-        dispatcher = _cached(function)
-        for one in signature if isinstance(signature, list) else [signature]:
-            dispatcher.compile(one)
-        dispatcher.disable_compile()
-        return dispatcher
 
-    return compile_it
+class Kernel(CPUDispatcher):  # type: ignore[misc]
+    """A function that is compiled for its signatures, or loaded, once it is first needed.
+
+    A run needs few of the kernels that stand in the modules which it imports. To Numba this is a
+    function whose compilation is over; it asks here before it looks for machine code.
+    """
+
+    def __init__(self, function: Callable, signatures: tuple[Any, ...]):
+        super().__init__(function, targetoptions={"nopython": True, **_OPTIONS})
+        self._can_compile = False
+        self._signatures = signatures
+        self._maker = CPUDispatcher(function, targetoptions=self.targetoptions)
+        _keep(self._maker)
+
+    def make(self) -> None:
+        """Compile it, or load it, unless that has been done; from any thread."""
+        if len(self.overloads) == len(self._signatures):
+            return
+        with global_compiler_lock:  # another thread may be at it
+            for signature in self._signatures[len(self.overloads) :]:
+                self._maker.compile(signature)
+                self.add_overload(next(reversed(self._maker.overloads.values())))
+
+    def _search_new_conversions(self, *args: Any, **kws: Any) -> bool:
+        """Say whether the arguments of a call fit, when none that is known does."""
+        self.make()
+        found: bool = super()._search_new_conversions(*args, **kws)
+        return found
+
+    def get_call_template(self, args: Any, kws: Any) -> Any:
+        """Return what a call in compiled code comes to."""
+        self.make()
+        return super().get_call_template(args, kws)
+
+    def get_compile_result(self, sig: Any) -> Any:
+        """Return the machine code for one of the signatures."""
+        self.make()
+        return super().get_compile_result(sig)
+
+    def _reduce_states(self) -> dict[str, Any]:
+        """Return what another process needs, for pickling."""
+        return {"function": self.py_func, "signatures": self._signatures}
+
+    @classmethod
+    def _rebuild(cls, function: Callable, signatures: tuple[Any, ...]) -> Kernel:
+        """Return the same in another process."""
+        return cls(function, signatures)
 
 
 class _Cache(FunctionCache):  # type: ignore[misc]
@@ -108,12 +153,10 @@ class _Cache(FunctionCache):  # type: ignore[misc]
                     super().save_overload(signature, made)
 
 
-def _cached(function: Callable, **options: Any) -> Any:
-    """Return a function that Numba compiles when it is called, and keeps on disk if it can."""
-    dispatcher = njit(function, **options, **_OPTIONS)
+def _keep(dispatcher: Any) -> None:
+    """Have what Numba compiles for a function kept on disk, if it can be."""
     with suppress(RuntimeError):  # there is no folder that a cache could be in
-        dispatcher._cache = _Cache(function)
-    return dispatcher
+        dispatcher._cache = _Cache(dispatcher.py_func)
 
 
 def _check_compiler() -> None:
@@ -208,12 +251,46 @@ def _address(kind, number, c):
     return NativeValue(function._getvalue())
 
 
-def inlined(function: Callable) -> Any:
+def inlined(function: Callable) -> Inlined:
     """Compile a helper that only other kernels call; LLVM inlines it there, whatever its size.
 
     A call would pass every array as seven numbers, which cost the event loop a fifth of its time.
     """
-    return _cached(function, forceinline=True)
+    return Inlined(function)
+
+
+class Inlined(CPUDispatcher):  # type: ignore[misc]
+    """A helper, compiled for whatever types it is called with; once for Python, once for kernels.
+
+    For kernels it is made without what only Python needs, which took most of the time, and for an
+    argument's type alone, where Numba would make it anew for every constant. It is not kept: the
+    machine code of the kernel is.
+    """
+
+    def __init__(self, function: Callable):
+        options = {"nopython": True, "forceinline": True, **_OPTIONS}
+        super().__init__(function, targetoptions=options)
+        _keep(self)
+        bare = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+        self._bare = CPUDispatcher(function, targetoptions={**options, **bare})
+
+    def get_call_template(self, args: Any, kws: Any) -> Any:
+        """Return what a call in compiled code comes to."""
+        _, args = self._compiler.fold_argument_types(args, kws)
+        return self._bare.get_call_template([types.unliteral(kind) for kind in args], {})
+
+    def get_overload(self, sig: Any) -> Any:
+        """Return what such a call calls."""
+        return self._bare.get_overload(sig)
+
+    def _reduce_states(self) -> dict[str, Any]:
+        """Return what another process needs, for pickling."""
+        return {"function": self.py_func}
+
+    @classmethod
+    def _rebuild(cls, function: Callable) -> Inlined:
+        """Return the same in another process."""
+        return cls(function)
 
 
 def entry_point(function: Any, signature: Any) -> Callable[..., Any]:
@@ -238,8 +315,15 @@ def piece(function: Callable) -> Any:
 
 
 def is_compiled(function: Any) -> bool:
-    """Say whether `function` was made by `compiled`."""
-    return hasattr(function, "py_func") and bool(getattr(function, "signatures", ()))
+    """Say whether `function` is a kernel, or what Numba has compiled for explicit types."""
+    return isinstance(function, Kernel) or bool(getattr(function, "signatures", ()))
+
+
+def make_ready(*functions: Any) -> None:
+    """Have kernels compiled now, before a clock is looked at, and errors in them raised as such."""
+    for function in functions:
+        if isinstance(function, Kernel):
+            function.make()
 
 
 def aligned(size: int, dtype: np.dtype) -> np.ndarray:

@@ -53,6 +53,15 @@ def test_breast_cancer_is_standardised():
     assert Logistic("breast-cancer", n_workers=4).dim == 30
 
 
+@pytest.mark.parametrize("name", ["digits", "breast-cancer"])
+def test_bundled_data_are_found_wherever_scikit_learn_keeps_them(name, monkeypatch):
+    found = load(name)
+    monkeypatch.setattr("asgrad.problems.data.find_spec", lambda package: None)
+    other = load(name)
+    np.testing.assert_array_equal(found.features.toarray(), other.features.toarray(), strict=True)
+    np.testing.assert_array_equal(found.targets, other.targets, strict=True)
+
+
 @pytest.mark.parametrize("ending", WRITERS)
 @pytest.mark.parametrize("as_text", [False, True])
 def test_a_libsvm_file_is_read_plain_or_compressed(tmp_path, ending, as_text):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -269,19 +271,27 @@ def _libsvm(path: Path) -> Dataset:
     return replace(data, zero_based=zero_based)
 
 
+def _bundled(name: str, n_headers: int, loader: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return features and targets that scikit-learn brings along; importing it takes a second."""
+    home = find_spec("sklearn")
+    try:
+        path = Path(str(home and home.origin)).parent / "datasets" / "data" / name
+        table = np.loadtxt(path, delimiter=",", skiprows=n_headers)
+    except (OSError, ValueError):  # another version may keep them elsewhere
+        found = getattr(import_module("sklearn.datasets"), loader)(return_X_y=True)
+        return found[0], found[1]
+    return table[:, :-1], table[:, -1]
+
+
 def _digits() -> Dataset:
     """Return the bundled handwritten digits, pixels scaled to [0, 1]."""
-    from sklearn.datasets import load_digits
-
-    features, targets = load_digits(return_X_y=True)
+    features, targets = _bundled("digits.csv.gz", 0, "load_digits")
     return Dataset.of(features / 16.0, targets, "digits")
 
 
 def _breast_cancer() -> Dataset:
     """Return the bundled breast cancer data, every feature with mean 0 and variance 1."""
-    from sklearn.datasets import load_breast_cancer
-
-    features, targets = load_breast_cancer(return_X_y=True)
+    features, targets = _bundled("breast_cancer.csv", 1, "load_breast_cancer")
     return Dataset.of(
         (features - features.mean(axis=0)) / features.std(axis=0), targets, "breast-cancer"
     )

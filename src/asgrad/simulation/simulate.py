@@ -18,7 +18,7 @@ from asgrad.errors import (
     check_integer,
     check_positive,
 )
-from asgrad.kernels import is_compiled
+from asgrad.kernels import is_compiled, make_ready
 from asgrad.machine import check_memory
 from asgrad.methods.base import AnyMethod, Opening
 from asgrad.progress import progress_bar
@@ -228,8 +228,10 @@ class _Run:
         self.clock = np.zeros(3)
         self.lines = events.Lines.of(n_workers, watch.links.size > 0, watch.changes.own.size > 0)
         self.tree = new_tree(self.lines.alarms + self.opening.alarms.size)
-        events.schedule(self.books.ledger, self.tree, watch.changes, watch.key, self.lines)
+        if self.opening.alarms.size or watch.changes.own.size:  # else it need not be compiled
+            events.schedule(self.books.ledger, self.tree, watch.changes, watch.key, self.lines)
         self.is_compiled = is_compiled(self.opening.rule) and is_compiled(self.watch.seconds)
+        self.loop = events.run if self.is_compiled else events.run_in_python()
         self.stopped_by = ""
         self.started = 0.0
 
@@ -255,6 +257,7 @@ class _Run:
 
         What a beginning costs once, and where no worker has delivered, is left out of the guess.
         """
+        make_ready(self.loop, self.opening.rule, self.watch.seconds)
         self.started = time.perf_counter()
         half = max(_PILOT // (1 if self.is_compiled else _SLOWER), 2 * self.n_workers) // 2 + 1
         points = []
@@ -279,13 +282,12 @@ class _Run:
 
     def go_on(self, limits: Limits, max_arrivals: int) -> None:
         """Run the event loop for some arrivals, or to a limit."""
-        loop = events.run if self.is_compiled else events.run_in_python()
         ends = events.Ends(*limits, self.books.count("arrived") + max_arrivals)
         watch = self.watch
         pace = events.Pace(watch.scales, watch.shape, watch.key, watch.slowing, self.lines)
         status = events.GROW
         while status in (events.GROW, events.CHANGE):
-            status = loop(
+            status = self.loop(
                 self.opening.rule,
                 self.watch.seconds,
                 self.books.ledger,

@@ -35,7 +35,7 @@ from asgrad.simulation.ledger import (
     unlink_job,
 )
 
-__all__ = ["Event", "Journal", "Part", "retell", "tell"]
+__all__ = ["Event", "Journal", "Part", "retell", "tell", "teller"]
 
 
 class Event(IntEnum):
@@ -295,9 +295,8 @@ def retell(books: Books, opening: Opening, parts: Iterable[Part], *, decide: boo
     With `decide`, the method decides again, and must decide as it did; then the books are those of
     a live run. Without, the books record the trace.
     """
-    rule, loop = (opening.rule if decide else _silent), _retell
-    if not is_compiled(rule):
-        loop = _retell_in_python()
+    rule = opening.rule if decide else _silent
+    loop = _retell if is_compiled(rule) else _retell_in_python()
     for part in parts:
         page = Page(*part.arrays(), np.zeros(2, np.int64))
         status = LEDGER_FULL
@@ -409,7 +408,7 @@ class Journal:
 def tell(books: Books, journal: Journal, told: Told) -> int:
     """Tell a live run's books and journal of an event; return DONE, or OVERFLOW."""
     status = LEDGER_FULL
-    call = _entry()
+    call = teller()
     while status in (LEDGER_FULL, JOURNAL_FULL):
         status = call(books.ledger, journal.page, told)
         if status == LEDGER_FULL:
@@ -421,6 +420,6 @@ def tell(books: Books, journal: Journal, told: Told) -> int:
 
 
 @cache
-def _entry() -> Callable[..., int]:
-    """Return the entry point of `_tell`."""
+def teller() -> Callable[..., int]:
+    """Return the entry point of `_tell`, compiled or loaded when it is first asked for."""
     return entry_point(_tell, _TELL)

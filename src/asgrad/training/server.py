@@ -14,13 +14,14 @@ from typing import Any
 import numpy as np
 
 from asgrad.errors import AsgradError
+from asgrad.kernels import make_ready
 from asgrad.methods.base import Method, Opening
 from asgrad.moments import latest_of
 from asgrad.simulation.books import RESERVED, Books
 from asgrad.simulation.ledger import Act
 from asgrad.trace import Fate, Tables
 from asgrad.training.arithmetic import Arithmetic
-from asgrad.training.journal import OVERFLOW, Event, Journal, Part, Told, retell, tell
+from asgrad.training.journal import OVERFLOW, Event, Journal, Part, Told, retell, tell, teller
 from asgrad.workers.base import Job
 
 __all__ = ["Orders", "Server"]
@@ -68,6 +69,8 @@ class Server:
         )
         self._jobs: dict[int, Job] = {}  # by slot: those in flight, and those that wait for a step
         self._numbers = numbers
+        make_ready(opening.rule)  # before the run's clock starts
+        teller()
 
     @property
     def n_steps(self) -> int:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from asgrad.errors import check_kind, check_positive, in_one_line
+from asgrad.kernels import make_ready
 from asgrad.problems.base import Packed
 from asgrad.times import AnyTimes, Clock
 from asgrad.trace import Fate
@@ -80,6 +81,7 @@ class Threads(Workers):
         data = context.problem.packed(np.dtype(context.dtype))  # one copy for all, to the end
         warm_up(context)
         sleep = self.sleep.begin(n, context.seed) if self.sleep else None
+        make_ready(sleep and sleep.seconds)
         workers = [_Worker(context, sleep, slowdown[i], i, Record(limits)) for i in range(n)]
         return _Session(context, workers, data)
 
