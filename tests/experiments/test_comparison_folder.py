@@ -336,7 +336,7 @@ def test_a_disk_that_is_full_keeps_what_was_computed(tmp_path, monkeypatch, refu
     compare(path, [], resume=True)
     assert computed == []
     with monkeypatch.context() as patch:  # while it runs
-        patch.setattr(run_module, "write_table", full)
+        patch.setattr(stored_module, "write_table", full)
         assert "No space left" in refused(lambda: compare(tmp_path / "other", ["sync"]))
     assert [p.name for p in tmp_path.iterdir()] == ["run"]
 

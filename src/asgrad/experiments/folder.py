@@ -20,13 +20,13 @@ __all__ = [
     "FACTS",
     "METRICS",
     "PIECES",
-    "UNFINISHED",
     "alone_in",
     "check_config",
     "check_name",
     "clear_away",
     "quoted",
     "refuse_links",
+    "run_of",
     "unfinished",
     "write_config",
     "write_facts",
@@ -35,7 +35,7 @@ __all__ = [
 CONFIG, FACTS, METRICS = "config.toml", "run.json", "metrics.parquet"
 PIECES = "pieces"
 """Of a comparison: by it alone the unfinished folder of one is told from a training's."""
-UNFINISHED, _WHOLE = "-unfinished", "# whole: CRC-32 "
+_UNFINISHED, _WHOLE = "-unfinished", "# whole: CRC-32 "
 
 
 def unfinished(path: str | Path) -> Path:
@@ -43,7 +43,12 @@ def unfinished(path: str | Path) -> Path:
     target = Path(path)
     if not target.name:  # the folder in which one stands, or the root
         target = target.absolute()
-    return target.parent / f"{target.name}{UNFINISHED}"
+    return target.parent / f"{target.name}{_UNFINISHED}"
+
+
+def run_of(path: Path) -> Path:
+    """Return the name of the run of which `path` is the name or the unfinished folder."""
+    return path.parent / path.name.removesuffix(_UNFINISHED)
 
 
 def quoted(path: str | Path) -> str:
@@ -64,11 +69,11 @@ def refuse_links(parts: Collection[str], *folders: Path) -> None:
 
 def check_name(target: Path) -> None:
     """Refuse for a run a name that is kept for one that has not ended."""
-    if target.name.endswith(UNFINISHED):
+    if target.name.endswith(_UNFINISHED):
         raise AsgradError(
-            f"{target}: names that end in {UNFINISHED} are for runs that have not ended; choose "
+            f"{target}: names that end in {_UNFINISHED} are for runs that have not ended; choose "
             "another name with --out, or go on with one by its own name: --resume "
-            f"{quoted(target.with_name(target.name.removesuffix(UNFINISHED)))}."
+            f"{quoted(run_of(target))}."
         )
 
 

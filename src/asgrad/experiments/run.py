@@ -26,6 +26,7 @@ from asgrad.experiments.folder import (
     clear_away,
     quoted,
     refuse_links,
+    run_of,
     unfinished,
     write_config,
     write_facts,
@@ -39,12 +40,12 @@ from asgrad.experiments.stored import (
     is_run,
     read_facts,
     read_results,
-    rows_of,
+    write_piece,
     write_run,
 )
 from asgrad.experiments.training_folder import is_training_begun
 from asgrad.experiments.work import Key
-from asgrad.files import cannot_write, check_target, write_table
+from asgrad.files import cannot_write, check_target
 from asgrad.numerics import Result
 from asgrad.problems.fingerprint import difference
 
@@ -52,7 +53,7 @@ __all__ = ["FRESH", "RunFolder", "open_run", "refuse_begun", "stored_config"]
 
 FRESH = "runs/compare"
 """Where a comparison goes that is given no folder: there, or under this name and a number."""
-_UNFINISHED = (CONFIG, FACTS, PIECES)
+_PARTS = (CONFIG, FACTS, PIECES)
 """What is asgrad's in the folder of a comparison that has not ended."""
 
 
@@ -129,10 +130,8 @@ class RunFolder:
         """Write what was computed, at once."""
         folder = self.working / PIECES
         path = next(p for i in self._pieces if not (p := folder / f"{i:05}.parquet").exists())
-        temporary = path.with_suffix(".writing")
         try:
-            write_table(temporary, rows_of(key, result))
-            temporary.rename(path)
+            write_piece(path, key, result)
         except OSError as error:
             raise AsgradError(f"{cannot_write(str(path), error)} {self.way_on}") from error
 
@@ -142,7 +141,7 @@ class RunFolder:
             self.target = write_run(comparison, self.target, self.config, draw, elsewhere=True)
         except AsgradError as error:
             raise AsgradError(f"{error} {self.way_on}") from error
-        clear_away(self.working, self.target, _UNFINISHED)
+        clear_away(self.working, self.target, _PARTS)
         return self.target
 
     @property
@@ -228,7 +227,7 @@ def _check_place(target: Path, working: Path, overwrite: bool, resume: bool) -> 
     """Refuse a place that holds what must not be lost, or holds nothing to go on from."""
     check_name(target)
     check_target(target, RUN, overwrite=True)  # what is there is refused below, in more words
-    refuse_links(_UNFINISHED, working)
+    refuse_links(_PARTS, working)
     if is_training_begun(working):
         raise AsgradError(f"{working} is of a training that was not finished; choose another name.")
     begun = is_begun(working)
@@ -303,7 +302,7 @@ def stored_config(path: str | Path) -> Path:
 
 def refuse_begun(path: Path) -> None:
     """Raise if `path` is the name or the folder of a comparison that was not finished."""
-    target = path.parent / path.name.removesuffix("-unfinished")
+    target = run_of(path)
     folder = unfinished(target)
     if not is_begun(folder):
         return

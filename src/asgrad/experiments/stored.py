@@ -36,8 +36,8 @@ __all__ = [
     "read_cells",
     "read_facts",
     "read_results",
-    "rows_of",
     "slug",
+    "write_piece",
     "write_run",
 ]
 
@@ -95,12 +95,19 @@ def write_run(
     return folder.path
 
 
+def write_piece(path: Path, key: Key, result: Result) -> None:
+    """Write one replay of a comparison that has not ended; nothing half-written has its name."""
+    temporary = path.with_suffix(".writing")
+    write_table(temporary, _rows(key, result))
+    temporary.rename(path)
+
+
 def metrics_of(comparison: Found) -> dict[str, np.ndarray]:
     """Return the metrics of every lane at every evaluation, the chosen ones marked."""
     chosen = {(c.panel, c.method): c.stepsize for c in comparison.cells if c.chosen}
     parts = []
     for key, result in comparison.results.items():
-        rows = rows_of(key, result)
+        rows = _rows(key, result)
         rows["chosen"] = rows["stepsize"] == chosen.get((key.panel, key.method))
         parts.append(rows)
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
@@ -239,7 +246,7 @@ class StoredTraces(Mapping[tuple[str, int], Trace]):
         return len(self._keys)
 
 
-def rows_of(key: Key, result: Result) -> dict[str, Any]:
+def _rows(key: Key, result: Result) -> dict[str, Any]:
     """Return a result as long columns, one row a lane and evaluation, lane by lane."""
     n_evaluations, n_lanes = result.loss.shape
     size = n_evaluations * n_lanes
@@ -261,7 +268,7 @@ def rows_of(key: Key, result: Result) -> dict[str, Any]:
 
 
 def _results(rows: dict[str, np.ndarray]) -> Iterator[tuple[Key, Result]]:
-    """Yield what `rows_of` made, key by key."""
+    """Yield what `_rows` made, key by key."""
     codes = [np.unique(rows[name], return_inverse=True)[1] for name in ("panel", "method", "seed")]
     new_key = np.any([code[1:] != code[:-1] for code in codes], axis=0)
     edges = [0, *(np.flatnonzero(new_key) + 1).tolist(), rows["seed"].size]

@@ -23,12 +23,12 @@ from asgrad.experiments.folder import (
     FACTS,
     METRICS,
     PIECES,
-    UNFINISHED,
     alone_in,
     check_config,
     check_name,
     quoted,
     refuse_links,
+    run_of,
     unfinished,
     write_config,
 )
@@ -88,7 +88,7 @@ TRAINING = Kind(
 
 def refuse_unfinished(path: Path) -> None:
     """Raise if `path` is the name or the folder of a run that was not finished."""
-    run = path.parent / path.name.removesuffix(UNFINISHED)
+    run = run_of(path)
     if is_training_begun(unfinished(run)):
         raise AsgradError(
             f"{run} was not finished; go on with it: asgrad train --resume {quoted(run)}."
