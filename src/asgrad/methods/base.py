@@ -36,6 +36,8 @@ class Opening(NamedTuple):
     """How many entries the server's table of held gradients has."""
     says_work: bool = False
     """Whether the rule says of how many gradients jobs are made."""
+    alarms: np.ndarray = np.empty(0)
+    """float64, one an alarm: when it goes off first, in seconds; infinity: not before it is set."""
 
     def decision_table(self, n_workers: int) -> np.ndarray:
         """Return an empty table large enough for the decisions of any one arrival."""

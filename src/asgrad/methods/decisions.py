@@ -3,7 +3,8 @@
 A rule fills a table `out` (float64, one decision a row): out[0, 0] counts the decisions, row i >= 1
 holds (code, target, weight). Exactly one of apply, hold and drop must be said of the job that
 arrived. Decisions are carried out in the order in which they were written. Beside the count stand
-the moment, out[0, 1], and how long the job took, out[0, 2].
+the moment, out[0, 1], and how long the job took, out[0, 2]. When an alarm goes off, nothing is said
+of a gradient.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ __all__ = [
     "job_time",
     "moment",
     "restart",
+    "set_alarm",
     "take_step",
     "weigh",
 ]
@@ -33,6 +35,7 @@ CANCEL = 6
 WEIGH = 7
 CLEAR = 8
 RESTART = 9
+ALARM = 10
 
 
 @inlined
@@ -101,6 +104,16 @@ def clear(out, entry):
 def restart(out, worker, work=0):
     """The unfinished jobs of `worker` are called off; it gets one at the current model instead."""
     _write(out, RESTART, worker, float(work))
+
+
+@inlined
+def set_alarm(out, alarm, seconds):
+    """After so many seconds the rule is asked, unless the alarm is set anew; infinity: never.
+
+    It is then called with worker = −1 − alarm and read_step = −1, and must not say anything of a
+    gradient. What arrives at that very moment comes first.
+    """
+    _write(out, ALARM, alarm, seconds)
 
 
 @inlined

@@ -10,20 +10,23 @@ from asgrad.methods.base import Opening
 from asgrad.methods.decisions import ASSIGN, STEP
 from asgrad.simulation.events import close_entries
 from asgrad.simulation.ledger import (
+    ABSENCES,
     ACTS,
     COUNTS,
     ENTRIES,
     LOG,
     PRESENCE,
     SLOTS,
+    TRANSIT,
     WAITING,
     WORKERS,
     Ledger,
     larger,
     n_acts_at_most,
 )
+from asgrad.times.base import LINK, SERVER_LINK
 from asgrad.trace import Contributions, Fate, Jobs, Tables
-from asgrad.trace.tables import completed, empty_table
+from asgrad.trace.tables import Absences, completed, empty_table
 
 __all__ = ["RESERVED", "Books"]
 
@@ -43,10 +46,22 @@ class Books:
     works : numpy.ndarray, optional
         int16 of shape (n_workers,): how many gradients a job is made of unless the method says; by
         default one.
+    any_worker : bool
+        Whether a job whose worker is gone may be given to any other.
+    links, server : numpy.ndarray, optional
+        As `Clock` has them, where messages take time.
     """
 
     def __init__(
-        self, opening: Opening, n_workers: int, record: bool, works: np.ndarray | None = None
+        self,
+        opening: Opening,
+        n_workers: int,
+        record: bool,
+        *,
+        works: np.ndarray | None = None,
+        any_worker: bool = False,
+        links: np.ndarray | None = None,
+        server: np.ndarray | None = None,
     ):
         self.record = record
         self.varies_work = works is not None or opening.says_work
@@ -55,6 +70,8 @@ class Books:
         counts = np.zeros(1, COUNTS)
         for name in ("free", "batch_head", "batch_tail", "arriving"):
             counts[name] = -1
+        counts["any_worker"] = any_worker
+        self.has_links = links is not None and links.size > 0
         idle = np.zeros(1, WORKERS)
         for name in ("running", "head", "tail"):
             idle[name] = -1
@@ -77,6 +94,12 @@ class Books:
             starting=np.empty(out.shape[0] + 2, np.int64),
             waiting=np.empty(0, WAITING),
             works=np.empty(0, np.int16) if works is None else works,
+            alarms=opening.alarms.copy(),
+            alarmed=np.empty(out.shape[0], np.int64),
+            links=np.empty(0, LINK) if links is None else links,
+            server=np.zeros(1, SERVER_LINK) if server is None else server,
+            transit=np.empty(0, TRANSIT),
+            absences=np.empty(0, ABSENCES),
             acts=np.empty(0, ACTS),
             jobs=empty_table(Jobs, 0),
             rows=empty_table(Contributions, 0),
@@ -101,19 +124,23 @@ class Books:
     def _jobs(self, size: int) -> Jobs:
         """Return an empty table of jobs, with the optional columns that this run fills."""
         jobs = empty_table(Jobs, size)
-        return jobs._replace(work=np.empty(size, np.int32)) if self.varies_work else jobs
+        if self.varies_work:
+            jobs = jobs._replace(work=np.empty(size, np.int32))
+        if self.has_links:
+            jobs = jobs._replace(finish_time=np.empty(size))
+        return jobs
 
     def grow(self) -> None:
         """Make room for the decisions that wait to be carried out."""
         ledger = self.ledger
         decided = int(ledger.out[0, 0])
-        coming = decided + self.count("n_waiting") + self.count("owed")
+        coming = decided + self.count("n_waiting") + self.count("owed") + self.count("n_orphans")
         if self.count("n_free") < coming:
             self._add_slots(coming + 1024)
         waiting = larger(ledger.waiting, coming)
         self.ledger = self.ledger._replace(
             waiting=waiting,
-            starting=larger(ledger.starting, waiting.size + ledger.out.shape[0] + 2),
+            starting=larger(ledger.starting, coming + ledger.out.shape[0] + 2),
         )
         if self.record:
             self._grow_tables(coming)
@@ -134,11 +161,14 @@ class Books:
         self.ledger.counts["free"] = old
         self.ledger.counts["n_free"] += links.size
         self.ledger = self.ledger._replace(slots=slots)
+        if self.has_links:
+            transit = larger(self.ledger.transit, slots.size)
+            self.ledger = self.ledger._replace(transit=transit)
 
     def _grow_tables(self, coming: int) -> None:
         """Make room in the tables of the trace."""
         ledger = self.ledger
-        n_jobs = self.count("assigned") + coming
+        n_jobs = self.count("assigned") + 2 * coming
         n_rows = max(self.count("needed_rows"), self.count("rows") + self.count("kept"))
         if self.count("rows") > RESERVED and not self.insist:
             check_memory("simulate", "a trace of as many jobs again", 105 * n_rows)
@@ -150,6 +180,7 @@ class Books:
             rows=Contributions(*(larger(column, n_rows) for column in ledger.rows)),
             step_times=larger(ledger.step_times, self.count("steps") + coming),
             log=larger(ledger.log, self.count("arrived") + 1),
+            absences=larger(ledger.absences, self.count("n_absences") + 1),
         )
 
     def close(self) -> None:
@@ -177,7 +208,13 @@ class Books:
             completed(Jobs._make(column[:n_jobs] for column in ledger.jobs)),
             rows,
             ledger.step_times[: self.count("steps")],
+            self._absences(),
         )
+
+    def _absences(self) -> Absences:
+        """Return when workers were away."""
+        rows = self.ledger.absences[: self.count("n_absences")]
+        return Absences(rows["worker"].astype(np.int32), rows["begin"].copy(), rows["end"].copy())
 
     def is_in_use(self) -> np.ndarray:
         """Return for every slot whether it holds a job whose story is not over."""

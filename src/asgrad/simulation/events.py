@@ -20,15 +20,21 @@ from asgrad.moments import is_later, put_back, rounded_off, time_at
 from asgrad.simulation.ledger import (
     arrive_job,
     carry_out,
+    join_worker,
     lacks_room,
+    leave_worker,
     ledger_type,
+    next_delivery,
     next_job,
+    send_job,
     weigh_entry,
 )
-from asgrad.times.base import SECONDS
+from asgrad.times.base import NO_CHANGES, NO_SLOWING, SECONDS, Slowing
+from asgrad.times.outages import next_change
+from asgrad.times.phases import slowness
 from asgrad.tournament import TREE, finish_place, first_worker, prefetch_arrivals, reschedule
 
-__all__ = ["Ends", "Pace", "close_entries", "run", "run_in_python"]
+__all__ = ["Ends", "Lines", "Pace", "change", "close_entries", "run", "run_in_python", "schedule"]
 
 # The clock: the present moment; the last job's time; the remainder, which added to the moment gives
 # the true sum of all the times that led to the arrival that is dealt with. An arrival is its job's
@@ -36,12 +42,36 @@ __all__ = ["Ends", "Pace", "close_entries", "run", "run_in_python"]
 # so that the error does not grow with the number of jobs.
 NOW, DURATION, REMAINDER = range(3)
 # What a call of the loop ends with.
-GROW, PAUSE, STEPS, JOBS, TIME, STALLED, BAD_TIME, STANDSTILL, OVERFLOW = range(9)
+GROW, PAUSE, STEPS, JOBS, TIME, STALLED, BAD_TIME, STANDSTILL, OVERFLOW, CHANGE = range(10)
 GOES_ON = -1
 _BUSY = -2
 UNLIMITED = 2**62
+# What waits to be done: nothing; what was decided; workers may have to start a job.
+_NOTHING, _DECIDED, _STARTING = range(3)
+# Of what falls on one moment, jobs come first, then who goes or comes back, then alarms, the two by
+# their numbers: so many starts before them stand in their tickets.
+_CHANGES_LAST, ALARMS_LAST = 1 << 38, 1 << 39
 
 _INFINITE = np.inf
+
+
+class Lines(NamedTuple):
+    """Where in the tournament the events of each kind begin; from 0 on, the ends of computations.
+
+    A kind that a run has not begins where the next one does.
+    """
+
+    sending: int
+    """Gradients arrive that were on their way, one line a worker."""
+    changes: int
+    """Workers go, or come back, one line a worker."""
+    alarms: int
+
+    @classmethod
+    def of(cls, n_workers: int, has_links: bool, has_changes: bool) -> Lines:
+        """Return the lines of a run."""
+        changes = n_workers * (1 + has_links)
+        return cls(n_workers, changes, changes + n_workers * has_changes)
 
 
 class Pace(NamedTuple):
@@ -50,6 +80,8 @@ class Pace(NamedTuple):
     scales: np.ndarray
     shape: float
     key: int
+    slowing: Slowing
+    lines: Lines
 
 
 class Ends(NamedTuple):
@@ -62,12 +94,12 @@ class Ends(NamedTuple):
 
 
 @inlined
-def _arrive(ledger, tree, clock, record, ends):
-    """Take the next job that is finished off its worker, at its moment; or say what ends the call.
+def _take_event(ledger, tree, clock, record, lines, ends):
+    """Take what comes next, at its moment, as far as no one has to be asked; or end the call.
 
-    `counts` then says which it is, in `arriving`.
+    `counts` then says what waits to be done, in `pending`, and which job arrived, in `arriving`.
     """
-    counts, workers = ledger.counts, ledger.workers
+    counts = ledger.counts
     if counts[0]["steps"] >= ends.steps:
         return STEPS
     if counts[0]["arrived"] >= ends.jobs:
@@ -85,19 +117,55 @@ def _arrive(ledger, tree, clock, record, ends):
         clock[NOW] = min(time, ends.time)
         counts[0]["standing"] = 0
     counts[0]["standing"] += 1
-    if counts[0]["standing"] > 1000 * workers.size + 100_000 and ends.jobs >= UNLIMITED:
+    if counts[0]["standing"] > 1000 * ledger.workers.size + 100_000 and ends.jobs >= UNLIMITED:
         return STANDSTILL
-    worker = first_worker(tree, clock[NOW])
-    finished = time_at(finish_place(tree, worker))
-    clock[REMAINDER] = workers[worker]["remainder"] + (finished - clock[NOW])
-    arrive_job(ledger, record, worker, clock[NOW])
-    ledger.out[0, 0] = 0
-    counts[0]["pending"] = 1
+    line = first_worker(tree, clock[NOW])
+    if line < ledger.workers.size and ledger.links.size == 0:
+        finished = time_at(finish_place(tree, line))
+        clock[REMAINDER] = ledger.workers[line]["remainder"] + (finished - clock[NOW])
+        arrive_job(ledger, record, line, clock[NOW])
+        counts[0]["pending"] = _DECIDED
+        return GOES_ON
+    return _take_other(ledger, tree, clock, record, lines, line)
+
+
+@inlined
+def _take_other(ledger, tree, clock, record, lines, line):
+    """Take an event that only runs with links, outages or alarms have."""
+    counts = ledger.counts
+    clock[REMAINDER] = 0.0
+    if line >= lines.alarms:
+        ledger.alarms[line - lines.alarms] = _INFINITE
+        reschedule(tree, ALARMS_LAST, line, _INFINITE)
+        counts[0]["alarm"] = line - lines.alarms
+        counts[0]["arriving"] = -1
+        counts[0]["pending"] = _DECIDED
+    elif line >= lines.changes:
+        counts[0]["worker"] = line - lines.changes
+        return CHANGE
+    elif line >= lines.sending:
+        worker = line - lines.sending
+        arrive_job(ledger, record, worker, clock[NOW])
+        reschedule(tree, counts[0]["started"], line, next_delivery(ledger, worker))
+        counts[0]["started"] += 1
+        counts[0]["pending"] = _DECIDED
+    else:
+        send_job(ledger, record, line, clock[NOW])
+        # One that is on its way already keeps its place in line.
+        if ledger.links[line]["head"] == ledger.links[line]["tail"]:
+            reschedule(
+                tree, counts[0]["started"], lines.sending + line, next_delivery(ledger, line)
+            )
+            counts[0]["started"] += 1
+        ledger.starting[0] = line
+        counts[0]["n_starting"] = 1
+        counts[0]["n_alarmed"] = 0
+        counts[0]["pending"] = _STARTING
     return GOES_ON
 
 
 @inlined
-def _carry_out(ledger, clock, record, ends):
+def _carry_out(ledger, tree, clock, record, lines, ends):
     """Carry out what was decided, if there is room for it."""
     counts, out = ledger.counts, ledger.out
     if int(out[0, 0]) >= out.shape[0]:
@@ -106,15 +174,21 @@ def _carry_out(ledger, clock, record, ends):
         return GROW
     steps_before = counts[0]["steps"]
     carry_out(ledger, record, False, False, clock[NOW])
-    counts[0]["pending"] = 0
+    for i in range(counts[0]["n_alarmed"]):
+        alarm = ledger.alarmed[i]
+        reschedule(tree, ALARMS_LAST, lines.alarms + alarm, ledger.alarms[alarm])
     if counts[0]["steps"] > steps_before and ends.steps < UNLIMITED:
         counts[0]["standing"] = 0
     return GOES_ON
 
 
 @inlined
-def _begin(ledger, clock, record, worker):
+def _begin(ledger, tree, clock, record, lines, worker):
     """Let a worker take its next job; return the job's slot, −1 for none, `_BUSY` if it has one."""
+    if ledger.links.size > 0 and ledger.links[worker]["head"] < 0:
+        line = lines.sending + worker
+        if time_at(finish_place(tree, line)) < _INFINITE:  # what was on its way was called off
+            reschedule(tree, ledger.counts[0]["started"], line, _INFINITE)
     if ledger.workers[worker]["running"] >= 0:
         return _BUSY
     return next_job(ledger, record, worker, clock[NOW])
@@ -131,7 +205,7 @@ def _schedule(ledger, tree, scales, clock, worker, slot, duration):
             counts[0]["draw"] = slots[slot]["draw"]
             clock[DURATION] = duration
             return False
-        now, remainder = clock[NOW], clock[REMAINDER]
+        now, remainder = slots[slot]["start_time"], clock[REMAINDER]
         again = put_back(now, remainder)
         duration += again
         finish = now + duration
@@ -143,14 +217,15 @@ def _schedule(ledger, tree, scales, clock, worker, slot, duration):
 
 
 _LEDGER, _TREE, _ENDS = ledger_type(), typeof(np.zeros(1, TREE)), typeof(Ends(1, 1, 1.0, 1))
-_CLOCK = types.float64[::1]
+_CLOCK, _LINES = types.float64[::1], typeof(Lines(1, 1, 1))
+_SLOWING = typeof(NO_SLOWING)
 _SIGNATURE = types.int64(
     types.FunctionType(RULE),
     types.FunctionType(SECONDS),
     _LEDGER,
     _TREE,
     types.int64[::1],  # the method's state
-    typeof(Pace(np.zeros(1), 1.0, 1)),
+    typeof(Pace(np.zeros(1), 1.0, 1, NO_SLOWING, Lines(1, 1, 1))),
     _CLOCK,
     types.boolean,  # record
     _ENDS,
@@ -160,30 +235,39 @@ _SIGNATURE = types.int64(
 @compiled(_SIGNATURE)
 def run(rule, seconds, ledger, tree, state, pace, clock, record, ends):
     """Play events until a limit, a lack of room or a pause; everything is left ready to go on."""
-    counts, slots = ledger.counts, ledger.slots
+    counts, slots, out = ledger.counts, ledger.slots, ledger.out
     status = GOES_ON
     while status == GOES_ON:
-        if counts[0]["pending"] == 0:
-            status = _arrive(ledger, tree, clock, record, ends)
+        if counts[0]["pending"] == _NOTHING:
+            status = _take_event(ledger, tree, clock, record, pace.lines, ends)
             if status != GOES_ON:
                 break
             slot = counts[0]["arriving"]
-            worker, read_step = slots[slot]["worker"], slots[slot]["read_step"]
-            ledger.out[0, 1] = clock[NOW]
-            ledger.out[0, 2] = clock[NOW] - slots[slot]["start_time"]
-            rule(state, worker, read_step, counts[0]["steps"], ledger.out)
-        status = _carry_out(ledger, clock, record, ends)
-        if status != GOES_ON:
-            break
+            if counts[0]["pending"] == _DECIDED:
+                out[0, 0] = 0
+                out[0, 1] = clock[NOW]
+                if slot >= 0:
+                    out[0, 2] = clock[NOW] - slots[slot]["start_time"]
+                    worker, read_step = slots[slot]["worker"], slots[slot]["read_step"]
+                    rule(state, worker, read_step, counts[0]["steps"], out)
+                else:
+                    out[0, 2] = np.nan
+                    rule(state, -1 - counts[0]["alarm"], -1, counts[0]["steps"], out)
+        if counts[0]["pending"] == _DECIDED:
+            status = _carry_out(ledger, tree, clock, record, pace.lines, ends)
+            if status != GOES_ON:
+                break
+        counts[0]["pending"] = _NOTHING
         for i in range(counts[0]["n_starting"]):
             worker = ledger.starting[i]
-            slot = _begin(ledger, clock, record, worker)
+            slot = _begin(ledger, tree, clock, record, pace.lines, worker)
             if slot == _BUSY:
                 continue
             duration = 0.0
             if slot >= 0:
-                draw, now = slots[slot]["draw"], clock[NOW]
-                duration = seconds(pace.scales, pace.shape, pace.key, worker, draw, now)
+                draw, start = slots[slot]["draw"], slots[slot]["start_time"]
+                duration = seconds(pace.scales, pace.shape, pace.key, worker, draw, start)
+                duration *= slowness(pace.slowing, pace.key, worker, draw, start)
                 duration *= slots[slot]["work"]
             if not _schedule(ledger, tree, pace.scales, clock, worker, slot, duration):
                 return BAD_TIME
@@ -197,15 +281,71 @@ def run_in_python() -> Callable[..., int]:
 
     It is the same source; the pieces that it calls are machine code here as well.
     """
-    i8, f8 = types.int64, types.float64
+    i8, f8, flag = types.int64, types.float64, types.boolean
     pieces = {
-        _arrive: i8(_LEDGER, _TREE, _CLOCK, types.boolean, _ENDS),
-        _carry_out: i8(_LEDGER, _CLOCK, types.boolean, _ENDS),
-        _begin: i8(_LEDGER, _CLOCK, types.boolean, i8),
-        _schedule: types.boolean(_LEDGER, _TREE, f8[::1], _CLOCK, i8, i8, f8),
+        _take_event: i8(_LEDGER, _TREE, _CLOCK, flag, _LINES, _ENDS),
+        _carry_out: i8(_LEDGER, _TREE, _CLOCK, flag, _LINES, _ENDS),
+        _begin: i8(_LEDGER, _TREE, _CLOCK, flag, _LINES, i8),
+        _schedule: flag(_LEDGER, _TREE, f8[::1], _CLOCK, i8, i8, f8),
+        slowness: f8(_SLOWING, i8, i8, i8, f8),
     }
     names = {piece.py_func.__name__: entry_point(piece, kind) for piece, kind in pieces.items()}
     return FunctionType(run.py_func.__code__, {**globals(), **names})
+
+
+@inlined
+def _n_jobs(ledger, worker):
+    """Count the unfinished jobs of a worker."""
+    n_jobs = 1 if ledger.workers[worker]["running"] >= 0 else 0
+    slot = ledger.workers[worker]["head"]
+    while slot >= 0:
+        n_jobs += 1
+        slot = ledger.slots[slot]["link"]
+    slot = ledger.links[worker]["head"] if ledger.links.size > 0 else -1
+    while slot >= 0:
+        n_jobs += 1
+        slot = ledger.slots[slot]["link"]
+    return n_jobs
+
+
+@compiled(
+    types.int64(_LEDGER, _TREE, typeof(NO_CHANGES), types.int64, _CLOCK, types.boolean, _LINES)
+)
+def change(ledger, tree, changes, key, clock, record, lines):
+    """Let the worker that `run` named go, or come back; then `run` goes on."""
+    counts = ledger.counts
+    worker, now = counts[0]["worker"], clock[NOW]
+    counts[0]["n_orphans"] = 0
+    if ledger.presence[worker]["away"] == 0:
+        counts[0]["n_orphans"] = _n_jobs(ledger, worker)
+    ledger.out[0, 0] = 0
+    full = lacks_room(ledger, record, False)
+    if full:
+        return GROW
+    counts[0]["n_orphans"] = 0
+    counts[0]["n_alarmed"] = 0
+    counts[0]["arriving"] = -1
+    if ledger.presence[worker]["away"] == 0:
+        leave_worker(ledger, record, worker, now)
+        ledger.starting[counts[0]["n_starting"]] = worker  # so that it is seen to be idle
+        counts[0]["n_starting"] += 1
+    else:
+        join_worker(ledger, record, False, worker, now)
+    reschedule(tree, _CHANGES_LAST, lines.changes + worker, next_change(changes, key, worker))
+    counts[0]["pending"] = _STARTING
+    if counts[0]["flying"] == 0 and counts[0]["n_away"] == 0 and ledger.alarms.size == 0:
+        return STALLED
+    return GOES_ON
+
+
+@compiled(types.void(_LEDGER, _TREE, typeof(NO_CHANGES), types.int64, _LINES))
+def schedule(ledger, tree, changes, key, lines):
+    """Enter the first alarms, and when each worker goes first, into the tournament."""
+    for alarm in range(ledger.alarms.size):
+        reschedule(tree, ALARMS_LAST, lines.alarms + alarm, ledger.alarms[alarm])
+    for worker in range(changes.own.size):
+        moment = next_change(changes, key, worker)
+        reschedule(tree, _CHANGES_LAST, lines.changes + worker, moment)
 
 
 @compiled(types.void(_LEDGER, types.boolean))

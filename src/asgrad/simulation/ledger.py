@@ -18,6 +18,7 @@ from numba import typeof
 
 from asgrad.kernels import aligned, inlined
 from asgrad.methods.decisions import (
+    ALARM,
     APPLY,
     ASSIGN,
     CANCEL,
@@ -28,9 +29,12 @@ from asgrad.methods.decisions import (
     STEP,
     WEIGH,
 )
+from asgrad.times.base import LINK, SERVER_LINK
+from asgrad.times.links import delivered_at, received_at
 from asgrad.trace.tables import Contributions, Fate, Jobs, empty_table
 
 __all__ = [
+    "ABSENCES",
     "ACTS",
     "Act",
     "COUNTS",
@@ -38,6 +42,7 @@ __all__ = [
     "LOG",
     "Ledger",
     "SLOTS",
+    "TRANSIT",
     "PRESENCE",
     "WAITING",
     "WORKERS",
@@ -47,12 +52,16 @@ __all__ = [
     "give_out_waiting",
     "job_at",
     "join_worker",
+    "leave_worker",
     "lacks_room",
     "larger",
     "ledger_type",
     "lose_job",
     "n_acts_at_most",
+    "next_delivery",
     "next_job",
+    "note_leaving",
+    "send_job",
     "unlink_job",
     "weigh_entry",
 ]
@@ -94,7 +103,12 @@ WORKERS = np.dtype(
 # Jobs whose assignment waits until all that has arrived is dealt with.
 WAITING = np.dtype([("worker", np.int64), ("work", np.int64)])
 # Who can be given jobs, in a run in which workers come and go.
-PRESENCE = np.dtype([("away", np.int64), ("owed", np.int64)])
+PRESENCE = np.dtype([("away", np.int64), ("owed", np.int64), ("row", np.int64)])
+# When workers were away; the row of one that is, is not ended yet.
+ABSENCES = np.dtype([("worker", np.int64), ("begin", np.float64), ("end", np.float64)])
+# Of a job by its slot, where messages take time: when its model is there, and its gradient is; NaN
+# until it is sent.
+TRANSIT = np.dtype([("ready", np.float64), ("delivered", np.float64)])
 # When each job arrived, in the order of arrival; entered into the trace's jobs at the end, because
 # a million workers' jobs lie far apart in memory.
 LOG = np.dtype([("row", np.int64), ("time", np.float64)])
@@ -116,6 +130,7 @@ COUNTS = np.dtype(
         (name, np.int64)
         for name in (
             *("steps", "assigned", "arrived", "rows", "flying", "started", "dropped", "cancelled"),
+            "lost",
             *("pending", "arriving"),  # decisions wait to be carried out; whose, -1 at the start
             *("free", "n_free"),  # list of free slots
             *("batch_head", "batch_tail"),  # jobs applied to the coming step
@@ -124,8 +139,12 @@ COUNTS = np.dtype(
             *("worker", "draw"),  # of a job whose time is bad
             "standing",  # arrivals since the last step or the last passing of time
             "needed_rows",  # how many contributions there must be room for
-            *("n_starting", "n_waiting", "n_acts"),  # how much of these arrays is in use
+            *("n_starting", "n_waiting", "n_acts", "n_absences", "n_alarmed"),  # in these arrays
             "owed",  # jobs that could not be given out again to anyone
+            "any_worker",  # whether a job whose worker is gone may be given to any other
+            "n_away",
+            "n_orphans",  # jobs in the hands of a worker that is about to go
+            "alarm",  # that has gone off
         )
     ]
 )
@@ -192,6 +211,16 @@ class Ledger(NamedTuple):
     waiting: np.ndarray
     works: np.ndarray
     """int16, how many gradients a job of each worker is made of unless it is said; empty: one."""
+    alarms: np.ndarray
+    """float64: when each of the method's alarms is due; infinity: it is not set."""
+    alarmed: np.ndarray
+    """int64: the alarms that the decisions have set or taken back."""
+    links: np.ndarray
+    """LINK, one a worker; empty where messages take no time, as for a live ledger."""
+    server: np.ndarray
+    """SERVER_LINK, one element."""
+    transit: np.ndarray
+    absences: np.ndarray
     acts: np.ndarray
     jobs: Jobs
     rows: Contributions
@@ -210,12 +239,28 @@ def larger(array: np.ndarray, size: int) -> np.ndarray:
 
 def ledger_type() -> Any:
     """Return the type that compiled functions take a ledger as."""
-    whole, real = np.zeros(1, np.int64), np.zeros(1)
-    arrays = (np.zeros(1, kind) for kind in (COUNTS, SLOTS, WORKERS, ENTRIES, PRESENCE))
-    tables = empty_table(Jobs, 1), empty_table(Contributions, 1)
-    lists = (np.zeros((1, 3)), whole, np.zeros(1, WAITING), np.zeros(1, np.int16))
-    rest = (np.zeros(1, ACTS), *tables, real, np.zeros(1, LOG))
-    return typeof(Ledger._make((*arrays, *lists, *rest)))
+    kinds: dict[str, Any] = {
+        "counts": COUNTS,
+        "slots": SLOTS,
+        "workers": WORKERS,
+        "entries": ENTRIES,
+        "presence": PRESENCE,
+        "starting": np.int64,
+        "waiting": WAITING,
+        "works": np.int16,
+        "alarms": np.float64,
+        "alarmed": np.int64,
+        "links": LINK,
+        "server": SERVER_LINK,
+        "transit": TRANSIT,
+        "absences": ABSENCES,
+        "acts": ACTS,
+        "step_times": np.float64,
+        "log": LOG,
+    }
+    columns: dict[str, Any] = {name: np.zeros(1, kind) for name, kind in kinds.items()}
+    columns |= {"jobs": empty_table(Jobs, 1), "rows": empty_table(Contributions, 1)}
+    return typeof(Ledger(out=np.zeros((1, 3)), **columns))
 
 
 @inlined
@@ -268,11 +313,17 @@ def assign_job(ledger, record, live, worker, work, now):
         jobs.fate[row] = _IN_FLIGHT
         if jobs.work.size > 0:
             jobs.work[row] = work
+        if jobs.finish_time.size > 0:
+            jobs.finish_time[row] = np.nan
     if workers[worker]["head"] < 0:
         workers[worker]["head"] = slot
     else:
         slots[workers[worker]["tail"]]["link"] = slot
     workers[worker]["tail"] = slot
+    if ledger.links.size > 0:
+        ready = received_at(ledger.links, ledger.server, worker, now)
+        ledger.transit[slot]["ready"] = ready
+        ledger.transit[slot]["delivered"] = np.nan
     workers[worker]["draws"] = draw + work
     counts[0]["assigned"] = row + 1
     counts[0]["flying"] += 1
@@ -285,10 +336,14 @@ def assign_job(ledger, record, live, worker, work, now):
 def _give_up(ledger, record, live, slot, now, fate):
     """End a job that has not arrived."""
     if record:
-        ledger.jobs.arrival_time[ledger.slots[slot]["row"]] = now
-        ledger.jobs.fate[ledger.slots[slot]["row"]] = fate
+        row = ledger.slots[slot]["row"]
+        ledger.jobs.arrival_time[row] = now
+        ledger.jobs.fate[row] = fate
+        if ledger.links.size > 0 and ledger.jobs.start_time[row] > now:
+            ledger.jobs.start_time[row] = np.nan  # its model was still on the way
     if live:
         _act(ledger, _TELL_FINISHED, slot, -1, 0.0, fate)
+    ledger.counts[0]["lost"] += fate == _LOST
     ledger.counts[0]["flying"] -= 1
     _free_slot(ledger, slot)
 
@@ -304,20 +359,36 @@ def _strike_out(ledger, worker):
 
 
 @inlined
+def _gather(ledger, record, worker, now):
+    """Put the running job of a worker, and the gradients on their way from it, into its queue.
+
+    They are to be given up there: the worker stops, and its links are free.
+    """
+    slots, workers, links = ledger.slots, ledger.workers, ledger.links
+    slot = workers[worker]["running"]
+    if slot >= 0:
+        if not record:
+            workers[worker]["busy"] += max(0.0, now - slots[slot]["start_time"])
+        workers[worker]["running"] = -1
+        slots[slot]["link"] = workers[worker]["head"]
+        workers[worker]["head"] = slot
+    if links.size > 0:
+        if links[worker]["head"] >= 0:
+            slots[links[worker]["tail"]]["link"] = workers[worker]["head"]
+            workers[worker]["head"] = links[worker]["head"]
+            links[worker]["head"] = -1
+        links[worker]["down_free"] = min(links[worker]["down_free"], now)
+        links[worker]["up_free"] = min(links[worker]["up_free"], now)
+
+
+@inlined
 def _cancel_jobs(ledger, record, live, worker, now):
     """Call off the running job of a worker and those in its queue, and what waits for it."""
     counts, slots, workers = ledger.counts, ledger.slots, ledger.workers
     slot = workers[worker]["running"]
     if slot < 0 and workers[worker]["head"] >= 0 and not live:
         _strike_out(ledger, worker)
-    if slot >= 0:
-        if not record:
-            workers[worker]["busy"] += now - slots[slot]["start_time"]
-        workers[worker]["running"] = -1
-        if live:
-            _act(ledger, _TELL_CANCELLED, slot, -1, 0.0, 0)
-        _give_up(ledger, record, live, slot, now, _CANCELLED)
-        counts[0]["cancelled"] += 1
+    _gather(ledger, record, worker, now)
     slot = workers[worker]["head"]
     while slot >= 0:
         following = slots[slot]["link"]
@@ -522,10 +593,40 @@ def _assign(ledger, record, live, deferred, worker, work, now):
         ledger.waiting[counts[0]["n_waiting"]]["work"] = work
         counts[0]["n_waiting"] += 1
         return
-    assign_job(ledger, record, live, worker, work, now)
-    if not live and ledger.workers[worker]["running"] < 0:
-        ledger.starting[counts[0]["n_starting"]] = worker
-        counts[0]["n_starting"] += 1
+    heir = worker
+    if counts[0]["n_away"] > 0 and ledger.presence[worker]["away"] != 0:
+        # It was given a job all the same, says the trace; that is lost at once.
+        assign_job(ledger, record, live, worker, work, now)
+        slot = ledger.workers[worker]["head"]
+        ledger.workers[worker]["head"] = -1
+        _give_up(ledger, record, live, slot, now, _LOST)
+        heir = _heir_of(ledger, worker)
+    if heir >= 0:
+        assign_job(ledger, record, live, heir, work, now)
+        if not live and ledger.workers[heir]["running"] < 0:
+            ledger.starting[counts[0]["n_starting"]] = heir
+            counts[0]["n_starting"] += 1
+
+
+@inlined
+def _heir_of(ledger, worker):
+    """Return who gets a job in place of one that `worker` has lost; −1: it is owed.
+
+    The worker itself, if it is there. If it is gone, a method with `any_worker` has the job given
+    to the next worker that is there, and otherwise one, and no more, is owed to the worker.
+    """
+    counts, presence = ledger.counts, ledger.presence
+    if presence[worker]["away"] == 0:
+        return worker
+    if counts[0]["any_worker"] == 0:
+        presence[worker]["owed"] = 1
+        return -1
+    for i in range(1, presence.size):
+        heir = (worker + i) % presence.size
+        if presence[heir]["away"] == 0:
+            return heir
+    counts[0]["owed"] += 1
+    return -1
 
 
 @inlined
@@ -539,6 +640,7 @@ def carry_out(ledger, record, live, deferred, now):
     slot = counts[0]["arriving"]
     arrived = ledger.slots[slot]["worker"] if slot >= 0 else -1
     counts[0]["n_starting"] = 0
+    counts[0]["n_alarmed"] = 0
     n_cancels = 0
     if arrived >= 0 and workers[arrived]["head"] >= 0:
         starting[0] = arrived
@@ -565,6 +667,10 @@ def carry_out(ledger, record, live, deferred, now):
             weigh_entry(ledger, record, target, out[i, 2])
         elif code == CLEAR:
             _clear_entry(ledger, record, live, target)
+        elif code == ALARM:
+            ledger.alarms[target] = now + out[i, 2]
+            ledger.alarmed[counts[0]["n_alarmed"]] = target
+            counts[0]["n_alarmed"] += 1
     # Last those that may be left without work.
     n_starting = counts[0]["n_starting"]
     for i in range(1, int(out[0, 0]) + 1 if n_cancels > 0 else 1):
@@ -596,6 +702,8 @@ def next_job(ledger, record, worker, now):
     if slot >= 0:
         workers[worker]["head"] = slots[slot]["link"]
         workers[worker]["running"] = slot
+        if ledger.links.size > 0:  # once its model is there
+            now = max(now, ledger.transit[slot]["ready"])
         slots[slot]["start_time"] = now
         if record:
             ledger.jobs.start_time[slots[slot]["row"]] = now
@@ -603,17 +711,49 @@ def next_job(ledger, record, worker, now):
 
 
 @inlined
-def arrive_job(ledger, record, worker, now):
-    """Take the finished job of `worker` off it; return the job's slot."""
-    counts, slots, workers, log = ledger.counts, ledger.slots, ledger.workers, ledger.log
+def send_job(ledger, record, worker, now):
+    """Send the gradient of the job that `worker` has computed; return the job's slot."""
+    slots, workers, links = ledger.slots, ledger.workers, ledger.links
     slot = workers[worker]["running"]
+    workers[worker]["running"] = -1
+    if record:
+        ledger.jobs.finish_time[slots[slot]["row"]] = now
+    else:
+        workers[worker]["busy"] += now - slots[slot]["start_time"]
+    delivered = delivered_at(links, ledger.server, worker, now)
+    ledger.transit[slot]["delivered"] = delivered
+    slots[slot]["link"] = -1
+    if links[worker]["head"] < 0:
+        links[worker]["head"] = slot
+    else:
+        slots[links[worker]["tail"]]["link"] = slot
+    links[worker]["tail"] = slot
+    return slot
+
+
+@inlined
+def next_delivery(ledger, worker):
+    """Return when the next gradient that is on its way from `worker` arrives; infinity for none."""
+    slot = ledger.links[worker]["head"]
+    return ledger.transit[slot]["delivered"] if slot >= 0 else np.inf
+
+
+@inlined
+def arrive_job(ledger, record, worker, now):
+    """Take the finished job of `worker` off it, or off its link; return the job's slot."""
+    counts, slots, workers, log = ledger.counts, ledger.slots, ledger.workers, ledger.log
+    if ledger.links.size > 0:
+        slot = ledger.links[worker]["head"]
+        ledger.links[worker]["head"] = slots[slot]["link"]
+    else:
+        slot = workers[worker]["running"]
+        workers[worker]["running"] = -1
+        if not record:
+            workers[worker]["busy"] += now - slots[slot]["start_time"]
     slots[slot]["arrived"] = 1
     if record:
         log[counts[0]["arrived"]]["row"] = slots[slot]["row"]
         log[counts[0]["arrived"]]["time"] = now
-    else:
-        workers[worker]["busy"] += now - slots[slot]["start_time"]
-    workers[worker]["running"] = -1
     counts[0]["flying"] -= 1
     counts[0]["arrived"] += 1
     counts[0]["arriving"] = slot
@@ -645,38 +785,67 @@ def unlink_job(ledger, worker, slot):
 
 
 @inlined
-def lose_job(ledger, record, live, any_worker, slot, now):
-    """End a job whose worker failed; another in its place is given out, or owed.
-
-    Its worker gets it if it is there. If it is gone, a method with `any_worker` has the job given
-    to the next worker that is there, and otherwise one, and no more, is owed to the worker.
-    """
-    counts, presence = ledger.counts, ledger.presence
-    worker, work = int(ledger.slots[slot]["worker"]), int(ledger.slots[slot]["work"])
+def lose_job(ledger, record, live, slot, now):
+    """End a job whose worker failed; another in its place is given out, or owed."""
+    counts, slots = ledger.counts, ledger.slots
+    worker, work = int(slots[slot]["worker"]), int(slots[slot]["work"])
     unlink_job(ledger, worker, slot)
-    _give_up(ledger, record, live, slot, now, _LOST)
-    heir = worker
-    n_asked = 1
-    while presence[heir]["away"] != 0 and any_worker and n_asked < presence.size:
-        heir = (heir + 1) % presence.size
-        n_asked += 1
     counts[0]["n_starting"] = 0
-    if presence[heir]["away"] == 0:
-        _assign(ledger, record, live, False, heir, work, now)
-    elif any_worker:
-        counts[0]["owed"] += 1
-    else:
-        presence[worker]["owed"] = 1
+    _replace_job(ledger, record, live, slot, worker, work, now)
 
 
 @inlined
-def join_worker(ledger, record, live, any_worker, worker, now):
+def _replace_job(ledger, record, live, slot, worker, work, now):
+    """Mark a job as lost, and give its heir one in its place."""
+    _give_up(ledger, record, live, slot, now, _LOST)
+    heir = _heir_of(ledger, worker)
+    if heir >= 0:
+        _assign(ledger, record, live, False, heir, work, now)
+
+
+@inlined
+def note_leaving(ledger, record, worker, now):
+    """Note that a worker takes no more jobs."""
+    counts, presence = ledger.counts, ledger.presence
+    if presence[worker]["away"] == 0:
+        presence[worker]["away"] = 1
+        counts[0]["n_away"] += 1
+        if record:
+            row = counts[0]["n_absences"]
+            ledger.absences[row]["worker"] = worker
+            ledger.absences[row]["begin"] = now
+            ledger.absences[row]["end"] = np.nan
+            presence[worker]["row"] = row
+            counts[0]["n_absences"] = row + 1
+
+
+@inlined
+def leave_worker(ledger, record, worker, now):
+    """Let a simulated worker go; all that it has is lost, the oldest first."""
+    slots, workers = ledger.slots, ledger.workers
+    note_leaving(ledger, record, worker, now)
+    ledger.counts[0]["n_starting"] = 0
+    _gather(ledger, record, worker, now)
+    slot = workers[worker]["head"]
+    workers[worker]["head"] = -1
+    while slot >= 0:
+        following, work = slots[slot]["link"], int(slots[slot]["work"])
+        _replace_job(ledger, record, False, slot, worker, work, now)
+        slot = following
+
+
+@inlined
+def join_worker(ledger, record, live, worker, now):
     """Let a worker that was away be given jobs again, and at once what could not be given out."""
     counts, presence = ledger.counts, ledger.presence
-    presence[worker]["away"] = 0
+    if presence[worker]["away"] != 0:
+        presence[worker]["away"] = 0
+        counts[0]["n_away"] -= 1
+        if record:
+            ledger.absences[presence[worker]["row"]]["end"] = now
     n_jobs = presence[worker]["owed"]
     presence[worker]["owed"] = 0
-    if any_worker:
+    if counts[0]["any_worker"] != 0:
         n_jobs = counts[0]["owed"]
         counts[0]["owed"] = 0
     else:
@@ -693,7 +862,9 @@ def lacks_room(ledger, record, live):
     """Say whether the arrays are too small for the decisions in `out`."""
     counts, out = ledger.counts, ledger.out
     n_decisions = int(out[0, 0])
-    n_coming = n_decisions + counts[0]["n_waiting"] + counts[0]["owed"]
+    n_coming = n_decisions + counts[0]["n_waiting"] + counts[0]["owed"] + counts[0]["n_orphans"]
+    if counts[0]["n_orphans"] + 2 > ledger.starting.size:
+        return True
     if not (record or live):
         return counts[0]["n_free"] < n_coming
     n_steps = 0
@@ -709,7 +880,9 @@ def lacks_room(ledger, record, live):
     return counts[0]["n_free"] < n_coming or (
         record
         and (
-            counts[0]["assigned"] + n_coming > ledger.jobs.worker.size
+            # One that is given to a worker which is away is lost, and another in its place.
+            counts[0]["assigned"] + 2 * n_coming > ledger.jobs.worker.size
+            or counts[0]["n_absences"] + 1 > ledger.absences.size
             or counts[0]["steps"] + n_decisions > ledger.step_times.size
             or counts[0]["arrived"] + 1 > ledger.log.size  # the next arrival's place
             or counts[0]["needed_rows"] > ledger.rows.job.size
@@ -722,9 +895,10 @@ def n_acts_at_most(ledger, n_steps):
     """Return how many acts the decisions in `out` can lead to, with so many steps among them.
 
     A step tells of every kept job twice, of every entry once, and of itself. Besides, every job in
-    flight may be called off, in two acts, and every decision give one out, which may be called off.
+    flight may be called off, in two acts, and every decision give one out, which may be lost at
+    once and have an heir, which may be called off.
     """
     counts = ledger.counts
     of_a_step = 2 * (counts[0]["kept"] + 1) + ledger.entries.size + 1
     n_decisions = int(ledger.out[0, 0]) + counts[0]["n_waiting"] + counts[0]["owed"] + 1
-    return n_steps * of_a_step + 2 * counts[0]["flying"] + 3 * n_decisions + counts[0]["kept"]
+    return n_steps * of_a_step + 2 * counts[0]["flying"] + 5 * n_decisions + counts[0]["kept"]

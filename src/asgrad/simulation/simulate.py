@@ -23,11 +23,10 @@ from asgrad.machine import check_memory
 from asgrad.methods.base import AnyMethod, Opening
 from asgrad.progress import progress_bar
 from asgrad.recipes import Recipe, recipe_of
-from asgrad.registry import resolve
 from asgrad.simulation import events
 from asgrad.simulation.books import RESERVED, Books
 from asgrad.simulation.cost import BYTES_A_WORKER, Cost, Limits, Point, check_cost, expected
-from asgrad.times.base import AnyTimes, Clock
+from asgrad.times import AnyTimes, Clock, times_of
 from asgrad.tournament import new_tree
 from asgrad.trace import Header, Summary, Trace
 
@@ -102,9 +101,9 @@ def simulate(
     ----------
     recipe : Recipe, method, tuple of them and parts, or str
         Its parts are for the replay: the trace says which they are.
-    times : Times or str
+    times : Times, tuple of them and conditions, or str
         Both are objects, or texts as on the command line: "ringmaster:max_delay=8+koloskova",
-        "normal:scale=sqrt".
+        "normal:scale=sqrt+outages:uptime=100".
     n_workers : int >= 1
     steps : int >= 0, optional
         Stop after this many server steps.
@@ -190,7 +189,7 @@ def _prepared(
 ) -> tuple[_Run, Limits]:
     """Return a run that has not begun, and where it ends."""
     chosen = recipe_of("simulate", recipe)
-    pace = resolve("simulate", "times", times, AnyTimes, "ag.times.Linear()")
+    pace = times_of("simulate", times)
     n_workers = check_integer("simulate", "n_workers", n_workers, minimum=1)
     check_memory("simulate", f"{n_workers} workers", BYTES_A_WORKER * n_workers)
     if steps is None and jobs is None and until_time is None:
@@ -214,12 +213,22 @@ class _Run:
         self.recipe, self.method, self.times = recipe, recipe.method, times
         self.n_workers, self.seed = n_workers, seed
         self.opening: Opening = self.method.begin(n_workers, seed)
-        works = recipe.work.gradients(n_workers) if recipe.work else None
-        self.books = Books(self.opening, n_workers, record, works)
-        self.books.ledger.counts["pending"] = 1
         self.watch: Clock = times.begin(n_workers, seed)
+        watch = self.watch
+        self.books = Books(
+            self.opening,
+            n_workers,
+            record,
+            works=recipe.work.gradients(n_workers) if recipe.work else None,
+            any_worker=self.method.any_worker,
+            links=watch.links,
+            server=watch.server,
+        )
+        self.books.ledger.counts["pending"] = 1
         self.clock = np.zeros(3)
-        self.tree = new_tree(n_workers)
+        self.lines = events.Lines.of(n_workers, watch.links.size > 0, watch.changes.own.size > 0)
+        self.tree = new_tree(self.lines.alarms + self.opening.alarms.size)
+        events.schedule(self.books.ledger, self.tree, watch.changes, watch.key, self.lines)
         self.is_compiled = is_compiled(self.opening.rule) and is_compiled(self.watch.seconds)
         self.stopped_by = ""
         self.started = 0.0
@@ -272,9 +281,10 @@ class _Run:
         """Run the event loop for some arrivals, or to a limit."""
         loop = events.run if self.is_compiled else events.run_in_python()
         ends = events.Ends(*limits, self.books.count("arrived") + max_arrivals)
-        pace = events.Pace(self.watch.scales, self.watch.shape, self.watch.key)
+        watch = self.watch
+        pace = events.Pace(watch.scales, watch.shape, watch.key, watch.slowing, self.lines)
         status = events.GROW
-        while status == events.GROW:
+        while status in (events.GROW, events.CHANGE):
             status = loop(
                 self.opening.rule,
                 self.watch.seconds,
@@ -286,12 +296,31 @@ class _Run:
                 self.books.record,
                 ends,
             )
+            if status == events.CHANGE:
+                status = self.change()
             if status == events.GROW:
                 self.books.grow()
         if status != events.PAUSE:
             self.refuse(status)
             names = {events.STEPS: "steps", events.JOBS: "jobs", events.TIME: "time"}
             self.stopped_by = names[status]
+
+    def change(self) -> int:
+        """Let a worker go, or come back; return what is to be done next."""
+        status = events.GROW
+        while status == events.GROW:
+            status = events.change(
+                self.books.ledger,
+                self.tree,
+                self.watch.changes,
+                self.watch.key,
+                self.clock,
+                self.books.record,
+                self.lines,
+            )
+            if status == events.GROW:
+                self.books.grow()
+        return events.CHANGE if status == events.GOES_ON else status
 
     def refuse(self, status: int) -> None:
         """Raise if the loop ended for a reason that is an error."""
@@ -302,6 +331,12 @@ class _Run:
                     f"{type(self.times).__name__}: the moment at which a job ends must be finite, "
                     f"got infinity after {self.clock[events.NOW]:g} s; give the times in a larger "
                     "unit."
+                )
+            if count("n_away"):
+                raise AsgradError(
+                    f"{self.times.label}: at least one worker that has a job must stay or come "
+                    f"back, but all were away for good after {self.clock[events.NOW]:g} s; set a "
+                    "limit before that."
                 )
             raise AsgradError(
                 f"{type(self.method).__name__}: every worker is idle after {count('steps')} "
@@ -338,22 +373,30 @@ class _Run:
             versions=versions(),
             recipe=self.recipe.label,
         )
-        return Trace(*self.books.tables(), header)
+        return Trace.of(self.books.tables(), header)
 
     def summary(self) -> Summary:
         """Return the running sums as a summary."""
-        self.books.close()
-        count, workers = self.books.count, self.books.ledger.workers
+        books = self.books
+        books.close()
+        count, workers = books.count, books.ledger.workers
         n, n_steps, end = self.n_workers, count("steps"), float(self.clock[events.NOW])
-        waiting = self.books.ledger.slots[self.books.is_in_use()]
-        waiting = waiting[waiting["applied"] == 0]
-        running = waiting[~np.isnan(waiting["start_time"]) & (waiting["arrived"] == 0)]
+        used = books.is_in_use()
+        waiting = books.ledger.slots[used]
+        left = waiting["applied"] == 0
+        waiting = waiting[left]
+        works = ~np.isnan(waiting["start_time"]) & (waiting["arrived"] == 0)
+        if books.has_links:
+            works &= np.isnan(books.ledger.transit["delivered"][used][left])
+        running = waiting[works]
         ages = n_steps - waiting["read_step"]
         applied = workers["applied"]
         terms = applied + np.bincount(waiting["worker"], minlength=n)
         sums = workers["delay"] + np.bincount(waiting["worker"], weights=ages, minlength=n)
         busy = workers["busy"] + np.bincount(
-            running["worker"], weights=end - running["start_time"], minlength=n
+            running["worker"],
+            weights=np.maximum(0.0, end - running["start_time"]),
+            minlength=n,
         )
         n_applied = int(applied.sum())
         return Summary(
@@ -362,7 +405,7 @@ class _Run:
             n_applied=n_applied,
             n_dropped=count("dropped"),
             n_cancelled=count("cancelled"),
-            n_lost=0,
+            n_lost=count("lost"),
             n_in_flight=waiting.size,
             n_computed=count("arrived"),
             end_time=end,

@@ -16,7 +16,22 @@ from asgrad.kernels import inlined
 from asgrad.registry import label
 from asgrad.streams import Purpose, job_stream, mix, stream_key
 
-__all__ = ["SECONDS", "AnyTimes", "Clock", "Scale", "ScaledTimes", "Times", "worker_key"]
+__all__ = [
+    "CHANGES",
+    "LINK",
+    "SECONDS",
+    "SERVER_LINK",
+    "AnyTimes",
+    "Changes",
+    "Clock",
+    "Scale",
+    "ScaledTimes",
+    "Slowing",
+    "Times",
+    "check_scale",
+    "scales_of",
+    "worker_key",
+]
 
 SECONDS = types.float64(
     types.float64[::1], types.float64, types.int64, types.int64, types.int64, types.float64
@@ -30,8 +45,50 @@ Scale = float | str | Sequence[float]
 """One number for all workers, one number each, "linear" (s_i = i) or "sqrt" (s_i = √i), i >= 1."""
 
 
+# The phase that a worker is in, and until when.
+PHASES = np.dtype([("until", np.float64), ("index", np.int64)])
+# A worker's link: seconds that a message occupies it each way, its latency, when it is free again;
+# and the list of the jobs whose gradients are on their way, as slots of the ledger.
+LINK = np.dtype(
+    [(name, np.float64) for name in ("download", "upload", "latency", "down_free", "up_free")]
+    + [("head", np.int64), ("tail", np.int64)]
+)
+# The server's link, which all share.
+SERVER_LINK = np.dtype(
+    [(name, np.float64) for name in ("download", "upload", "down_free", "up_free")]
+)
+# How often a worker has gone or come back, and when it does: by mean times, of which the last
+# ended at `until`, or by moments that stand in a list.
+CHANGES = np.dtype(
+    [(name, np.float64) for name in ("uptime", "downtime", "until")]
+    + [(name, np.int64) for name in ("index", "first", "end")]
+)
+
+
+class Slowing(NamedTuple):
+    """What makes some jobs take longer than others."""
+
+    numbers: np.ndarray
+    """float64: share and factor of a mixture; factor, fast and slow mean times of phases."""
+    phases: np.ndarray
+    """PHASES of shape (n_workers,); empty without phases."""
+
+
+class Changes(NamedTuple):
+    """When workers go and come back."""
+
+    own: np.ndarray
+    """CHANGES of shape (n_workers,); empty where all stay."""
+    moments: np.ndarray
+    """float64; empty where the times are random."""
+
+
+NO_SLOWING = Slowing(np.zeros(5), np.zeros(0, PHASES))
+NO_CHANGES = Changes(np.zeros(0, CHANGES), np.zeros(0))
+
+
 class Clock(NamedTuple):
-    """Worker times made ready for a run of `n_workers` workers."""
+    """Worker times made ready for a run of `n_workers` workers; the run owns what changes."""
 
     scales: np.ndarray
     """float64, s_i of every worker."""
@@ -41,6 +98,11 @@ class Clock(NamedTuple):
     """The random stream."""
     seconds: Callable
     """See `SECONDS`; compiled, or a Python function."""
+    slowing: Slowing = NO_SLOWING
+    links: np.ndarray = np.zeros(0, LINK)
+    """Empty where messages take no time."""
+    server: np.ndarray = np.zeros(1, SERVER_LINK)
+    changes: Changes = NO_CHANGES
 
 
 class AnyTimes(ABC):
@@ -131,7 +193,7 @@ class ScaledTimes(AnyTimes):
     kernel: ClassVar[Callable]
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "scale", _checked_scale(type(self).__name__, self.scale))
+        object.__setattr__(self, "scale", check_scale(type(self).__name__, "scale", self.scale))
 
     def __repr__(self) -> str:
         """The parameters; many scales in short."""
@@ -145,27 +207,7 @@ class ScaledTimes(AnyTimes):
 
     def scales(self, n_workers: int) -> np.ndarray:
         """Return s_i for every worker, float64 of shape (n_workers,)."""
-        owner = type(self).__name__
-        index = np.arange(1, n_workers + 1, dtype=np.float64)
-        if isinstance(self.scale, str):
-            scales = index if self.scale == "linear" else np.sqrt(index)
-        elif isinstance(self.scale, tuple):
-            scales = np.array(self.scale)
-        else:
-            scales = np.full(n_workers, float(self.scale))  # type: ignore[arg-type]
-        if scales.shape != (n_workers,):
-            raise AsgradError(
-                f"{owner}: scale must hold one number for each of the {n_workers} workers, "
-                f"got {scales.size}."
-            )
-        good = np.isfinite(scales) & (scales >= 0)
-        if not good.all():
-            worker = int(np.argmin(good))
-            raise AsgradError(
-                f"{owner}: scale must be finite and >= 0, got {scales[worker]:g} for worker "
-                f"{worker}."
-            )
-        return scales
+        return scales_of(type(self).__name__, "scale", self.scale, n_workers)
 
     def begin(self, n_workers: int, seed: int) -> Clock:
         """Return the clock of a run; random times follow from `seed`."""
@@ -173,20 +215,46 @@ class ScaledTimes(AnyTimes):
         return Clock(self.scales(n_workers), self.shape, key, type(self).kernel)
 
 
-def _checked_scale(owner: str, scale: Any) -> Scale:
+def scales_of(
+    owner: str, name: str, scale: Scale, n_workers: int, *, infinite: bool = False
+) -> np.ndarray:
+    """Return a scale as one number a worker, float64 of shape (n_workers,)."""
+    index = np.arange(1, n_workers + 1, dtype=np.float64)
+    if isinstance(scale, str):
+        scales = index if scale == "linear" else np.sqrt(index)
+    elif isinstance(scale, tuple):
+        scales = np.array(scale)
+    else:
+        scales = np.full(n_workers, float(scale))  # type: ignore[arg-type]
+    if scales.shape != (n_workers,):
+        raise AsgradError(
+            f"{owner}: {name} must hold one number for each of the {n_workers} workers, "
+            f"got {scales.size}."
+        )
+    good = (scales >= 0) & (np.isfinite(scales) | infinite)
+    if not good.all():
+        worker = int(np.argmin(good))
+        rule = ">= 0" if infinite else "finite and >= 0"
+        raise AsgradError(
+            f"{owner}: {name} must be {rule}, got {scales[worker]:g} for worker {worker}."
+        )
+    return scales
+
+
+def check_scale(owner: str, name: str, scale: Any) -> Scale:
     """Return a scale as a word, a number, or a tuple of numbers."""
     if isinstance(scale, str):
         if scale not in ("linear", "sqrt"):
             raise AsgradError(
-                f"{owner}: scale must be a number, a number for every worker, 'linear' or 'sqrt', "
+                f"{owner}: {name} must be a number, a number for every worker, 'linear' or 'sqrt', "
                 f"got {scale!r}."
             )
         return scale
     if n_axes(scale) == 0:
-        return as_number(owner, "scale", scale)
+        return as_number(owner, name, scale)
     if n_axes(scale) > 1:
-        raise KindError(f"{owner}: scale must hold one number a worker, got {shown(scale)}.")
-    return tuple(as_number(owner, "scale", number) for number in scale)
+        raise KindError(f"{owner}: {name} must hold one number a worker, got {shown(scale)}.")
+    return tuple(as_number(owner, name, number) for number in scale)
 
 
 @inlined

@@ -18,7 +18,7 @@ def check(tables: Tables, n_workers: int, what: str) -> None:
     TraceError
         Its text begins with `what` and names the rule and the row.
     """
-    jobs, rows, step_times = tables
+    jobs, rows, step_times, absences = tables
     n_jobs, n_steps = tables.n_jobs, tables.n_steps
     known = (rows.job >= 0) & (rows.job < n_jobs)
     _require(what, "contributions: job must lie in [0, n_jobs)", known)
@@ -55,6 +55,12 @@ def check(tables: Tables, n_workers: int, what: str) -> None:
         "contributions: a job cannot enter a step before the one it read": rows.first_step
         >= jobs.read_step[rows.job],
         "contributions: weight must be finite": np.isfinite(rows.weight),
+        "absences: worker must lie in [0, n_workers)": (absences.worker >= 0)
+        & (absences.worker < n_workers),
+        "absences: begin_time must be finite, and not after end_time": np.isfinite(
+            absences.begin_time
+        )
+        & ~(absences.end_time < absences.begin_time),
         "steps: time must be finite and never fall": np.isfinite(step_times)
         & (np.diff(step_times, prepend=0.0) >= 0),
     }

@@ -17,7 +17,16 @@ from asgrad.files import Kind, new_folder, read_json, write_json, write_table
 from asgrad.machine import check_memory
 from asgrad.trace.consistency import check
 from asgrad.trace.header import MAY_SKIP, SCHEMA_VERSION, Header
-from asgrad.trace.tables import COLUMNS, OPTIONAL, Contributions, Jobs, Tables, completed, stored
+from asgrad.trace.tables import (
+    COLUMNS,
+    OPTIONAL,
+    Absences,
+    Contributions,
+    Jobs,
+    Tables,
+    completed,
+    stored,
+)
 
 __all__ = ["TRACE", "is_trace", "read", "write"]
 
@@ -34,6 +43,8 @@ def write(
             write_table(folder / _file("jobs"), stored(tables.jobs))
             write_table(folder / _file("contributions"), tables.contributions._asdict())
             write_table(folder / _file("steps"), {"time": tables.step_times})
+            if tables.absences.worker.size:
+                write_table(folder / _file("absences"), tables.absences._asdict())
             write_json(folder / _HEADER, {**dataclasses.asdict(header), "may_skip": MAY_SKIP})
     except TraceError:
         raise
@@ -54,11 +65,14 @@ def read(path: str | Path) -> tuple[Tables, Header]:
     if not is_trace(folder):
         raise TraceError(f"{folder} is not a trace: a trace is a folder that holds {_HEADER}.")
     header = _read_header(folder)
-    found = {name: _read_table(folder, name) for name in COLUMNS}
+    lacks_absences = not (folder / _file("absences")).exists()
+    names = [name for name in COLUMNS if not (name == "absences" and lacks_absences)]
+    found = {name: _read_table(folder, name) for name in names}
     tables = Tables(
         jobs=completed(Jobs(**found["jobs"])),
         contributions=Contributions(**found["contributions"]),
         step_times=found["steps"]["time"],
+        absences=Absences(**found.get("absences", {})),
     )
     check(tables, header.n_workers, f"trace {folder} is damaged")
     return tables, header

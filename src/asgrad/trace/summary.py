@@ -9,7 +9,7 @@ from numba import types
 
 from asgrad.errors import TraceError
 from asgrad.kernels import compiled
-from asgrad.trace.tables import COLUMNS, Fate, Jobs, Tables
+from asgrad.trace.tables import COLUMNS, Fate, Jobs, Tables, stored
 
 __all__ = ["Summary", "summarize"]
 
@@ -95,8 +95,12 @@ def summarize(tables: Tables, first_steps: np.ndarray, n_workers: int, end_time:
     delays, busy = np.zeros(n), np.zeros(n)
     terms, applied = np.zeros(n, np.int64), np.zeros(n, np.int64)
     fates, totals = np.zeros(len(Fate), np.int64), np.zeros(3, np.int64)
+    stop_time = jobs.arrival_time
+    if "finish_time" in stored(tables.jobs):
+        finish_time = tables.jobs.finish_time
+        stop_time = np.where(np.isnan(finish_time), stop_time, finish_time)
     bad = _add_up(
-        jobs.worker, jobs.read_step, jobs.start_time, jobs.arrival_time, jobs.fate,
+        jobs.worker, jobs.read_step, jobs.start_time, jobs.arrival_time, stop_time, jobs.fate,
         first_steps, tables.n_steps, end, delays, terms, applied, busy, fates, totals,
     )  # fmt: skip
     if bad >= 0:
@@ -130,11 +134,11 @@ _CANCELLED, _LOST = int(Fate.CANCELLED), int(Fate.LOST)
 
 
 @compiled(
-    types.int64(types.int32[::1], _I, _F, _F, types.int8[::1], _I, types.int64, types.float64,
+    types.int64(types.int32[::1], _I, _F, _F, _F, types.int8[::1], _I, types.int64, types.float64,
                 _F, _I, _I, _F, _I, _I)
 )  # fmt: skip
 def _add_up(
-    worker, read_step, start_time, arrival_time, fate, first_step, n_steps, end,
+    worker, read_step, start_time, arrival_time, stop_time, fate, first_step, n_steps, end,
     delays, terms, applied, busy, fates, totals,
 ):  # fmt: skip
     """Add the jobs up, into sums by worker, by fate, and over all; return −1, or a bad row.
@@ -150,7 +154,8 @@ def _add_up(
         if arrived and what != _CANCELLED and what != _LOST:
             totals[0] += 1
         if not np.isnan(start_time[job]):
-            busy[who] += (arrival_time[job] if arrived else end) - start_time[job]
+            stopped = not np.isnan(stop_time[job])
+            busy[who] += max(0.0, (stop_time[job] if stopped else end) - start_time[job])
         if what in (_APPLIED, _IN_FLIGHT):
             age = (first_step[job] if what == _APPLIED else n_steps) - read_step[job]
             delays[who] += age

@@ -9,6 +9,7 @@ import numpy as np
 
 __all__ = [
     "COLUMNS",
+    "Absences",
     "Contributions",
     "Fate",
     "Jobs",
@@ -87,6 +88,20 @@ class Contributions(NamedTuple):
     """float64."""
 
 
+class Absences(NamedTuple):
+    """One row for each time that a worker was away, in the order of its going. A trace may lack it.
+
+    The jobs that a worker had when it went are lost.
+    """
+
+    worker: np.ndarray = _NONE["int32"]
+    """int32."""
+    begin_time: np.ndarray = _NONE["float64"]
+    """float64, seconds."""
+    end_time: np.ndarray = _NONE["float64"]
+    """float64, seconds; NaN if it had not come back when the run ended."""
+
+
 class Tables(NamedTuple):
     """All of a trace but its header."""
 
@@ -94,6 +109,7 @@ class Tables(NamedTuple):
     contributions: Contributions
     step_times: np.ndarray
     """float64 of shape (n_steps,), seconds."""
+    absences: Absences = Absences()
 
     @property
     def n_jobs(self) -> int:
@@ -124,8 +140,9 @@ COLUMNS: dict[str, dict[str, str]] = {
         "weight": "float64",
     },
     "steps": {"time": "float64"},
+    "absences": {"worker": "int32", "begin_time": "float64", "end_time": "float64"},
 }
-"""NumPy types of the columns that every trace has, table by table."""
+"""NumPy types of the columns that every trace has, table by table; it may lack the absences."""
 OPTIONAL: dict[str, dict[str, tuple[str, float]]] = {
     "jobs": {
         "work": ("int32", 1),

@@ -12,9 +12,12 @@ from asgrad.errors import TraceError
 from asgrad.trace import parquet
 from asgrad.trace.header import Header
 from asgrad.trace.summary import Summary, summarize
-from asgrad.trace.tables import Contributions, Fate, Jobs, Tables, completed
+from asgrad.trace.tables import Absences, Contributions, Fate, Jobs, Tables, completed
 
 __all__ = ["Trace"]
+
+
+_NO_ABSENCES = Absences()
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,12 +36,21 @@ class Trace:
     step_times : numpy.ndarray
         float64 of shape (n_steps,): the moment of every step, in seconds.
     header : Header
+    absences : Absences
+        When workers were away; columns of shape (n_absences,).
     """
 
     jobs: Jobs
     contributions: Contributions
     step_times: np.ndarray
     header: Header
+    absences: Absences = _NO_ABSENCES
+
+    @classmethod
+    def of(cls, tables: Tables, header: Header) -> Trace:
+        """Return the trace of these tables."""
+        jobs, contributions, step_times, absences = tables
+        return cls(jobs, contributions, step_times, header, absences)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "jobs", completed(self.jobs))
@@ -53,8 +65,8 @@ class Trace:
 
     @property
     def tables(self) -> Tables:
-        """The three tables."""
-        return Tables(self.jobs, self.contributions, self.step_times)
+        """All tables."""
+        return Tables(self.jobs, self.contributions, self.step_times, self.absences)
 
     @property
     def n_steps(self) -> int:
@@ -109,13 +121,17 @@ class Trace:
             self.jobs.fate,
         )
         return Trace(
-            self.jobs._replace(fate=fate), rows, self.step_times[:step].copy(), self.header
+            self.jobs._replace(fate=fate),
+            rows,
+            self.step_times[:step].copy(),
+            self.header,
+            self.absences,
         )
 
     def equals(self, other: Trace) -> bool:
         """Say whether two traces have the same tables, bit for bit, and the same header."""
-        mine = (*self.jobs, *self.contributions, self.step_times)
-        theirs = (*other.jobs, *other.contributions, other.step_times)
+        mine = (*self.jobs, *self.contributions, self.step_times, *self.absences)
+        theirs = (*other.jobs, *other.contributions, other.step_times, *other.absences)
         return self.header == other.header and all(
             a.dtype == b.dtype and np.array_equal(a, b, equal_nan=a.dtype.kind == "f")
             for a, b in zip(mine, theirs, strict=True)
@@ -151,4 +167,4 @@ class Trace:
             If there is none, or it is damaged, foreign or of another version.
         """
         tables, header = parquet.read(path)
-        return cls(*tables, header)
+        return cls.of(tables, header)

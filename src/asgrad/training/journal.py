@@ -31,6 +31,7 @@ from asgrad.simulation.ledger import (
     lacks_room,
     ledger_type,
     lose_job,
+    note_leaving,
     unlink_job,
 )
 
@@ -53,13 +54,15 @@ class Event(IntEnum):
     JOINED = 6
     STARTED = 7
     """When a job that was called off had begun, which is heard of later."""
+    RANG = 8
+    """An alarm of the method went off; its number stands in the worker's place."""
 
 
 _BEGUN, _ARRIVED, _WITH_OTHERS = (
     int(e) for e in (Event.BEGUN, Event.ARRIVED, Event.ARRIVED_WITH_OTHERS)
 )
 _ALL_TAKEN, _LOST, _LEFT = (int(e) for e in (Event.ALL_TAKEN, Event.LOST, Event.LEFT))
-_JOINED, _STARTED = int(Event.JOINED), int(Event.STARTED)
+_JOINED, _STARTED, _RANG = int(Event.JOINED), int(Event.STARTED), int(Event.RANG)
 
 EVENTS = np.dtype(
     [
@@ -99,11 +102,15 @@ class Page(NamedTuple):
 
 
 @inlined
-def _take(ledger, record, live, any_worker, told):
+def _take(ledger, record, live, told):
     """Do in the ledger what an event says; the decisions on an arrival stand in its `out`."""
     counts, slots, now = ledger.counts, ledger.slots, told.time
     counts[0]["n_acts"] = 0
     if told.kind == _BEGUN:
+        carry_out(ledger, record, live, False, now)
+    elif told.kind == _RANG:
+        ledger.alarms[told.worker] = np.inf
+        counts[0]["arriving"] = -1
         carry_out(ledger, record, live, False, now)
     elif told.kind in (_ARRIVED, _WITH_OTHERS):
         slot = counts[0]["arriving"]
@@ -121,29 +128,29 @@ def _take(ledger, record, live, any_worker, told):
     elif told.kind == _LOST:
         if record and told.start_time <= now:
             ledger.jobs.start_time[told.row] = told.start_time
-        lose_job(ledger, record, live, any_worker, job_at(ledger, told.worker, told.row), now)
+        lose_job(ledger, record, live, job_at(ledger, told.worker, told.row), now)
     elif told.kind == _LEFT:
-        ledger.presence[told.worker]["away"] = 1
+        note_leaving(ledger, record, told.worker, now)
     elif told.kind == _JOINED:
-        join_worker(ledger, record, live, any_worker, told.worker, now)
+        join_worker(ledger, record, live, told.worker, now)
     elif told.kind == _STARTED and record:
         ledger.jobs.start_time[told.row] = told.start_time
 
 
 @inlined
 def _is_arrival(kind):
-    """Say whether an event is one on which the method decides."""
+    """Say whether an event is the arrival of a gradient."""
     return kind in (_ARRIVED, _WITH_OTHERS)
 
 
 _LEDGER = ledger_type()
 _TOLD = typeof(Told(0, 0, 0, 0.0, 0.0))
 _PAGE = typeof(Page(np.zeros(1, EVENTS), np.zeros(1, SAID), np.zeros(2, np.int64)))
-_TELL = types.int64(_LEDGER, _PAGE, types.boolean, _TOLD)
+_TELL = types.int64(_LEDGER, _PAGE, _TOLD)
 
 
 @compiled(_TELL)
-def _tell(ledger, page, any_worker, told):
+def _tell(ledger, page, told):
     """Write an event and what was decided on it into the journal, and carry it out; or say why not.
 
     Nothing is done where there is no room.
@@ -170,7 +177,7 @@ def _tell(ledger, page, any_worker, told):
         said["weight"] = out[i + 1, 2]
     filled[0] += 1
     filled[1] += n_said
-    _take(ledger, False, True, any_worker, told)
+    _take(ledger, False, True, told)
     return DONE
 
 
@@ -195,18 +202,19 @@ def _find(ledger, page, decide):
         counts[0]["arriving"] = slot
         if _is_arrival(kind) and decide:
             return _ASK
-    if kind < 0 or kind > _STARTED or not 0 <= worker < ledger.workers.size:
+    most = ledger.alarms.size if kind == _RANG else ledger.workers.size
+    if kind < 0 or kind > _RANG or not 0 <= worker < most:
         return OTHERWISE
-    return DONE
+    return _ASK if kind == _RANG and decide else DONE
 
 
 @inlined
-def _repeat(ledger, page, decide, record, live, any_worker):
+def _repeat(ledger, page, decide, record, live):
     """Carry out the next event; what was decided on it now must be what was said then."""
     out, filled = ledger.out, page.filled
     event = page.events[filled[0]]
     n_said = int(event["n_said"])
-    if not decide and _is_arrival(event["kind"]):
+    if not decide and (_is_arrival(event["kind"]) or event["kind"] == _RANG):
         out[0, 0] = n_said
     if n_said != int(out[0, 0]) or n_said >= out.shape[0]:
         return OTHERWISE
@@ -224,7 +232,7 @@ def _repeat(ledger, page, decide, record, live, any_worker):
     told = Told(
         int(event["kind"]), int(event["worker"]), event["row"], event["time"], event["start_time"]
     )
-    _take(ledger, record, live, any_worker, told)
+    _take(ledger, record, live, told)
     ledger.counts[0]["pending"] = 0
     filled[0] += 1
     filled[1] += n_said
@@ -236,27 +244,29 @@ _RETELL = types.int64(
     _LEDGER,
     types.int64[::1],  # the method's state
     _PAGE,
-    *(types.boolean,) * 4,
+    *(types.boolean,) * 3,
 )
 
 
 @compiled(_RETELL)
-def _retell(rule, ledger, state, page, decide, record, live, any_worker):
+def _retell(rule, ledger, state, page, decide, record, live):
     """Carry the events of a page out once more; with `decide`, the method is asked again."""
     counts, slots, filled = ledger.counts, ledger.slots, page.filled
     while filled[0] < page.events.size:
         if counts[0]["pending"] == 0:
             found = _find(ledger, page, decide)
             if found == _ASK:
-                slot = counts[0]["arriving"]
-                worker, read_step = slots[slot]["worker"], slots[slot]["read_step"]
                 event = page.events[filled[0]]
                 ledger.out[0, 1] = event["time"]
                 ledger.out[0, 2] = event["time"] - event["start_time"]
+                worker, read_step = -1 - int(event["worker"]), -1
+                if event["kind"] != _RANG:
+                    slot = counts[0]["arriving"]
+                    worker, read_step = int(slots[slot]["worker"]), slots[slot]["read_step"]
                 rule(state, worker, read_step, counts[0]["steps"], ledger.out)
             elif found != DONE:
                 return found
-        status = _repeat(ledger, page, decide, record, live, any_worker)
+        status = _repeat(ledger, page, decide, record, live)
         if status != DONE:
             return status
     return DONE
@@ -268,7 +278,7 @@ def _retell_in_python() -> Callable[..., int]:
     flag = types.boolean
     pieces = {
         _find: types.int64(_LEDGER, _PAGE, flag),
-        _repeat: types.int64(_LEDGER, _PAGE, flag, flag, flag, flag),
+        _repeat: types.int64(_LEDGER, _PAGE, flag, flag, flag),
     }
     names = {piece.py_func.__name__: entry_point(piece, kind) for piece, kind in pieces.items()}
     return FunctionType(_retell.py_func.__code__, {**globals(), **names})
@@ -279,9 +289,7 @@ def _silent(state, worker, read_step, step, out):
     """A rule that is not asked."""
 
 
-def retell(
-    books: Books, opening: Opening, parts: Iterable[Part], any_worker: bool, *, decide: bool
-) -> bool:
+def retell(books: Books, opening: Opening, parts: Iterable[Part], *, decide: bool) -> bool:
     """Carry out in new books what a journal tells; say whether all of it could happen so.
 
     With `decide`, the method decides again, and must decide as it did; then the books are those of
@@ -294,9 +302,7 @@ def retell(
         page = Page(*part.arrays(), np.zeros(2, np.int64))
         status = LEDGER_FULL
         while status == LEDGER_FULL:
-            status = loop(
-                rule, books.ledger, opening.state, page, decide, books.record, decide, any_worker
-            )
+            status = loop(rule, books.ledger, opening.state, page, decide, books.record, decide)
             if status == LEDGER_FULL:
                 books.grow()
                 if decide:
@@ -400,12 +406,12 @@ class Journal:
         return Part(part.n_events, part.n_said, spool=self._spool, begin=begin)
 
 
-def tell(books: Books, journal: Journal, any_worker: bool, told: Told) -> int:
+def tell(books: Books, journal: Journal, told: Told) -> int:
     """Tell a live run's books and journal of an event; return DONE, or OVERFLOW."""
     status = LEDGER_FULL
     call = _entry()
     while status in (LEDGER_FULL, JOURNAL_FULL):
-        status = call(books.ledger, journal.page, any_worker, told)
+        status = call(books.ledger, journal.page, told)
         if status == LEDGER_FULL:
             books.grow()
             books.grow_acts()

@@ -15,6 +15,7 @@ import numpy as np
 
 from asgrad.errors import AsgradError
 from asgrad.methods.base import Method, Opening
+from asgrad.moments import latest_of
 from asgrad.simulation.books import RESERVED, Books
 from asgrad.simulation.ledger import Act
 from asgrad.trace import Fate, Tables
@@ -62,7 +63,9 @@ class Server:
         self.method, self.opening, self.n_workers = method, opening, n_workers
         self.journal = Journal()
         self._works = works
-        self._books = Books(opening, n_workers, record=False, works=works)
+        self._books = Books(
+            opening, n_workers, record=False, works=works, any_worker=method.any_worker
+        )
         self._jobs: dict[int, Job] = {}  # by slot: those in flight, and those that wait for a step
         self._numbers = numbers
 
@@ -123,6 +126,21 @@ class Server:
         kind = Event.ARRIVED_WITH_OTHERS if more else Event.ARRIVED
         return self._tell(kind, job.worker, job.row, now, job.start_time)
 
+    @property
+    def next_alarm(self) -> float:
+        """When the first of the method's alarms is due; infinity where none is set."""
+        alarms = self._books.ledger.alarms
+        return float(alarms.min()) if alarms.size else math.inf
+
+    def ring(self, now: float) -> Orders:
+        """Put the first alarm that is due to the method and carry out what it says."""
+        ledger = self._books.ledger
+        due = ledger.alarms <= latest_of(ledger.alarms.min(keepdims=True))
+        alarm = int(np.flatnonzero(due)[0])  # of one moment, the lowest number
+        ledger.out[0] = 0, now, math.nan
+        self.opening.rule(self.opening.state, -1 - alarm, -1, self.n_steps, ledger.out)
+        return self._tell(Event.RANG, alarm, -1, now)
+
     def assign_waiting(self, now: float) -> Orders:
         """Assign, at the current model, the jobs that wait since arrivals with `more`."""
         return self._tell_of(Event.ALL_TAKEN, 0, -1, now)
@@ -176,7 +194,7 @@ class Server:
             "when the checkpoint was written."
         )
         books = self._books
-        if not retell(books, self.opening, parts, self.method.any_worker, decide=True):
+        if not retell(books, self.opening, parts, decide=True):
             raise other
         self.journal.read(parts)
         gradients = dict(zip(state["gradient_rows"].tolist(), state["gradients"], strict=True))
@@ -202,9 +220,15 @@ class Server:
 
     def tables(self) -> Tables:
         """Return the trace's tables up to now; the run may go on."""
-        books = Books(self.opening, self.n_workers, record=True, works=self._works)
+        books = Books(
+            self.opening,
+            self.n_workers,
+            record=True,
+            works=self._works,
+            any_worker=self.method.any_worker,
+        )
         books.reserve(min(self._books.count("assigned"), RESERVED))
-        retell(books, self.opening, self.journal.parts(), self.method.any_worker, decide=False)
+        retell(books, self.opening, self.journal.parts(), decide=False)
         tables = books.tables()
         for job in self.unfinished():
             tables.jobs.start_time[job.row] = job.start_time
@@ -221,7 +245,7 @@ class Server:
         """Tell the books of an event, and do what follows from it."""
         books = self._books
         told = Told(int(kind), worker, row, now, start_time)
-        if tell(books, self.journal, self.method.any_worker, told) == OVERFLOW:
+        if tell(books, self.journal, told) == OVERFLOW:
             out = books.ledger.out
             raise AsgradError(
                 f"{type(self.method).__name__}: at most {out.shape[0] - 1} decisions fit one "
@@ -257,8 +281,9 @@ class Server:
                 job = self._jobs[slot]
                 job.arrival_time = now
                 orders.cancelled.append(job)
+        # What was called off at once, or given to a worker that is away, is not given out.
+        orders.assigned = [job for job in orders.assigned if job.fate == Fate.IN_FLIGHT]
         if orders.cancelled:
-            orders.assigned = [job for job in orders.assigned if job.fate == Fate.IN_FLIGHT]
             for job in orders.cancelled:
                 self._note_start(job, now)
         return orders

@@ -235,7 +235,7 @@ def train(
         bound=dict(numbers.bound),
     )
     return Training(
-        trace=Trace(*server.tables(), header),
+        trace=Trace.of(server.tables(), header),
         model=server.x[:, 0].copy(),
         status=status,
         stepsize=stepsize,
