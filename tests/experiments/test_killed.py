@@ -151,7 +151,7 @@ def test_many_ends_of_a_comparison_at_random_moments(seed, tmp_path):
                                        stdout=subprocess.DEVNULL)  # fmt: skip
             name = rng.choice(("SIGINT", "SIGINT", "SIGKILL", "SIGTERM", "SIGHUP"))
             try:
-                process.wait(rng.uniform(0.2, 8.0) if n_ends < 12 else None)
+                process.wait(rng.uniform(0.2, 4.0) if n_ends < 12 else None)
             except subprocess.TimeoutExpired:
                 process.send_signal(getattr(signal, name))
             _, errors = process.communicate()

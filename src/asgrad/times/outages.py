@@ -171,7 +171,7 @@ class Availability(Condition):
 
 def _listed(value: float | Sequence[float]) -> Sequence[float]:
     """Return one number, or several, as a sequence."""
-    return (value,) if n_axes(value) == 0 else value
+    return tuple(np.ravel(value).tolist())
 
 
 def _changes(owner: str, rows: Iterable[Sequence[float]], n_workers: int) -> Changes:
