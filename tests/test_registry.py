@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from asgrad import times
+from asgrad import times, work
 from asgrad.errors import AsgradError
 from asgrad.registry import build, label
-from asgrad.times import FromRun
+from asgrad.times import Fixed, FromRun
+from asgrad.work import LocalSteps
 
 
 @pytest.mark.parametrize(
@@ -40,3 +41,19 @@ def test_a_path_with_commas_needs_quotes(refused):
     assert "write parameters as name=value, got 'b'" in refused(
         lambda: build("worker times", times, "from-run:a,b"), AsgradError
     )
+
+
+@pytest.mark.parametrize("n", [(3,), (3, 1), (1, 2, 3), 7])
+def test_counts_a_worker_survive_their_label(n):
+    """They stay integers, and a list of one is no number."""
+    part = LocalSteps(n, 0.5)
+    assert build("work", work, label(part)) == part
+    scale = Fixed(scale=n)
+    assert build("worker times", times, label(scale)) == scale
+
+
+def test_a_list_that_is_none_is_a_text(refused):
+    for said in ("3//", "/3", "3/4/"):
+        text = refused(lambda s=said: build("work", work, f"local-steps:n={s}"), AsgradError)
+        assert f"n must be an integer, or one a worker, got {said!r}" in text
+    assert "got []." in refused(lambda: LocalSteps([]))

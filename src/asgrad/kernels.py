@@ -8,13 +8,14 @@ kernel gives the same bits wherever it is called from, however many lanes stand 
 
 from __future__ import annotations
 
+import inspect
 import os
 import stat
 import tempfile
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numba
 import numpy as np
@@ -35,12 +36,13 @@ from numba.extending import (
     unbox,
 )
 
-from asgrad.errors import AsgradError
+from asgrad.errors import AsgradError, KindError, n_axes, shown
 from asgrad.files import locked
 
 __all__ = [
     "Bound",
     "BoundType",
+    "HasKernel",
     "add_scaled",
     "aligned",
     "compiled",
@@ -454,3 +456,40 @@ def is_finite(values):
     for i in range(flat.size):
         found |= flat[i] - flat[i] != 0
     return found == 0
+
+
+class HasKernel:
+    """What a kernel belongs to, such as a part of a recipe; a subclass gives it as `kernel`.
+
+    One that is a plain function is made to be compiled when it is first called.
+    """
+
+    kernel: ClassVar[Callable]
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        found = vars(cls).get("kernel")
+        function = getattr(found, "__func__", found)  # of a static method
+        if inspect.isfunction(function):
+            cls.kernel = inlined(function)
+
+    def check_kernel(self) -> None:
+        """Refuse what was given no kernel."""
+        if not callable(getattr(self, "kernel", None)):
+            raise AsgradError(
+                f"{type(self).__name__}: kernel must be a function, got none; its parameters stand "
+                "in the base.py of its package."
+            )
+
+    def numbers(self, found: Any) -> np.ndarray:
+        """Return what the kernel reads, as it reads it; `found` is what `parameters` returned."""
+        try:
+            numbers = np.ascontiguousarray(found, np.float64)
+        except (TypeError, ValueError):
+            numbers = np.zeros(0)
+        if n_axes(found) != 1 or numbers.size == 0:
+            raise KindError(
+                f"{type(self).__name__}: parameters() must return a row of numbers, "
+                f"got {shown(found)}."
+            )
+        return numbers

@@ -151,7 +151,7 @@ def _text(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, tuple):
-        return "/".join(repr(number) for number in value)
+        return "/".join(repr(number) for number in value) + "/" * (len(value) == 1)
     if isinstance(value, str):
         is_plain = re.fullmatch(r"[\w./~@%:=-]+", value)  # "+" joins the parts of a recipe
         return value if is_plain else json.dumps(value, ensure_ascii=False)
@@ -167,18 +167,25 @@ def _unquoted(text: str) -> str:
 
 
 def _value(text: str) -> Any:
-    """Return a parameter's value: true, false, a number, numbers joined by /, else text."""
+    """Return a parameter's value: true, false, a number, numbers joined by /, else text.
+
+    A list of one number ends with a slash.
+    """
     if text.lower() in ("true", "false"):
         return text.lower() == "true"
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            pass
+    with suppress(ValueError):
+        return _number(text)
     pieces = text.split("/")
-    for kind in (int, float) if len(pieces) > 1 else ():
-        try:
-            return tuple(kind(piece) for piece in pieces)
-        except ValueError:
-            pass
+    if len(pieces) > 1:
+        pieces = pieces[:1] if pieces[1:] == [""] else pieces
+        with suppress(ValueError):
+            return tuple(_number(piece) for piece in pieces)
     return text
+
+
+def _number(text: str) -> int | float:
+    """Return a number as it is written: counts stay integers."""
+    try:
+        return int(text)
+    except ValueError:
+        return float(text)

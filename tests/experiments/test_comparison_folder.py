@@ -15,13 +15,15 @@ import asgrad as ag
 from asgrad.errors import AsgradWarning
 from asgrad.experiments import question as question_module
 from asgrad.experiments import run as run_module
+from asgrad.experiments import stored as stored_module
 from asgrad.experiments import work as work_module
-from asgrad.experiments.run import FRESH, open_run, slug
+from asgrad.experiments.folder import unfinished
+from asgrad.experiments.run import FRESH, open_run
+from asgrad.experiments.stored import slug
 from asgrad.experiments.training_folder import (
     check_training,
     refuse_unfinished,
     resume_training,
-    unfinished,
 )
 
 TIMES = ag.times.Linear()
@@ -105,7 +107,7 @@ def test_what_a_killed_comparison_had_computed_stays(tmp_path, computed, monkeyp
         with pytest.raises(SystemExit):
             compare(path, ["sync", "pure"])
     assert not path.exists()
-    kept = run_module.read_results(tmp_path / "run-unfinished")
+    kept = stored_module.read_results(tmp_path / "run-unfinished")
     done = {(k.method, k.seed, float(s)) for k, r in kept.items() for s in r.stepsizes}
     assert len(done) == 4
     assert done <= set(computed)
@@ -326,7 +328,7 @@ def test_a_disk_that_is_full_keeps_what_was_computed(tmp_path, monkeypatch, refu
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(run_module, "metrics_of", full)
+        patch.setattr(stored_module, "metrics_of", full)
         text = refused(lambda: compare(path, ["sync"]))
     assert "No space left on device" in text
     assert "go on with resume=True" in text
@@ -334,7 +336,7 @@ def test_a_disk_that_is_full_keeps_what_was_computed(tmp_path, monkeypatch, refu
     compare(path, [], resume=True)
     assert computed == []
     with monkeypatch.context() as patch:  # while it runs
-        patch.setattr(run_module, "write_table", full)
+        patch.setattr(stored_module, "write_table", full)
         assert "No space left" in refused(lambda: compare(tmp_path / "other", ["sync"]))
     assert [p.name for p in tmp_path.iterdir()] == ["run"]
 

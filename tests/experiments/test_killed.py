@@ -71,18 +71,20 @@ def survive(
     config.write_text(CONFIG.format(method=method, steps=steps, out=run, on=on))
     kills = 0
     for moment in moments:
-        begun = run.exists() or run.with_name("run-unfinished").exists()
-        arguments = ["--resume", str(run)] if begun else [str(config)]
-        if not kill_after(arguments, moment):
+        if not kill_after(how_to_go_on(run, config), moment):
             break
         kills += 1
     if not run.exists():
-        begun = run.with_name("run-unfinished").exists()
-        arguments = ["--resume", str(run)] if begun else [str(config)]
-        last = subprocess.run([*RUN, *arguments], capture_output=True, text=True)
+        last = subprocess.run([*RUN, *how_to_go_on(run, config)], capture_output=True, text=True)
         assert last.returncode == 0, last.stderr
     check_run(run, steps)
     return kills
+
+
+def how_to_go_on(run: Path, config: Path) -> list[str]:
+    """Return what a user says: a run has begun once its settings are written."""
+    begun = run.exists() or (run.with_name("run-unfinished") / "config.toml").exists()
+    return ["--resume", str(run)] if begun else [str(config)]
 
 
 def test_a_killed_run_goes_on(tmp_path):
@@ -149,7 +151,7 @@ def test_many_ends_of_a_comparison_at_random_moments(seed, tmp_path):
                                        stdout=subprocess.DEVNULL)  # fmt: skip
             name = rng.choice(("SIGINT", "SIGINT", "SIGKILL", "SIGTERM", "SIGHUP"))
             try:
-                process.wait(rng.uniform(0.2, 8.0) if n_ends < 12 else None)
+                process.wait(rng.uniform(0.2, 4.0) if n_ends < 12 else None)
             except subprocess.TimeoutExpired:
                 process.send_signal(getattr(signal, name))
             _, errors = process.communicate()

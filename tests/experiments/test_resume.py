@@ -15,14 +15,10 @@ import pytest
 import asgrad as ag
 from asgrad import files
 from asgrad.errors import AsgradWarning
-from asgrad.experiments import TrainConfig, training, training_folder
+from asgrad.experiments import TrainConfig, folder, training
+from asgrad.experiments.folder import write_facts
 from asgrad.experiments.training import StoredTraining, run_training, save_training
-from asgrad.experiments.training_folder import (
-    check_training,
-    read_facts,
-    resume_training,
-    write_facts,
-)
+from asgrad.experiments.training_folder import check_training, read_facts, resume_training
 from asgrad.files import read_json, write_json
 from asgrad.training import CheckpointWarning, tensorboard
 from asgrad.training.checkpoint import list_checkpoints, load_checkpoint
@@ -203,7 +199,7 @@ def test_two_processes_do_not_train_in_one_folder(tmp_path):
 
 @pytest.mark.parametrize(
     "moment",
-    [(training_folder, "write_text"), (os, "replace"), (shutil, "copytree"), (training, "train")],
+    [(folder, "write_text"), (os, "replace"), (shutil, "copytree"), (training, "train")],
     ids=lambda moment: moment[1],
 )
 def test_a_continuation_that_is_killed_at_once_goes_on(moment, tmp_path, monkeypatch):

@@ -664,4 +664,9 @@ def test_the_time_of_the_lemma():
 
 def test_the_table_has_every_method():
     """A method without a row would escape the laws."""
-    assert {type(row.build(2, 1)) for row in ROWS.values()} == set(catalogue(methods).values())
+    there = {type(row.build(2, 1)).name for row in ROWS.values()}
+    missing = sorted(set(catalogue(methods)) - there)
+    assert not missing, (
+        f"no row for {missing}: add one to ROWS in tests/methods/test_laws.py, which says how the "
+        "method is built for n workers and a number k, and what its rules state of it."
+    )

@@ -385,3 +385,17 @@ def test_a_limit_is_needed():
     """Without one the run would never end."""
     with pytest.raises(ag.AsgradError, match="give a limit"):
         ag.simulate(ag.methods.Pure(), ag.times.Fixed(), n_workers=2)
+
+
+def test_a_job_that_takes_no_time_ends_no_sooner_than_it_began(tmp_path):
+    """Its model may be there an ulp after the moment at which all of that moment is dealt with."""
+    links = ag.times.Links(latency=[0.1, 0.7, 0.1, 0.0], bandwidth=100.0, size=20.0)
+    paces = ag.times.Conditions(ag.times.Fixed([0.3, 0.1, 0.0, 0.1]), (links,))
+    trace = ag.simulate(ag.methods.Pure(), paces, n_workers=4, jobs=60)
+    jobs = trace.jobs
+    sent = ~np.isnan(jobs.finish_time)
+    assert (jobs.start_time <= jobs.finish_time)[sent].all()
+    # Worker 2: 0.2 s for the model, 0.1 s latency, no time; 0.2 s and 0.1 s for the gradient.
+    own = sent & (jobs.worker == 2)
+    assert np.diff(jobs.start_time[own]) == pytest.approx(0.6)
+    assert ag.Trace.load(trace.save(tmp_path / "trace")).equals(trace)

@@ -203,6 +203,10 @@ def test_an_unknown_smoothness_must_be_given(refused, rule, smoothness):
             "Mishchenko: smoothness must be finite and > 0, got -2.",
         ),
         (
+            lambda: Mishchenko(strong_convexity=float("nan")),
+            "Mishchenko: strong_convexity must be finite and > 0, got nan.",
+        ),
+        (
             lambda: Mishchenko("strongly-convex", strong_convexity=0),
             "Mishchenko: strong_convexity must be finite and > 0, got 0.",
         ),

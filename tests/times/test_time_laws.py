@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 
@@ -9,7 +10,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from asgrad import times as room
+from asgrad.registry import catalogue
 from asgrad.times import (
+    AnyTimes,
+    Conditions,
     Exponential,
     Fixed,
     Gamma,
@@ -17,6 +22,7 @@ from asgrad.times import (
     Linear,
     LogNormal,
     Normal,
+    Outages,
     Pareto,
     Poisson,
     ShiftedExponential,
@@ -200,3 +206,31 @@ def test_the_moment_of_the_start_does_not_matter(times):
             for start in (0.0, 1.5, 1e9)
         }
         assert len(seconds) == 1
+
+
+FIELDS = [
+    (cls, field.name)
+    for cls in catalogue(room).values()
+    for field in dataclasses.fields(cls)
+    if str(field.type) != "str" or not issubclass(cls, AnyTimes)  # names of columns, any text
+]
+
+
+@pytest.mark.parametrize(
+    ("cls", "name"), FIELDS, ids=[f"{cls.__name__}-{name}" for cls, name in FIELDS]
+)
+def test_a_parameter_that_cannot_be_is_refused(cls, name, refused):
+    """By the time that a run begins, in one line that says of which class and what."""
+    for value in (float("nan"), "pork", [], object(), -7, [[1.0]], [math.nan] * 3):
+
+        def begin(value=value):
+            made = cls(**{name: value})
+            paces = made if isinstance(made, AnyTimes) else Conditions(Fixed(), (made,))
+            return paces.begin(3, 0)
+
+        assert refused(begin).startswith(f"{cls.__name__}: ")
+
+
+def test_conditions_that_are_none_are_refused(refused):
+    for said in (None, Outages(), "outages", (Fixed(),)):
+        assert refused(lambda s=said: Conditions(Fixed(), s)).startswith("Conditions: ")

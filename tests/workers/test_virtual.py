@@ -203,7 +203,9 @@ def test_a_run_that_was_cut_off_goes_on_as_if_it_had_not_been(method, times, tmp
         np.testing.assert_array_equal(run.model, whole.model)
 
     for jobs in (0, 7, 20):
-        train(f"limit-{jobs}", jobs=jobs)
+        short = train(f"limit-{jobs}", jobs=jobs)
+        again = train(f"limit-{jobs}", jobs=jobs, resume=True)  # nothing is left to do
+        assert again.trace.equals(short.trace)
         resumed(f"limit-{jobs}")
 
     arrived = []

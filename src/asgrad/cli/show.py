@@ -17,7 +17,8 @@ def show(
 ) -> None:
     """Print the table of a finished comparison, how a training ended, or what a trace holds."""
     from asgrad.experiments import Comparison
-    from asgrad.experiments.run import is_run, refuse_begun
+    from asgrad.experiments.run import refuse_begun
+    from asgrad.experiments.stored import is_run
     from asgrad.experiments.training import StoredTraining
     from asgrad.experiments.training_folder import is_training, refuse_unfinished
     from asgrad.trace import Trace

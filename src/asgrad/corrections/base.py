@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from typing import Any, ClassVar
 
 import numpy as np
 from numba import types
 
-from asgrad.kernels import inlined
+from asgrad.kernels import HasKernel, inlined
 
 __all__ = ["Correction", "correct_nothing", "correction_type"]
 
@@ -27,12 +26,11 @@ def correction_type(f: Any) -> Any:
     return types.void(types.float64[::1], block, block, block, *job, memory)
 
 
-class Correction(ABC):
+class Correction(HasKernel, ABC):
     """A map of one job's gradient at the server: delay compensation, mixing of models."""
 
     name: ClassVar[str] = ""
     reference: ClassVar[str] = ""
-    kernel: ClassVar[Callable]
 
     @abstractmethod
     def parameters(self) -> np.ndarray:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from typing import Any, ClassVar
 
 import numpy as np
 from numba import types
 
 from asgrad.errors import AsgradError
-from asgrad.kernels import inlined
+from asgrad.kernels import HasKernel, inlined
 
 __all__ = ["Encoder", "check_encoder", "encode_nothing", "encoder_type"]
 
@@ -27,12 +26,11 @@ def encoder_type(f: Any) -> Any:
     return types.void(types.float64[::1], types.Array(f, 2, "C"), *job, types.Array(f, 3, "C"))
 
 
-class Encoder(ABC):
+class Encoder(HasKernel, ABC):
     """A map of one job's gradient at the worker that computed it: clipping, compression."""
 
     name: ClassVar[str] = ""
     reference: ClassVar[str] = ""
-    kernel: ClassVar[Callable]
 
     @abstractmethod
     def parameters(self) -> np.ndarray:

@@ -16,13 +16,12 @@ from asgrad.errors import AsgradError, check_callable, check_flag
 from asgrad.experiments.choice import MEASURES, Measure, Rule
 from asgrad.experiments.grid import Found, Line, Panel, lines_of
 from asgrad.experiments.question import Question, ask
-from asgrad.experiments.run import (
-    RunFolder,
+from asgrad.experiments.run import RunFolder, open_run
+from asgrad.experiments.stored import (
     StoredTraces,
     digests,
     is_run,
     metrics_of,
-    open_run,
     read_cells,
     read_facts,
     read_results,

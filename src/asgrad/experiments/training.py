@@ -16,25 +16,27 @@ import numpy as np
 from asgrad import times as times_room
 from asgrad.errors import AsgradError, AsgradWarning
 from asgrad.experiments.config import TrainConfig
+from asgrad.experiments.folder import (
+    METRICS,
+    alone_in,
+    clear_away,
+    unfinished,
+    write_config,
+    write_facts,
+)
 from asgrad.experiments.training_folder import (
     CHECKPOINTS,
     KIND,
     LOGS,
-    METRICS,
     MODEL,
     TRACE,
     TRAINING,
-    alone_in,
-    clear_away,
     is_training,
     kept_there,
     read_facts,
     refuse_unfinished,
     stored_config,
-    unfinished,
     unfinished_run,
-    write_config,
-    write_facts,
 )
 from asgrad.files import (
     copy_folder,

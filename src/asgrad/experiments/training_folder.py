@@ -1,7 +1,5 @@
 """Where a live run stands on disk, finished or not; nothing of it is lost, whatever ends it.
 
-What a comparison's folder (run.py) has in common with it stands here too.
-
 runs/NAME/             config.toml  trace/  metrics.parquet  model.safetensors  run.json
                        checkpoints/  tensorboard/
 runs/NAME-unfinished/  config.toml  checkpoints/  tensorboard/   (until the run ends)
@@ -11,69 +9,61 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
 import shutil
 import warnings
-import zlib
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from asgrad.errors import AsgradError, AsgradWarning, in_one_line
-from asgrad.experiments.config import TrainConfig, to_toml
+from asgrad.experiments.config import TrainConfig
+from asgrad.experiments.folder import (
+    CONFIG,
+    FACTS,
+    METRICS,
+    PIECES,
+    alone_in,
+    check_config,
+    check_name,
+    quoted,
+    refuse_links,
+    run_of,
+    unfinished,
+    write_config,
+)
 from asgrad.files import (
     Kind,
     cannot_write,
     check_target,
     copy_folder,
     hold,
-    locked,
-    move_out,
     need_safetensors,
     read_json,
-    write_json,
-    write_text,
 )
 from asgrad.training.checkpoint import list_checkpoints
 from asgrad.training.evaluation import OnEvaluation, taking_all
 
 __all__ = [
     "CHECKPOINTS",
-    "CONFIG",
-    "FACTS",
     "KIND",
     "LOGS",
-    "METRICS",
     "MODEL",
-    "PIECES",
     "TRACE",
     "TRAINING",
-    "alone_in",
-    "check_config",
-    "check_name",
     "check_training",
-    "clear_away",
-    "is_training_begun",
     "is_training",
+    "is_training_begun",
     "kept_there",
-    "quoted",
     "read_facts",
-    "refuse_links",
     "refuse_unfinished",
     "resume_training",
     "stored_config",
-    "unfinished",
     "unfinished_run",
-    "write_config",
-    "write_facts",
 ]
 
-CONFIG, FACTS, MODEL, METRICS = "config.toml", "run.json", "model.safetensors", "metrics.parquet"
-TRACE, CHECKPOINTS, LOGS = "trace", "checkpoints", "tensorboard"
-PIECES = "pieces"
-"""Of a comparison: by it alone the unfinished folder of one is told from a training's."""
-KIND, _UNFINISHED, _WHOLE = "asgrad training", "-unfinished", "# whole: CRC-32 "
+MODEL, TRACE, CHECKPOINTS, LOGS = "model.safetensors", "trace", "checkpoints", "tensorboard"
+KIND = "asgrad training"
 
 
 def is_training(folder: Path) -> bool:
@@ -96,22 +86,9 @@ TRAINING = Kind(
 )
 
 
-def unfinished(path: str | Path) -> Path:
-    """Return the folder in which the run that is to become `path` lives until it ends."""
-    target = Path(path)
-    if not target.name:  # the folder in which one stands, or the root
-        target = target.absolute()
-    return target.parent / f"{target.name}{_UNFINISHED}"
-
-
-def quoted(path: str | Path) -> str:
-    """Return a path as a shell takes it."""
-    return shlex.quote(str(path))
-
-
 def refuse_unfinished(path: Path) -> None:
     """Raise if `path` is the name or the folder of a run that was not finished."""
-    run = path.parent / path.name.removesuffix(_UNFINISHED)
+    run = run_of(path)
     if is_training_begun(unfinished(run)):
         raise AsgradError(
             f"{run} was not finished; go on with it: asgrad train --resume {quoted(run)}."
@@ -125,38 +102,12 @@ def is_training_begun(folder: Path) -> bool:
     return (folder / CONFIG).is_file() or (folder / CHECKPOINTS).is_dir()
 
 
-def refuse_links(parts: Collection[str], *folders: Path) -> None:
-    """Refuse what would be written, moved or removed outside of a run's folder, through a link."""
-    for folder in folders:
-        for path in (folder, *(folder / name for name in parts)):
-            if path.is_symlink():
-                raise AsgradError(
-                    f"{path} is a link; what asgrad moves and removes must not lie elsewhere. Put "
-                    "in its place what it points to, or choose another name."
-                )
-
-
 def _refuse_comparison(folder: Path) -> None:
     """Refuse to train in the folder of a comparison."""
     if os.path.lexists(folder / PIECES):
         raise AsgradError(
             f"{folder} is of a comparison that was not finished; choose another name with --out."
         )
-
-
-def check_name(target: Path) -> None:
-    """Refuse for a run a name that is kept for one that has not ended."""
-    if target.name.endswith(_UNFINISHED):
-        raise AsgradError(
-            f"{target}: names that end in {_UNFINISHED} are for runs that have not ended; choose "
-            "another name with --out, or go on with one by its own name: --resume "
-            f"{quoted(target.with_name(target.name.removesuffix(_UNFINISHED)))}."
-        )
-
-
-def write_facts(folder: Path, facts: dict[str, Any]) -> None:
-    """Write run.json, with a checksum."""
-    write_json(folder / FACTS, facts)
 
 
 def read_facts(folder: Path) -> dict[str, Any]:
@@ -176,27 +127,6 @@ def read_facts(folder: Path) -> dict[str, Any]:
         text = f"run {folder} is damaged: {FACTS}: {in_one_line(error)}.{way}"
         raise AsgradError(text) from error
     return facts  # type: ignore[no-any-return]
-
-
-def write_config(folder: Path, config: dict[str, Any]) -> None:
-    """Write the configuration; its last line tells one that is whole from one that was cut."""
-    text = to_toml(config)
-    write_text(folder / CONFIG, f"{text}{_WHOLE}{zlib.crc32(text.encode()):08x}\n")
-
-
-def check_config(folder: Path, command: str) -> Path:
-    """Return the path of a run's configuration if it is as it was written; `command` wrote it."""
-    path = folder / CONFIG
-    if not path.is_file():
-        raise AsgradError(f"run {folder} is damaged: it has no {CONFIG}.")
-    text, mark, found = path.read_bytes().rpartition(_WHOLE.encode())
-    if not mark or found.strip() != f"{zlib.crc32(text):08x}".encode():
-        raise AsgradError(
-            f"run {folder} is damaged: {CONFIG} is not what was written: it was cut or changed. A "
-            f"run keeps its settings; with others {command} anew: asgrad {command} "
-            f"{quoted(path)} --out NAME."
-        )
-    return path
 
 
 def stored_config(folder: Path, said: dict[str, Any]) -> TrainConfig:
@@ -341,32 +271,3 @@ def _copy_finished(target: Path, folder: Path) -> None:
 def _being_copied(folder: Path, name: str) -> Path:
     """Return where a folder in `folder` stands while it is copied."""
     return folder / f".{name}.writing"
-
-
-@contextmanager
-def alone_in(folder: Path) -> Iterator[None]:
-    """Refuse a folder that another process works in, on systems that have such locks."""
-    with locked(folder, wait=False) as held:
-        if held is False:
-            raise AsgradError(
-                f"another process works in {folder}; wait until it ends, or choose another name "
-                "with --out."
-            )
-        yield
-
-
-def clear_away(folder: Path, target: Path, parts: Collection[str]) -> None:
-    """Remove the unfinished folder of a run that is written; what others put there goes to it."""
-    if not folder.exists():
-        return
-    try:
-        move_out(folder, target, parts)
-        gone = folder.with_name(f".{folder.name}.old")  # at once, or it would look like a run
-        shutil.rmtree(gone, ignore_errors=True)
-        os.replace(folder, gone)
-        shutil.rmtree(gone, ignore_errors=True)
-    except OSError as error:
-        raise AsgradError(
-            f"{target} is written, but {folder} could not be cleared away: {error}. Take out of it "
-            "what is yours, and remove it."
-        ) from error

@@ -458,11 +458,12 @@ def bound_to(problem: Problem, concurrency: Callable[[], int], known: Mapping[st
 def rules_of(parts: Parts, run: Mapping[str, float]) -> Rules:
     """Return the parameters of the kernels."""
     nothing = np.zeros(1)
+    encoder, correction = parts.encoder, parts.correction
     return Rules(
-        parts.stepsize.parameters(run),
-        parts.encoder.parameters() if parts.encoder else nothing,
-        parts.correction.parameters() if parts.correction else nothing,
-        parts.optimizer.parameters(),
+        parts.stepsize.numbers(parts.stepsize.parameters(run)),
+        encoder.numbers(encoder.parameters()) if encoder else nothing,
+        correction.numbers(correction.parameters()) if correction else nothing,
+        parts.optimizer.numbers(parts.optimizer.parameters()),
         encodes=parts.encoder is not None,
         corrects=parts.correction is not None,
     )

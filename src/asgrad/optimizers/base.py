@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from typing import Any, ClassVar
 
 import numpy as np
 from numba import types
+
+from asgrad.kernels import HasKernel
 
 __all__ = ["Optimizer", "optimizer_type"]
 
@@ -30,12 +31,11 @@ def optimizer_type(f: Any) -> Any:
     )
 
 
-class Optimizer(ABC):
+class Optimizer(HasKernel, ABC):
     """A rule x_{s+1} = x_s + something(γ, d_s, memory)."""
 
     name: ClassVar[str] = ""
     reference: ClassVar[str] = ""
-    kernel: ClassVar[Callable]
 
     @abstractmethod
     def parameters(self) -> np.ndarray:

@@ -10,6 +10,7 @@ from asgrad.corrections import Correction
 from asgrad.encoders import Encoder
 from asgrad.encoders.base import check_encoder
 from asgrad.errors import check_kind
+from asgrad.kernels import HasKernel
 from asgrad.methods import AnyMethod
 from asgrad.optimizers import SGD, Optimizer
 from asgrad.registry import label
@@ -70,6 +71,8 @@ class Parts:
             part = getattr(self, name)
             if part is not None or name not in _MAY_LACK:
                 check_kind(type(self).__name__, name, part, kind.base, kind.remedy)
+            if isinstance(part, HasKernel):
+                part.check_kernel()
         check_encoder(type(self).__name__, self.encoder)
 
     def beside(self, other: Parts) -> list[str]:

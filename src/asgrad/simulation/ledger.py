@@ -716,6 +716,10 @@ def send_job(ledger, record, worker, now):
     slots, workers, links = ledger.slots, ledger.workers, ledger.links
     slot = workers[worker]["running"]
     workers[worker]["running"] = -1
+    if slots[slot]["start_time"] > now:  # by rounding: it began at the moment that is now
+        slots[slot]["start_time"] = now
+        if record:
+            ledger.jobs.start_time[slots[slot]["row"]] = now
     if record:
         ledger.jobs.finish_time[slots[slot]["row"]] = now
     else:

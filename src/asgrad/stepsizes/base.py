@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import ClassVar
 
 import numpy as np
 from numba import types
 
 from asgrad.errors import AsgradError, check_integer, check_positive
+from asgrad.kernels import HasKernel
 from asgrad.registry import label
 
 __all__ = ["FACTOR", "Stepsize"]
@@ -20,12 +21,11 @@ FACTOR = types.float64(types.float64[::1], types.float64, types.int64)
 _LEAST, _MOST = 1e-300, 1e300  # of L, so that 1/L and its multiples are numbers
 
 
-class Stepsize(ABC):
+class Stepsize(HasKernel, ABC):
     """A rule that turns the tuned stepsize γ and a job's delay τ into the stepsize used for it."""
 
     name: ClassVar[str] = ""
     reference: ClassVar[str] = ""
-    kernel: ClassVar[Callable]
 
     @abstractmethod
     def parameters(self, run: Mapping[str, float]) -> np.ndarray:

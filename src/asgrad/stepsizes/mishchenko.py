@@ -69,10 +69,10 @@ class Mishchenko(Stepsize):
     def __post_init__(self) -> None:
         check_choice("setting", self.setting, _SETTINGS)
         check_smoothness("Mishchenko", self.smoothness)
-        if self.setting == "strongly-convex":
-            if self.strong_convexity is None:
-                raise AsgradError("Mishchenko: strongly-convex needs strong_convexity=...")
+        if self.strong_convexity is not None:
             check_positive("Mishchenko", "strong_convexity", self.strong_convexity)
+        elif self.setting == "strongly-convex":
+            raise AsgradError("Mishchenko: strongly-convex needs strong_convexity=...")
 
     def parameters(self, run: Mapping[str, float]) -> np.ndarray:
         """Return the setting, n, the constant before Lτ⁺, μ and L."""

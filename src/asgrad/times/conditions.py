@@ -54,6 +54,11 @@ class Conditions(AnyTimes):
         check_kind("Conditions", "times", self.times, AnyTimes, "ag.times.Linear()")
         if isinstance(self.times, Conditions):
             raise KindError("Conditions: times must be worker times without conditions.")
+        if not isinstance(self.conditions, tuple | list):
+            raise KindError(
+                f"Conditions: conditions must be several, as in (ag.times.Outages(100),), got "
+                f"{shown(self.conditions)}."
+            )
         object.__setattr__(self, "conditions", tuple(self.conditions))
         taken: dict[str, Condition] = {}
         for condition in self.conditions:

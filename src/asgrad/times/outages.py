@@ -7,6 +7,7 @@ import math
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
@@ -100,8 +101,8 @@ class Away(Condition):
             value = getattr(self, name)
             if isinstance(value, str) or n_axes(value) > 1:
                 raise KindError(f"Away: {name} must be a number or several, got {shown(value)}.")
+            numbers = tuple(as_number("Away", name, number) for number in _listed(value))
             if n_axes(value) == 1:
-                numbers = tuple(as_number("Away", name, number) for number in value)
                 object.__setattr__(self, name, numbers)
         columns = [_listed(getattr(self, name)) for name in ("workers", "begins", "ends")]
         if len({len(column) for column in columns}) > 1:
@@ -138,6 +139,11 @@ class Availability(Condition):
 
     def _rows(self) -> list[tuple[float, float, float]]:
         """Read the file."""
+        if not isinstance(self.path, str | Path) or not str(self.path):
+            raise AsgradError(
+                "Availability: say from which file: availability:path=away.csv, got "
+                f"{shown(self.path)}."
+            )
         path = os.path.expanduser(self.path)
         rows = []
         try:
@@ -165,14 +171,14 @@ class Availability(Condition):
 
 def _listed(value: float | Sequence[float]) -> Sequence[float]:
     """Return one number, or several, as a sequence."""
-    return value if isinstance(value, Sequence) else (value,)
+    return tuple(np.ravel(value).tolist())
 
 
 def _changes(owner: str, rows: Iterable[Sequence[float]], n_workers: int) -> Changes:
     """Return the changes that absences come to: of every worker apart, rising."""
     absences: list[list[tuple[float, float]]] = [[] for _ in range(n_workers)]
     for worker, begin, end in rows:
-        if not (worker == int(worker) and 0 <= worker < n_workers):
+        if not (0 <= worker < n_workers and worker == int(worker)):
             raise AsgradError(
                 f"{owner}: worker must be an integer in [0, {n_workers - 1}], got {worker:g}."
             )

@@ -148,6 +148,8 @@ class Live:
                 self._status = self._reached(now)
                 if self._status is not None:  # resumed past its limits
                     self.ended.set()
+                    if not self.evaluator.beside:  # in virtual time what is under way stays so
+                        self._give_out(Orders(assigned=self.server.unfinished()))
                     return self._status
                 self._give_out(Orders(assigned=self.server.unfinished()))
                 for worker in range(self.server.n_workers):

@@ -45,7 +45,7 @@ class LocalSteps(Work):
 
     def __post_init__(self) -> None:
         check_positive("LocalSteps", "stepsize", self.stepsize, zero=True)
-        if n_axes(self.n) > 1 or isinstance(self.n, str):
+        if n_axes(self.n) > 1 or isinstance(self.n, str) or np.size(self.n) == 0:
             raise KindError(
                 f"LocalSteps: n must be an integer, or one a worker, got {shown(self.n)}."
             )

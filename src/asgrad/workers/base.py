@@ -297,7 +297,7 @@ class Computation:
         self._worker, self._key = worker, key
         self._buffers = worker_buffers(problem, dtype)
         self._encode = type(encoder).kernel if encoder else None
-        self._parameters = encoder.parameters() if encoder else None
+        self._parameters = encoder.numbers(encoder.parameters()) if encoder else None
         self._memory = np.zeros((0, problem.dim, 1), dtype)
 
     def __call__(self, x: np.ndarray, draw: int, out: np.ndarray) -> bool:
