@@ -50,6 +50,8 @@ class Books:
         Whether a job whose worker is gone may be given to any other.
     links, server : numpy.ndarray, optional
         As `Clock` has them, where messages take time.
+    sends : bool
+        Whether it is told when gradients were sent.
     """
 
     def __init__(
@@ -62,6 +64,7 @@ class Books:
         any_worker: bool = False,
         links: np.ndarray | None = None,
         server: np.ndarray | None = None,
+        sends: bool = False,
     ):
         self.record = record
         self.varies_work = works is not None or opening.says_work
@@ -72,6 +75,7 @@ class Books:
             counts[name] = -1
         counts["any_worker"] = any_worker
         self.has_links = links is not None and links.size > 0
+        self.sends = sends or self.has_links
         idle = np.zeros(1, WORKERS)
         for name in ("running", "head", "tail"):
             idle[name] = -1
@@ -126,7 +130,7 @@ class Books:
         jobs = empty_table(Jobs, size)
         if self.varies_work:
             jobs = jobs._replace(work=np.empty(size, np.int32))
-        if self.has_links:
+        if self.sends:
             jobs = jobs._replace(finish_time=np.empty(size))
         return jobs
 

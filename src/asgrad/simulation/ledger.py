@@ -320,7 +320,7 @@ def assign_job(ledger, record, live, worker, work, now):
     else:
         slots[workers[worker]["tail"]]["link"] = slot
     workers[worker]["tail"] = slot
-    if ledger.links.size > 0:
+    if ledger.links.size > 0 and ledger.presence[worker]["away"] == 0:
         ready = received_at(ledger.links, ledger.server, worker, now)
         ledger.transit[slot]["ready"] = ready
         ledger.transit[slot]["delivered"] = np.nan
