@@ -88,6 +88,7 @@ class Books:
         out[0, 0] = first.size
         out[1 : first.size + 1, 0] = ASSIGN
         out[1 : first.size + 1, 1] = first
+        out[1 : first.size + 1, 2] = opening.work
         self.ledger = Ledger(
             counts=counts,
             slots=np.empty(0, SLOTS),
@@ -138,7 +139,7 @@ class Books:
         """Make room for the decisions that wait to be carried out."""
         ledger = self.ledger
         decided = int(ledger.out[0, 0])
-        coming = decided + self.count("n_waiting") + self.count("owed") + self.count("n_orphans")
+        coming = 1 + decided + sum(map(self.count, ("n_waiting", "owed", "n_orphans")))
         if self.count("n_free") < coming:
             self._add_slots(coming + 1024)
         waiting = larger(ledger.waiting, coming)
