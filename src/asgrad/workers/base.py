@@ -14,8 +14,10 @@ from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
+from numba import from_dtype
 
 from asgrad.encoders import Encoder
+from asgrad.encoders.base import encoder_type
 from asgrad.errors import (
     AsgradError,
     KindError,
@@ -24,7 +26,7 @@ from asgrad.errors import (
     check_positive,
     shown,
 )
-from asgrad.kernels import is_finite
+from asgrad.kernels import Bound, is_finite
 from asgrad.problems.base import Problem
 from asgrad.trace import Fate
 from asgrad.work import Work
@@ -316,6 +318,8 @@ class Computation:
         self._worker, self._key = worker, key
         self._buffers = worker_buffers(problem, dtype)
         self._encode = type(encoder).kernel if encoder else None
+        if self._encode is not None:  # one that cannot be compiled is refused before the run
+            Bound(self._encode, encoder_type(from_dtype(np.dtype(dtype))))
         self._parameters = encoder.numbers(encoder.parameters()) if encoder else None
         self._memory = np.zeros((0, problem.dim, 1), dtype)
 
