@@ -56,6 +56,8 @@ class Event(IntEnum):
     """When a job that was called off had begun, which is heard of later."""
     RANG = 8
     """An alarm of the method went off; its number stands in the worker's place."""
+    SENT = 9
+    """When a job's gradient was sent, which stands in the place of its start."""
 
 
 _BEGUN, _ARRIVED, _WITH_OTHERS = (
@@ -63,6 +65,7 @@ _BEGUN, _ARRIVED, _WITH_OTHERS = (
 )
 _ALL_TAKEN, _LOST, _LEFT = (int(e) for e in (Event.ALL_TAKEN, Event.LOST, Event.LEFT))
 _JOINED, _STARTED, _RANG = int(Event.JOINED), int(Event.STARTED), int(Event.RANG)
+_SENT = int(Event.SENT)
 
 EVENTS = np.dtype(
     [
@@ -135,6 +138,8 @@ def _take(ledger, record, live, told):
         join_worker(ledger, record, live, told.worker, now)
     elif told.kind == _STARTED and record:
         ledger.jobs.start_time[told.row] = told.start_time
+    elif told.kind == _SENT and record and ledger.jobs.finish_time.size > 0:
+        ledger.jobs.finish_time[told.row] = told.start_time
 
 
 @inlined
@@ -203,7 +208,7 @@ def _find(ledger, page, decide):
         if _is_arrival(kind) and decide:
             return _ASK
     most = ledger.alarms.size if kind == _RANG else ledger.workers.size
-    if kind < 0 or kind > _RANG or not 0 <= worker < most:
+    if kind < 0 or kind > _SENT or not 0 <= worker < most:
         return OTHERWISE
     return _ASK if kind == _RANG and decide else DONE
 
