@@ -25,6 +25,8 @@ class Blocks(NamedTuple):
     """The stepsizes over and over, float of shape (a multiple of n_lanes,)."""
     scales: np.ndarray
     """Working space, one number a lane."""
+    shares: np.ndarray
+    """Working space, two numbers: an entry's old weight, and its new one."""
     models: np.ndarray
     """Model versions, float of shape (n_slots, dim, n_lanes)."""
     gradient: np.ndarray
@@ -66,6 +68,7 @@ def new_blocks(
         stepsizes=stepsizes.astype(dtype),
         runs=_repeated(stepsizes.astype(dtype)),
         scales=np.zeros(lanes, dtype),
+        shares=np.zeros(2, dtype),
         models=np.empty((n_slots, dim, lanes), dtype),
         gradient=np.zeros((dim, lanes), dtype),
         direction=np.zeros((dim, lanes), dtype),
@@ -123,7 +126,7 @@ def keep_lanes(blocks: Blocks, lanes: np.ndarray) -> Blocks:
     kept = {
         name: np.ascontiguousarray(array[..., lanes])
         for name, array in blocks._asdict().items()
-        if name not in ("runs", "table_weights", "snapshots", "scratch", "picks")
+        if name not in ("runs", "shares", "table_weights", "snapshots", "scratch", "picks")
     }
     kept["runs"] = _repeated(kept["stepsizes"])
     columns = blocks.snapshots.shape[1] // lanes.size * n_lanes

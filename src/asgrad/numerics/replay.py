@@ -29,6 +29,7 @@ from asgrad.numerics.walk import (
     bound,
     calls_of,
     compiled_walk,
+    refresh_after,
     walk,
 )
 from asgrad.problems.base import CompiledProblem, Packed, Problem
@@ -360,7 +361,7 @@ def _job(prepared: Prepared, parts: Parts, x0: np.ndarray | None) -> _Job:
         n_entries=prepared.n_entries,
         dtype=prepared.dtype,
         x0=checked_start("replay", problem, x0),
-        rules=rules_of(parts, run),
+        rules=rules_of(parts, run, problem.n_workers),
         parts=parts,
         packed=prepared.packed,
     )
@@ -455,7 +456,7 @@ def bound_to(problem: Problem, concurrency: Callable[[], int], known: Mapping[st
     )
 
 
-def rules_of(parts: Parts, run: Mapping[str, float]) -> Rules:
+def rules_of(parts: Parts, run: Mapping[str, float], n_workers: int) -> Rules:
     """Return the parameters of the kernels."""
     nothing = np.zeros(1)
     encoder, correction = parts.encoder, parts.correction
@@ -466,6 +467,7 @@ def rules_of(parts: Parts, run: Mapping[str, float]) -> Rules:
         parts.optimizer.numbers(parts.optimizer.parameters()),
         encodes=parts.encoder is not None,
         corrects=parts.correction is not None,
+        refresh=refresh_after(n_workers),
     )
 
 
