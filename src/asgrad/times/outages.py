@@ -105,7 +105,7 @@ class Away(Condition):
             if n_axes(value) == 1:
                 object.__setattr__(self, name, numbers)
         sizes = {len(column) for column in self._columns() if isinstance(column, tuple)}
-        if len(sizes) > 1:
+        if len(sizes) > 1 or 0 in sizes:
             raise AsgradError(
                 "Away: workers, begins and ends must be equally many, or one for all, got "
                 f"{' and '.join(map(str, sorted(sizes)))}."
