@@ -11,11 +11,12 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from asgrad.errors import in_one_line
-from bench import cluster, networks, notebook, quadratic, simulation, startup, threads
+from bench import cluster, networks, notebook, quadratic, replays, simulation, startup, threads
 
 SUITES = {
     "notebook": notebook,
     "quadratic": quadratic,
+    "replays": replays,
     "simulation": simulation,
     "startup": startup,
     "threads": threads,
