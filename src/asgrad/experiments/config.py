@@ -267,7 +267,9 @@ class CompareConfig(ProblemConfig):
         description="how rows are dealt, or several ways side by side: shared, contiguous, "
         "shuffled, label, dirichlet",
     )
-    times: str = Field("linear", description="worker times, for instance normal:scale=sqrt")
+    times: str = Field(
+        "linear", description="worker times, for instance normal:scale=sqrt+outages:uptime=100"
+    )
     methods: list[str] = Field(
         [
             "sync",
@@ -402,7 +404,8 @@ def _virtual_end(times: str) -> float:
     """Return where runs end by default: at 600 s, or 60 jobs of the slowest measured worker."""
     if times.strip().partition(":")[0] not in _MEASURED:
         return 600.0
-    return 60 * float(build("worker times", import_module("asgrad.times"), times).slowest())
+    measured: Any = import_module("asgrad.times").times_of("times", times)
+    return 60 * float(getattr(measured, "times", measured).slowest())
 
 
 def _names(key: str) -> Collection[str]:
@@ -419,11 +422,12 @@ def _whole_times(said: Any, folder: Path) -> Any:
     parameter = _MEASURED.get(kind)
     if parameter is None:
         return said
+    said, plus, conditions = said.partition("+")
     times = build("worker times", import_module("asgrad.times"), said)
     found = os.path.abspath(folder / os.path.expanduser(str(getattr(times, parameter))))
     if not os.path.exists(found):
-        return said  # it is refused where it is read
-    return dataclasses.replace(times, **{parameter: found}).label
+        return said + plus + conditions  # it is refused where it is read
+    return dataclasses.replace(times, **{parameter: found}).label + plus + conditions
 
 
 def _beside(config: Path, key: str, said: Any) -> Any:

@@ -11,13 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from asgrad import times as times_room
 from asgrad.errors import (
     AsgradError,
     KindError,
     as_number,
     check_integer,
-    check_kind,
     check_positive,
     n_axes,
     shown,
@@ -35,11 +33,10 @@ from asgrad.problems import Problem
 from asgrad.problems.base import check_problem
 from asgrad.problems.fingerprint import fingerprint
 from asgrad.recipes import Named, Parts, Recipe, is_part, recipe_of, recipes_of
-from asgrad.registry import build
 from asgrad.simulation import simulate
 from asgrad.simulation.simulate import expected_cost
 from asgrad.stepsizes.base import usable_smoothness
-from asgrad.times import AnyTimes, Fixed
+from asgrad.times import AnyTimes, Fixed, times_of
 from asgrad.trace import Trace
 
 __all__ = ["Question", "ask", "default_stepsizes"]
@@ -118,7 +115,7 @@ class Question:
         costs = [
             expected_cost(
                 recipe,
-                self.times,
+                self.times_for(recipe),
                 n_workers=first.n_workers,
                 steps=self.horizon.steps,
                 until_time=self.horizon.until_time,
@@ -166,12 +163,17 @@ class Question:
             took.append(time.perf_counter() - start)
         return min(took) / few
 
+    def times_for(self, recipe: Recipe) -> AnyTimes:
+        """Return the worker times, with the bytes of the messages that links carry."""
+        problem = next(iter(self.problems.values()))
+        return self.times.sized(*recipe.message_bytes(problem.dim, checked_dtype(problem, None)))
+
     def simulate(self, insist: bool) -> dict[tuple[str, int], Trace]:
         """Return the traces by method and seed."""
         return {
             (recipe.label, seed): simulate(
                 recipe,
-                self.times,
+                self.times_for(recipe),
                 n_workers=next(iter(self.problems.values())).n_workers,
                 steps=self.horizon.steps,
                 until_time=self.horizon.until_time,
@@ -323,8 +325,7 @@ def ask(
     """Check what `compare` was asked; add what was asked `before` by the run that goes on."""
     before = before or {}
     problems = _checked_problems(problem)
-    times = build("worker times", times_room, times) if isinstance(times, str) else times
-    check_kind("compare", "times", times, AnyTimes, "ag.times.Linear()")
+    times = times_of("compare", times)
     horizon = horizon.checked()
     recipes = _recipes(methods, before.get("methods", []))
     seed_list = list(dict.fromkeys([*before.get("seeds", []), *_checked_seeds(seeds)]))

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 
-from asgrad import times as times_room
 from asgrad.errors import AsgradError, AsgradWarning
 from asgrad.experiments.config import TrainConfig
 from asgrad.experiments.folder import (
@@ -51,8 +50,8 @@ from asgrad.numerics import Result, replay
 from asgrad.numerics.replay import replayed_models
 from asgrad.problems import Problem
 from asgrad.problems.fingerprint import difference, fingerprint
-from asgrad.registry import build
 from asgrad.stepsizes.base import usable_smoothness
+from asgrad.times import times_of
 from asgrad.times.measured import measured_times
 from asgrad.trace import Trace
 from asgrad.training import Checkpoints, Training, train
@@ -298,12 +297,11 @@ def workers_of(config: TrainConfig) -> Workers:
                 f"choose those: --on {on[0]}."
             )
     if config.on == "virtual":
-        times = build("worker times", times_room, config.times or "linear")
-        return Virtual(times, restarts=config.restarts)
+        return Virtual(times_of("train", config.times or "linear"), restarts=config.restarts)
     shared = {key: getattr(config, key) for key in (*_OF_REAL, "restarts")}
     if config.on == "ray":
         return Ray(**{key: getattr(config, key) for key in _OF_RAY}, **shared)
-    sleep = build("worker times", times_room, config.sleep) if config.sleep else None
+    sleep = times_of("sleep", config.sleep) if config.sleep else None
     return Threads(sleep=sleep, **shared)
 
 

@@ -6,6 +6,8 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, NamedTuple
 
+import numpy as np
+
 from asgrad.corrections import Correction
 from asgrad.encoders import Encoder
 from asgrad.encoders.base import check_encoder
@@ -74,6 +76,11 @@ class Parts:
             if isinstance(part, HasKernel):
                 part.check_kernel()
         check_encoder(type(self).__name__, self.encoder)
+
+    def message_bytes(self, dim: int, dtype: str) -> tuple[int, int]:
+        """Return how many bytes a model takes on its way, and a gradient as it is encoded."""
+        itemsize = np.dtype(dtype).itemsize
+        return dim * itemsize, dim * itemsize
 
     def beside(self, other: Parts) -> list[str]:
         """Return the labels of the parts that are not those of `other`, in their order."""

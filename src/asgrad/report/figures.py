@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from asgrad.trace import Fate, Trace
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 __all__ = ["convergence", "write_figures"]
 
@@ -22,7 +20,12 @@ _FATES = {
     Fate.DROPPED: ("#D55E00", "dropped"),
     Fate.CANCELLED: ("#CC79A7", "cancelled"),
     Fate.IN_FLIGHT: ("#BBBBBB", "in flight"),
+    Fate.LOST: ("#000000", "lost"),
 }
+_SENDING: dict[str, Any] = {"alpha": 0.45, "hatch": "////", "edgecolor": "white", "linewidth": 0.0}
+_AWAY: dict[str, Any] = {
+    "facecolor": "none", "hatch": "xxxx", "edgecolor": "#999999", "linewidth": 0.0,
+}  # fmt: skip
 
 
 def write_figures(comparison: Any, folder: Path) -> None:
@@ -185,8 +188,6 @@ def _delays(figure_class: Any, traces: Mapping[str, Trace], styles: Mapping[str,
 
 def _gantt(figure_class: Any, traces: Mapping[str, Trace]) -> Any:
     """Who worked when: every job of the first moments, coloured by its fate; ticks are steps."""
-    from matplotlib.patches import Patch
-
     n_columns = 2
     n_rows = -(-len(traces) // n_columns)
     n_workers = max(trace.n_workers for trace in traces.values())
@@ -197,20 +198,7 @@ def _gantt(figure_class: Any, traces: Mapping[str, Trace]) -> Any:
     for axes in panels.flat[len(traces) :]:
         axes.set_visible(False)
     for axes, (method, trace) in zip(panels.flat, traces.items(), strict=False):
-        jobs = trace.jobs
-        end = np.where(np.isnan(jobs.arrival_time), trace.header.end_time, jobs.arrival_time)
-        shown = ~np.isnan(jobs.start_time) & (jobs.start_time < window) & (jobs.worker < 30)
-        for fate, (color, _) in _FATES.items():
-            rows = np.flatnonzero(shown & (jobs.fate == fate))
-            axes.barh(
-                jobs.worker[rows],
-                (end - jobs.start_time)[rows],
-                left=jobs.start_time[rows],
-                height=0.8,
-                color=color,
-                edgecolor="white",
-                linewidth=0.5,
-            )
+        _draw_jobs(axes, trace, window)
         steps = trace.step_times[trace.step_times <= window]
         axes.plot(steps, np.full(steps.size, -0.9), "|", color="black", markersize=5)
         few = " (first 30 workers)" if trace.n_workers > 30 else ""
@@ -222,9 +210,47 @@ def _gantt(figure_class: Any, traces: Mapping[str, Trace]) -> Any:
             lowest.tick_params(labelbottom=True)
     for axes in panels[:, 0]:
         axes.set_ylabel("worker")
-    handles = [Patch(color=color, label=label) for color, label in _FATES.values()]
-    figure.legend(handles=handles, loc="outside lower center", ncols=4, fontsize=9)
+    handles = _gantt_legend(traces.values())
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), fontsize=9)
     return figure
+
+
+def _draw_jobs(axes: Any, trace: Trace, window: float) -> None:
+    """Draw what every worker did: computing in full colour, then sending; and when it was away."""
+    jobs, end_time = trace.jobs, trace.header.end_time
+    end = np.where(np.isnan(jobs.arrival_time), end_time, jobs.arrival_time)
+    computed = np.where(np.isnan(jobs.finish_time), end, jobs.finish_time)
+    shown = ~np.isnan(jobs.start_time) & (jobs.start_time < window) & (jobs.worker < 30)
+    for fate, (color, _) in _FATES.items():
+        rows = np.flatnonzero(shown & (jobs.fate == fate))
+        workers, begin = jobs.worker[rows], jobs.start_time[rows]
+        axes.barh(workers, computed[rows] - begin, left=begin, height=0.8, color=color,
+                  edgecolor="white", linewidth=0.5)  # fmt: skip
+        sends = end[rows] > computed[rows]
+        rows = rows[sends]
+        axes.barh(jobs.worker[rows], end[rows] - computed[rows], left=computed[rows], height=0.4,
+                  color=color, **_SENDING)  # fmt: skip
+    gone = trace.absences
+    rows = np.flatnonzero((gone.begin_time < window) & (gone.worker < 30))
+    back = np.where(np.isnan(gone.end_time), end_time, gone.end_time)[rows]
+    axes.barh(gone.worker[rows], back - gone.begin_time[rows], left=gone.begin_time[rows],
+              height=0.8, **_AWAY)  # fmt: skip
+
+
+def _gantt_legend(traces: Iterable[Trace]) -> list[Any]:
+    """Return what the colours stand for, of those that every figure has and those that come up."""
+    from matplotlib.patches import Patch
+
+    traces = list(traces)
+    fates: list[Fate] = [fate for fate in _FATES if fate != Fate.LOST]
+    if any((trace.jobs.fate == Fate.LOST).any() for trace in traces):
+        fates.append(Fate.LOST)
+    handles = [Patch(color=_FATES[fate][0], label=_FATES[fate][1]) for fate in fates]
+    if any(not np.isnan(trace.jobs.finish_time).all() for trace in traces):
+        handles.append(Patch(facecolor="#0072B2", label="sending", **_SENDING))
+    if any(trace.absences.worker.size for trace in traces):
+        handles.append(Patch(label="away", **_AWAY))
+    return handles
 
 
 def _window(trace: Trace) -> float:

@@ -114,6 +114,10 @@ class AnyTimes(ABC):
     def begin(self, n_workers: int, seed: int) -> Clock:
         """Return the clock of a run; random times follow from `seed`."""
 
+    def sized(self, model: float, gradient: float) -> AnyTimes:
+        """Return the times where a message is of so many bytes, as far as that is left open."""
+        return self
+
     @property
     def label(self) -> str:
         """The times with their parameters, as the command line takes them."""

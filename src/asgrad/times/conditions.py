@@ -27,6 +27,10 @@ class Condition(ABC):
     def add_to(self, clock: Clock, n_workers: int) -> Clock:
         """Return the clock with this condition, for a run of `n_workers` workers."""
 
+    def sized(self, model: float, gradient: float) -> Condition:
+        """Return the same where messages are of so many bytes, as far as that is left open."""
+        return self
+
     @property
     def label(self) -> str:
         """The condition with its parameters, as the command line takes it."""
@@ -74,6 +78,11 @@ class Conditions(AnyTimes):
     def label(self) -> str:
         """The times and their conditions, as the command line takes them."""
         return "+".join([self.times.label, *(condition.label for condition in self.conditions)])
+
+    def sized(self, model: float, gradient: float) -> Conditions:
+        """Return the times where a message is of so many bytes, as far as that is left open."""
+        conditions = tuple(condition.sized(model, gradient) for condition in self.conditions)
+        return Conditions(self.times, conditions)
 
     def begin(self, n_workers: int, seed: int) -> Clock:
         """Return the clock of a run; all that is random follows from `seed`."""

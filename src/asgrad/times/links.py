@@ -56,7 +56,7 @@ class Links(Condition):
     server_bandwidth : float > 0
         Of the link that all share.
     size : float >= 0, optional
-        Bytes of a model; `compare` and `train` know them, 8 or 4 a number.
+        Bytes of a model; `compare` and `train` know them, 8 or 4 for each of its numbers.
     upload : float >= 0, optional
         Bytes of a gradient; by default those of a model, or of the recipe's encoder's code.
     """
@@ -81,11 +81,10 @@ class Links(Condition):
             if getattr(self, name) is not None:
                 check_positive("Links", name, getattr(self, name), zero=True)
 
-    def filled(self, size: float | None, upload: float | None) -> Links:
-        """Return the same with the bytes that were left open, as far as they are known."""
-        size = size if self.size is None else self.size
-        upload = upload if self.upload is None else self.upload
-        return replace(self, size=size, upload=upload)
+    def sized(self, model: float, gradient: float) -> Links:
+        """Return the same where messages are of so many bytes, as far as that is left open."""
+        size = model if self.size is None else self.size
+        return replace(self, size=size, upload=gradient if self.upload is None else self.upload)
 
     def add_to(self, clock: Clock, n_workers: int) -> Clock:
         """Return the clock with links."""

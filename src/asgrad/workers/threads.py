@@ -9,10 +9,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from asgrad.errors import check_kind, check_positive, in_one_line
+from asgrad.errors import KindError, check_kind, check_positive, in_one_line
 from asgrad.kernels import make_ready
 from asgrad.problems.base import Packed
-from asgrad.times import AnyTimes, Clock
+from asgrad.times import AnyTimes, Clock, Conditions
 from asgrad.trace import Fate
 from asgrad.workers.base import (
     LOOK,
@@ -71,6 +71,11 @@ class Threads(Workers):
     def __post_init__(self) -> None:
         if self.sleep is not None:
             check_kind("Threads", "sleep", self.sleep, AnyTimes, "ag.times.Exponential(0.1)")
+            if isinstance(self.sleep, Conditions):
+                raise KindError(
+                    "Threads: sleep must be worker times without conditions, which are for virtual "
+                    f"time, got {self.sleep.label}."
+                )
         Limits.of(self)
 
     def open(self, context: RunContext) -> Session:

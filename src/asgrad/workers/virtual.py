@@ -12,6 +12,7 @@ import numpy as np
 
 from asgrad.errors import AsgradError, check_integer, in_one_line
 from asgrad.moments import is_later, put_back, rounded_off, time_at
+from asgrad.recipes import Parts
 from asgrad.times import AnyTimes, times_of
 from asgrad.times.links import delivered_at, received_at
 from asgrad.times.outages import next_change
@@ -130,7 +131,9 @@ class _Session(Session):
         self._context, self._options = context, options
         assert isinstance(context.clock, _Clock)
         self._clock = context.clock
-        self._pace = pace = options.times.begin(n, context.seed)
+        parts = Parts(encoder=context.encoder)
+        sizes = parts.message_bytes(context.problem.dim, context.dtype)
+        self._pace = pace = options.times.sized(*sizes).begin(n, context.seed)
         warm_up(context)
         first = computation_of(context, 0)
         self._compute = [first, *(first.of_another(worker) for worker in range(1, n))]
