@@ -17,7 +17,7 @@ class Halved(ag.encoders.Encoder):
         return [0.5]
 
     @staticmethod
-    def kernel(parameters, g, worker, draw, key, memory):
+    def kernel(parameters, g, worker, draw, key, memory, scratch):
         for i in range(g.shape[0]):
             for lane in range(g.shape[1]):
                 g[i, lane] *= parameters[0]

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from asgrad.encoders.base import n_remembered
 from asgrad.errors import AsgradError, check_callable, check_integer, check_positive
 from asgrad.machine import check_memory, processors
 from asgrad.numerics.blocks import Blocks, bytes_of_blocks, keep_lanes, new_blocks
@@ -142,6 +143,11 @@ class _Job:
     progress: Callable[[float], None] | None = None
     stop: threading.Event = field(default_factory=threading.Event)
 
+    @property
+    def local(self) -> bool:
+        """Whether there are jobs of several gradients."""
+        return bool((self.plan.work > 1).any())
+
     def tell(self, lanes: float) -> None:
         """Report progress, in lanes."""
         if self.progress and lanes > 0:
@@ -157,8 +163,9 @@ class _Job:
     def check_memory(self, n_lanes: int, at_once: int) -> None:
         """Refuse what memory cannot hold: working spaces of so many lanes each, and the result."""
         working = bytes_of_blocks(
-            self.problem, self.parts, n_lanes, self.dtype, self.n_slots, self.n_entries
-        )
+            self.problem, self.parts, n_lanes, self.dtype, self.n_slots, self.n_entries,
+            local=self.local,
+        )  # fmt: skip
         models = 2 * np.dtype(self.dtype).itemsize * self.problem.dim  # joined in the end
         result = self.n_lanes * (models + 2 * 4 * 8 * self.plan.evaluated.size)
         kept = f"{self.n_slots} models and {self.n_entries} table entries"
@@ -172,8 +179,9 @@ class _Job:
     def blocks(self, stepsizes: np.ndarray) -> Blocks:
         """Return the working space of some lanes, at x_0."""
         blocks = new_blocks(
-            self.problem, self.parts, stepsizes, self.dtype, self.n_slots, self.n_entries
-        )
+            self.problem, self.parts, stepsizes, self.dtype, self.n_slots, self.n_entries,
+            local=self.local,
+        )  # fmt: skip
         blocks.models[self.plan.slot[0]] = self.x0[:, None]
         return blocks
 
@@ -353,11 +361,13 @@ def _job(prepared: Prepared, parts: Parts, x0: np.ndarray | None) -> _Job:
     """Return what every block of lanes needs."""
     problem, trace = prepared.problem, prepared.trace
     run = bound_to(problem, lambda: trace.summary.tau_c, trace.header.bound)
+    planned = prepared.plan, prepared.n_slots, prepared.n_entries
+    plan, n_slots, n_entries = prepared.remembering if n_remembered(parts.encoder) else planned
     return _Job(
         problem=problem,
-        plan=prepared.plan,
-        n_slots=prepared.n_slots,
-        n_entries=prepared.n_entries,
+        plan=plan,
+        n_slots=n_slots,
+        n_entries=n_entries,
         dtype=prepared.dtype,
         x0=checked_start("replay", problem, x0),
         rules=rules_of(parts, run),
@@ -466,6 +476,8 @@ def rules_of(parts: Parts, run: Mapping[str, float]) -> Rules:
         parts.optimizer.numbers(parts.optimizer.parameters()),
         encodes=parts.encoder is not None,
         corrects=parts.correction is not None,
+        feedback=parts.encoder is not None and parts.encoder.feedback,
+        local_stepsize=parts.work.local_stepsize if parts.work else 0.0,
     )
 
 

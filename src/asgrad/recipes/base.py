@@ -8,7 +8,6 @@ from typing import Any, ClassVar, NamedTuple
 
 from asgrad.corrections import Correction
 from asgrad.encoders import Encoder
-from asgrad.encoders.base import check_encoder
 from asgrad.errors import check_kind
 from asgrad.kernels import HasKernel
 from asgrad.methods import AnyMethod
@@ -73,7 +72,6 @@ class Parts:
                 check_kind(type(self).__name__, name, part, kind.base, kind.remedy)
             if isinstance(part, HasKernel):
                 part.check_kernel()
-        check_encoder(type(self).__name__, self.encoder)
 
     def beside(self, other: Parts) -> list[str]:
         """Return the labels of the parts that are not those of `other`, in their order."""

@@ -56,13 +56,16 @@ class Event(IntEnum):
     """When a job that was called off had begun, which is heard of later."""
     RANG = 8
     """An alarm of the method went off; its number stands in the worker's place."""
+    FORGOT = 9
+    """Before the job that arrives next, its worker had forgotten what its encoder remembered."""
 
 
 _BEGUN, _ARRIVED, _WITH_OTHERS = (
     int(e) for e in (Event.BEGUN, Event.ARRIVED, Event.ARRIVED_WITH_OTHERS)
 )
 _ALL_TAKEN, _LOST, _LEFT = (int(e) for e in (Event.ALL_TAKEN, Event.LOST, Event.LEFT))
-_JOINED, _STARTED, _RANG = int(Event.JOINED), int(Event.STARTED), int(Event.RANG)
+_JOINED, _STARTED = int(Event.JOINED), int(Event.STARTED)
+_RANG, _FORGOT = int(Event.RANG), int(Event.FORGOT)
 
 EVENTS = np.dtype(
     [
@@ -203,7 +206,7 @@ def _find(ledger, page, decide):
         if _is_arrival(kind) and decide:
             return _ASK
     most = ledger.alarms.size if kind == _RANG else ledger.workers.size
-    if kind < 0 or kind > _RANG or not 0 <= worker < most:
+    if kind < 0 or kind > _FORGOT or not 0 <= worker < most:
         return OTHERWISE
     return _ASK if kind == _RANG and decide else DONE
 
