@@ -24,6 +24,7 @@ from numba import types
 from numba.core import cgutils
 from numba.core.caching import FunctionCache
 from numba.core.compiler_lock import global_compiler_lock
+from numba.core.errors import NumbaError
 from numba.core.registry import CPUDispatcher
 from numba.core.sigutils import normalize_signature
 from numba.experimental.function_type import FunctionModel
@@ -225,8 +226,22 @@ class Bound(int):
     """The address of a compiled function, for a parameter of `BoundType`; it keeps it alive."""
 
     def __new__(cls, function: Any, signature: Any) -> Bound:
-        """Compile `function` for `signature`, unless that has been done."""
-        result = function.get_compile_result(signature)
+        """Compile `function` for `signature`, unless that has been done.
+
+        Raises
+        ------
+        AsgradError
+            If it cannot be compiled: it may be a user's.
+        """
+        try:
+            result = function.get_compile_result(signature)
+        except (NumbaError, TypeError) as error:
+            lines = [line.strip(" -:.") for line in str(error).splitlines()]
+            why = next((line for line in lines if line and not line.startswith("Failed in")), "")
+            raise AsgradError(
+                f"{function.py_func.__qualname__}: a kernel must take {len(signature.args)} "
+                f"arguments, be what Numba can compile, and allocate nothing: {why}."
+            ) from error
         name = result.fndesc.llvm_cfunc_wrapper_name
         bound = super().__new__(cls, result.library.get_pointer_to_function(name))
         bound.function = function

@@ -7,12 +7,25 @@ import numpy as np
 from asgrad.kernels import aligned, inlined, prefetch
 from asgrad.moments import SAME, place
 
-__all__ = ["TREE", "finish_place", "first_worker", "new_tree", "prefetch_arrivals", "reschedule"]
+__all__ = [
+    "ALARMS_LAST",
+    "CHANGES_LAST",
+    "TREE",
+    "finish_place",
+    "first_worker",
+    "new_tree",
+    "prefetch_arrivals",
+    "reschedule",
+]
 
-# The workers are the leaves, node i > 0 holds the earliest of its children 2i and 2i + 1. A leaf's
-# path to the root is known in advance, so its cache misses overlap even with a million workers. The
-# ticket, (starts before this one) * leaves + worker, settles ties and names the worker.
+# The workers are the leaves, or lines for all kinds of events that a run has. Node i > 0 holds the
+# earliest of its children 2i and 2i + 1. A leaf's path to the root is known in advance, so its
+# cache misses overlap even with a million workers. The ticket, (starts before this one) * leaves +
+# worker, settles ties and names the worker.
 TREE = np.dtype([("finish", np.int64), ("ticket", np.int64)])
+# Of what falls on one moment, jobs come first, then who goes or comes back, then alarms, the two by
+# their numbers: so many starts before them stand in their tickets.
+CHANGES_LAST, ALARMS_LAST = 1 << 38, 1 << 39
 _LAST = 2**63 - 1  # after all tickets
 _NODES_IN_CACHE = 1 << 14  # the top of the tree, which every arrival touches
 
@@ -94,6 +107,6 @@ def prefetch_arrivals(slots, workers, tree, scales, worker):
         prefetch(tree, node)
         node >>= 1
     sooner = tree[leaf * 8 // leaves]["ticket"] & (leaves - 1)
-    slot = workers[sooner]["running"]
+    slot = workers[sooner]["running"] if sooner < workers.size else -1
     if slot >= 0:
         prefetch(slots, slot)

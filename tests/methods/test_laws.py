@@ -138,6 +138,27 @@ def means_at_one_model(row: Row, case: Case, trace: Trace) -> None:
         assert not all(is_enough(before, batch) for before in ended)
 
 
+def in_time_over_trials(row: Row, case: Case, trace: Trace) -> None:
+    """With p_i = 1, 1/B for each gradient of the model that was in time, of at most B trials."""
+    used, jobs, trials = trace.contributions, trace.jobs, row.build(case.n_workers, case.k).trials
+    assert_array_equal(used.entry, 0)
+    assert_array_equal(used.end_step, used.first_step + 1)
+    assert_array_equal(used.first_step, jobs.read_step[used.job])
+    assert_array_equal(used.weight, 1 / trials)
+    assert (np.bincount(used.first_step, minlength=1) <= trials).all()
+    took = (jobs.arrival_time - jobs.start_time)[jobs.fate == Fate.CANCELLED]
+    assert (took <= ALLOTTED * (1 + 1e-9)).all()
+    for step in range(trace.n_steps):  # every trial is one that ended in time, or at its alarm
+        own = jobs.read_step == step
+        stopped = own & (jobs.fate == Fate.CANCELLED)
+        before = stopped & (jobs.arrival_time < trace.step_times[step])
+        ended = int((own & (jobs.fate == Fate.APPLIED)).sum() + before.sum())
+        assert ended <= trials <= ended + int((stopped & ~before).sum())
+
+
+ALLOTTED = 1.5
+
+
 def is_enough(sizes: np.ndarray, batch: int) -> bool:
     """Say whether the harmonic mean of the sizes exceeds batch/n, in exact numbers."""
     n = sizes.size
@@ -255,6 +276,22 @@ ROWS: dict[str, Row] = {
         cancels=True,
         alone=lambda b: (methods.Malenia(batch=b, stop_stale=True), b + 1),
     ),
+    "mindflayer": Row(
+        lambda n, k: methods.MindFlayer(allotted=ALLOTTED, trials=2 * k, success=1.0),
+        max_delay=zero,
+        weights=in_time_over_trials,
+        cancels=True,
+        alone=lambda b: (methods.MindFlayer(trials=b), b),
+    ),
+    "ata": Row(
+        lambda n, k: methods.ATA(batch=2 * k, width=0.1),
+        concurrency=lambda n, k: 2 * k,
+        batch=lambda n, k: 2 * k,
+        max_delay=zero,
+        queues=True,
+        alone=lambda b: (methods.ATA(batch=1), 1),
+    ),
+    "local-sgd": Row(lambda n, k: methods.LocalSGD(n=1, least=1), balanced=True),
     "ace": Row(lambda n, k: methods.ACE(), weights=latest_of_each, drops=True),
     "ace, no wait": Row(lambda n, k: methods.ACE(wait=False), weights=latest_of_each),
 }

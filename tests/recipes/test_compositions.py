@@ -34,7 +34,7 @@ CONDITIONS = [
     [ag.times.Links(latency=0.1), ag.times.Links([0.0, 0.1, 0.2, 0.7], 100.0, 50.0, size=20.0)],
     [
         ag.times.Outages(2.0, [0.1, 0.5, 0.5, 1.0]),
-        ag.times.Away([1, 2, 1], [0.3, 0.7, 2.0], [0.9, np.inf, 2.1]),
+        ag.times.Away([1, 2, 1], [0.3, 0.7, 2.0], [0.9, 6.5, 2.1]),
     ],
     [ag.times.Phases(3.0, 1.0, 0.5)],
     [ag.times.Mixture(0.3, 2.0)],

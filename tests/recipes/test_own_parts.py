@@ -113,3 +113,38 @@ def test_numbers_that_are_none_are_refused(found, refused, monkeypatch):
 def test_a_part_without_a_kernel_is_refused(refused):
     text = refused(lambda: ag.Recipe(ag.methods.Pure(), correction=Empty()))
     assert text.startswith("Empty: kernel must be a function, got none; its parameters stand in")
+
+
+def two_arguments(parameters, g):
+    """Take less than there is."""
+
+
+def allocating(parameters, g, worker, draw, key, memory, scratch):
+    """Make an array."""
+    g[:] = np.zeros(g.shape)
+
+
+def unknown(parameters, g, worker, draw, key, memory, scratch):
+    """Ask for what arrays do not have."""
+    g.sign()
+
+
+@pytest.mark.parametrize(
+    ("kernel", "said"),
+    [
+        (two_arguments, "function takes 2 arguments"),
+        (allocating, "built-in function zeros"),
+        (unknown, "Unknown attribute 'sign'"),
+    ],
+)
+def test_a_kernel_that_cannot_be_compiled_is_refused(kernel, said, refused):
+    """Before a run begins."""
+    part = type("Own", (ag.encoders.Encoder,), {"parameters": lambda _: [1.0], "kernel": kernel})()
+    trace = ag.simulate("pure", "linear", n_workers=3, steps=3)
+    for call in (
+        lambda: ag.replay(trace, a_problem(), 0.1, recipe=part),
+        lambda: ag.train(a_problem(), ("pure", part), 0.1, steps=3),
+    ):
+        text = refused(call)
+        assert text.startswith(f"{kernel.__name__}: a kernel must take 7 arguments, be what Numba")
+        assert said in text

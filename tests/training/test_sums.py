@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import asgrad as ag
+from asgrad.numerics.walk import refresh_after
 from asgrad.training.arithmetic import Arithmetic
 from asgrad.training.server import Server
 
@@ -93,3 +94,15 @@ def test_sums_have_the_bits_of_a_replay(rule, dtype, tmp_path):
         resumed = ag.train(problem, recipe, 0.05, steps=steps, resume=steps > 7, **kept, **options)
     np.testing.assert_array_equal(resumed.model, run.model)
     assert resumed.trace.equals(run.trace)
+
+
+@pytest.mark.parametrize("method", ["ace", "ringleader"])
+def test_a_large_table_is_summed_up_afresh_at_the_same_steps_live_and_replayed(method):
+    """Of 70 workers every 280 steps."""
+    assert [refresh_after(n) for n in (1, 64, 70, 1000)] == [256, 256, 280, 4000]
+    problem = ag.problems.Quadratic(np.linspace(0.1, 1, 7), n_workers=70, noise=0.5)
+    workers = ag.Virtual(ag.times.Fixed([1.0] * 6 + [5.0] * 64))
+    run = ag.train(problem, method, 0.05, workers=workers, evaluate_every=None, steps=330)
+    again = ag.replay(run.trace, problem, 0.05)
+    np.testing.assert_array_equal(again.models[:, 0], run.model)
+    assert run.trace.n_steps == 330

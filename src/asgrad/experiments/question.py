@@ -350,7 +350,7 @@ def ask(
         if given is None:
             default_stepsizes(each.smoothness)
         for recipe in recipes:  # a rule that needs an unknown L is refused before any work
-            rules_of(recipe, bound_to(each, lambda: 1, {}))
+            rules_of(recipe, bound_to(each, lambda: 1, {}), each.n_workers)
     return Question(
         problems=problems,
         times=times,

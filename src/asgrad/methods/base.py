@@ -36,6 +36,8 @@ class Opening(NamedTuple):
     """How many entries the server's table of held gradients has."""
     says_work: bool = False
     """Whether the rule says of how many gradients jobs are made."""
+    work: int = 0
+    """Of how many gradients the first jobs are made; 0: of as many as the recipe says."""
     alarms: np.ndarray = np.empty(0)
     """float64, one an alarm: when it goes off first, in seconds; infinity: not before it is set."""
 
@@ -95,19 +97,29 @@ class Method(AnyMethod):
         says: server.take_step, server.assign, server.cancel, server.restart.
         """
 
+    def alarm(self, server: Server, alarm: int) -> None:
+        """Decide when an alarm goes off that `server.set_alarm` has set; no gradient is there."""
+
+    def n_alarms(self, n_workers: int) -> int:
+        """Return how many alarms the method sets (0 for most)."""
+        return 0
+
     def n_entries(self, n_workers: int) -> int:
         """Return how many table entries the method holds gradients in (0 for most)."""
         return 0
 
     def begin(self, n_workers: int, seed: int) -> Opening:
         """Return the opening of a run; every random choice of the method follows from `seed`."""
-        server = Server(self, n_workers, self.n_entries(n_workers), seed)
+        n_entries, n_alarms = self.n_entries(n_workers), self.n_alarms(n_workers)
+        server = Server(self, n_workers, n_entries, seed, n_alarms)
+        workers, alarms = server.first_jobs()
         return Opening(
             np.zeros(1, np.int64),
-            np.array(server.first_workers(), np.int64),
+            np.array(workers, np.int64),
             server.rule,
             server.n_entries,
             says_work=True,
+            alarms=alarms,
         )
 
 
@@ -127,9 +139,12 @@ class Server:
         For the method's random choices; fixed by the run's seed, and new in every run.
     """
 
-    def __init__(self, method: Method, n_workers: int, n_entries: int, seed: int):
+    def __init__(
+        self, method: Method, n_workers: int, n_entries: int, seed: int, n_alarms: int = 0
+    ):
         self.n_workers = n_workers
         self.n_entries = check_integer(type(method).__name__, "n_entries", n_entries, minimum=0)
+        self.n_alarms = check_integer(type(method).__name__, "n_alarms", n_alarms, minimum=0)
         self.step = 0
         self.now = self.job_time = 0.0
         self.rng = np.random.default_rng(stream_key(seed, Purpose.METHOD) & (2**63 - 1))
@@ -177,12 +192,37 @@ class Server:
         """Empty `entry`."""
         self._said.append((decisions.CLEAR, self._entry(entry), 0.0))
 
-    def first_workers(self) -> list[int]:
-        """Run the method's `start` and return the workers it named."""
+    def set_alarm(self, alarm: int, seconds: float) -> None:
+        """Have the method's `alarm` called after so many seconds; infinity takes it back.
+
+        What arrives at that very moment comes first. A second call for the same alarm sets it anew.
+        """
+        if self.n_alarms == 0:
+            raise AsgradError(f"{self._name}: to set alarms, let n_alarms() return > 0.")
+        number = check_integer(self._name, "alarm", alarm, minimum=0, maximum=self.n_alarms - 1)
+        after = as_number(self._name, "an alarm's seconds", seconds)
+        if not after >= 0:
+            raise AsgradError(f"{self._name}: an alarm's seconds must be >= 0, got {after:g}.")
+        self._said.append((decisions.ALARM, number, after))
+
+    def first_jobs(self) -> tuple[list[int], np.ndarray]:
+        """Run the method's `start`; return the workers it named, and when alarms go off first."""
         self._method.start(self)
-        if any(code != decisions.ASSIGN for code, _, _ in self._said):
-            raise AsgradError(f"{self._name}: start() may only assign jobs.")
-        return [worker for _, worker, _ in self._said]
+        allowed = (decisions.ASSIGN, decisions.ALARM)
+        if any(code not in allowed for code, _, _ in self._said):
+            raise AsgradError(f"{self._name}: start() may only assign jobs and set alarms.")
+        workers, alarms = [], np.full(self.n_alarms, np.inf)
+        for code, target, number in self._said:
+            if code == decisions.ALARM:
+                alarms[target] = number
+                continue
+            if number:
+                raise AsgradError(
+                    f"{self._name}: the work of the first jobs is the recipe's; start() may not "
+                    f"say it, got {number:g}."
+                )
+            workers.append(target)
+        return workers, alarms
 
     def rule(
         self, state: np.ndarray, worker: int, read_step: int, step: int, out: np.ndarray
@@ -191,11 +231,18 @@ class Server:
         self.step = int(step)
         self.now, self.job_time = float(out[0, 1]), float(out[0, 2])
         self._said = []
-        self._method.arrive(self, int(worker), int(read_step))
+        if worker < 0:
+            self._method.alarm(self, -1 - int(worker))
+        else:
+            self._method.arrive(self, int(worker), int(read_step))
         verdicts = sum(
             code in (decisions.APPLY, decisions.HOLD, decisions.DROP) for code, _, _ in self._said
         )
-        if verdicts != 1:
+        if worker < 0 and verdicts:
+            raise AsgradError(
+                f"{self._name}: alarm() has no gradient to apply, hold or drop, but did so."
+            )
+        if worker >= 0 and verdicts != 1:
             raise AsgradError(
                 f"{self._name}: arrive() must call exactly one of server.apply, server.hold and "
                 f"server.drop, it called {verdicts}."

@@ -15,6 +15,9 @@ __all__ = ["Blocks", "bytes_of_blocks", "keep_lanes", "new_blocks"]
 _RUN = 512  # numbers in a run of the stepsizes
 _COLUMNS = 64  # models evaluated together
 _SNAPSHOT_BYTES = 1 << 26
+_WITHOUT_LANES = (
+    *("runs", "shares", "table_weights", "snapshots", "scratch", "picks", "encoder_scratch"),
+)
 
 
 class Blocks(NamedTuple):
@@ -26,6 +29,8 @@ class Blocks(NamedTuple):
     """The stepsizes over and over, float of shape (a multiple of n_lanes,)."""
     scales: np.ndarray
     """Working space, one number a lane."""
+    shares: np.ndarray
+    """Working space, two numbers: an entry's old weight, and its new one."""
     models: np.ndarray
     """Model versions, float of shape (n_slots, dim, n_lanes)."""
     gradient: np.ndarray
@@ -77,6 +82,7 @@ def new_blocks(
         stepsizes=stepsizes.astype(dtype),
         runs=_repeated(stepsizes.astype(dtype)),
         scales=np.zeros(lanes, dtype),
+        shares=np.zeros(2, dtype),
         models=np.empty((n_slots, dim, lanes), dtype),
         gradient=np.zeros((dim, lanes), dtype),
         direction=np.zeros((dim, lanes), dtype),
@@ -142,7 +148,7 @@ def keep_lanes(blocks: Blocks, lanes: np.ndarray) -> Blocks:
     kept = {
         name: np.ascontiguousarray(array[..., lanes])
         for name, array in blocks._asdict().items()
-        if name not in ("runs", "table_weights", "snapshots", "scratch", "picks", "encoder_scratch")
+        if name not in _WITHOUT_LANES
     }
     kept["runs"] = _repeated(kept["stepsizes"])
     columns = blocks.snapshots.shape[1] // lanes.size * n_lanes

@@ -30,6 +30,7 @@ from asgrad.numerics.walk import (
     bound,
     calls_of,
     compiled_walk,
+    refresh_after,
     walk,
 )
 from asgrad.problems.base import CompiledProblem, Packed, Problem
@@ -370,7 +371,7 @@ def _job(prepared: Prepared, parts: Parts, x0: np.ndarray | None) -> _Job:
         n_entries=n_entries,
         dtype=prepared.dtype,
         x0=checked_start("replay", problem, x0),
-        rules=rules_of(parts, run),
+        rules=rules_of(parts, run, problem.n_workers),
         parts=parts,
         packed=prepared.packed,
     )
@@ -465,7 +466,7 @@ def bound_to(problem: Problem, concurrency: Callable[[], int], known: Mapping[st
     )
 
 
-def rules_of(parts: Parts, run: Mapping[str, float]) -> Rules:
+def rules_of(parts: Parts, run: Mapping[str, float], n_workers: int) -> Rules:
     """Return the parameters of the kernels."""
     nothing = np.zeros(1)
     encoder, correction = parts.encoder, parts.correction
@@ -478,6 +479,7 @@ def rules_of(parts: Parts, run: Mapping[str, float]) -> Rules:
         corrects=parts.correction is not None,
         feedback=parts.encoder is not None and parts.encoder.feedback,
         local_stepsize=parts.work.local_stepsize if parts.work else 0.0,
+        refresh=refresh_after(n_workers),
     )
 
 

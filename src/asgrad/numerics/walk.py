@@ -34,10 +34,20 @@ from asgrad.recipes import Parts
 from asgrad.stepsizes.base import FACTOR
 from asgrad.work.base import add_up_gradients
 
-__all__ = ["Calls", "Rules", "bound", "calls_of", "compiled_walk", "delivered", "walk"]
+__all__ = [
+    "Calls",
+    "Rules",
+    "bound",
+    "calls_of",
+    "compiled_walk",
+    "delivered",
+    "refresh_after",
+    "walk",
+]
 
 STEP, EVALUATION, TAKEN, PAUSE, N_CURSORS = 0, 1, 2, 3, 4
-REFRESH = 256
+_REFRESH = 256  # steps; where there are many workers, so many a worker:
+_REFRESH_A_WORKER = 4
 
 
 class Calls(NamedTuple):
@@ -65,6 +75,20 @@ class Rules(NamedTuple):
     """Whether the encoder is one with error feedback."""
     local_stepsize: float
     """η of a job of several gradients."""
+    refresh: int
+    """After so many steps the table is summed up afresh."""
+
+
+def refresh_after(n_workers: int) -> int:
+    """Return after how many steps the table's sum is taken afresh.
+
+    That reads an entry for every worker, so it is done the less often the more there are: it costs
+    a quarter of an entry a step. A step rounds the sum once or twice for an entry that it changes,
+    so that in between the sum strays by at most 8 n u M where a step changes one of n > 64 entries,
+    u the unit roundoff and M the largest that the sum and its terms were: what adding up n entries
+    may come to itself, n u M, times a constant.
+    """
+    return max(_REFRESH, _REFRESH_A_WORKER * n_workers)
 
 
 def walk(calls, data, key, plan, rules, blocks, cursor):
@@ -87,22 +111,33 @@ def walk(calls, data, key, plan, rules, blocks, cursor):
         empty = True
         largest_delay = 0
         for row in range(plan.first_row[step], plan.first_row[step + 1]):
-            if plan.entry[row] >= 0 and _begins(plan, step, row):
+            held = plan.entry[row] >= 0
+            begins, ends = held and _begins(plan, step, row), held and _ends(plan, step, row)
+            if begins and not ends:
                 _open_entry(plan, blocks, row)
+            # The first gradient of a step is computed where it will stand, which saves a copy.
+            g = blocks.direction if empty and not held else blocks.gradient
+            computed = False
             if plan.computes[row] == SEEN:
-                _compute(calls, data, key, plan, rules, blocks, row, blocks.gradient)
+                _deliver(calls, data, key, plan, rules, blocks, row, blocks.gradient)
             if plan.computes[row] == USED:
                 largest_delay = max(largest_delay, step - plan.read_step[row])
-                empty = _add_gradient(calls, data, key, plan, rules, blocks, step, row, empty)
-            if plan.entry[row] >= 0 and _ends(plan, step, row):
+                computed = _compute(calls, data, key, plan, rules, blocks, step, row, g)
+            if begins and ends:
+                _change_entry(plan, blocks, row, computed)
+            elif computed and held:
+                add_scaled(blocks.table[plan.entry[row]], blocks.scales, g)
+            elif computed and empty:
+                multiply(g, blocks.scales)
+                empty = False
+            elif computed:
+                add_scaled(blocks.direction, blocks.scales, g)
+            if ends and not begins:
                 _add_entry(blocks, plan.entry[row])
-        if empty:
-            set_zero(blocks.direction)
-        if blocks.table_weights.size > 0:
-            _add_table(blocks, step)
+        d = blocks.table_sum if _is_of_table(rules, blocks, step, empty) else blocks.direction
         calls.optimizer(
-            rules.optimizer, blocks.runs, step, largest_delay, blocks.direction,
-            blocks.optimizer_memory, x, blocks.models[plan.slot[step + 1]],
+            rules.optimizer, blocks.runs, step, largest_delay, d, blocks.optimizer_memory, x,
+            blocks.models[plan.slot[step + 1]],
         )  # fmt: skip
         cursor[STEP] = step + 1
 
@@ -149,6 +184,37 @@ def _open_entry(plan, blocks, row):
 
 
 @piece
+def _change_entry(plan, blocks, row, computed):
+    """Do what `_open_entry`, a gradient if one was `computed`, and `_add_entry` do, in one pass.
+
+    For the only row of its entry in a step. With the same bits (but for the sign of a zero that is
+    held), since a live run has one sum where a replay has several rows.
+    """
+    entry, shares = plan.entry[row], blocks.shares
+    shares[0], shares[1] = blocks.table_weights[entry], plan.weight[row]
+    blocks.table_weights[entry] = plan.weight[row]
+    size = blocks.gradient.size
+    g, total = blocks.gradient.reshape(size), blocks.table_sum.reshape(size)
+    held = blocks.table[entry].reshape(size)
+    if computed:
+        multiply(blocks.gradient, blocks.scales)
+    elif plan.keeps[row] == 0:
+        set_zero(blocks.gradient)
+    if plan.keeps[row] == 0:
+        for i in range(size):
+            total[i] = (total[i] - shares[0] * held[i]) + shares[1] * g[i]
+            held[i] = g[i]
+    elif computed:
+        for i in range(size):
+            new = held[i] + g[i]
+            total[i] = (total[i] - shares[0] * held[i]) + shares[1] * new
+            held[i] = new
+    else:
+        for i in range(size):
+            total[i] = (total[i] - shares[0] * held[i]) + shares[1] * held[i]
+
+
+@piece
 def _add_entry(blocks, entry):
     """Put an entry's share, weight · entry, into the table's sum."""
     blocks.scales[:] = blocks.table_weights[entry]
@@ -156,10 +222,10 @@ def _add_entry(blocks, entry):
 
 
 @piece
-def _add_gradient(calls, data, key, plan, rules, blocks, step, row, empty):
-    """Compute a row's gradient and add it to its entry, or to the direction, which may be `empty`.
+def _compute(calls, data, key, plan, rules, blocks, step, row, g):
+    """Compute a row's gradient into `g`, and into `scales` what it is to be multiplied by.
 
-    Returns whether the direction is still empty.
+    Returns whether there is any: else no lane needs it.
     """
     entry, worker = plan.entry[row], plan.worker[row]
     delay = step - plan.read_step[row]
@@ -173,11 +239,9 @@ def _add_gradient(calls, data, key, plan, rules, blocks, step, row, empty):
         needed = needed or blocks.scales[lane] != 0
     if not needed:
         if blocks.encoder_memory.shape[0] > 0:
-            _compute(calls, data, key, plan, rules, blocks, row, blocks.gradient)
-        return empty
-    # The first gradient of a step is computed where it will stand, which saves a copy.
-    g = blocks.direction if empty and entry < 0 else blocks.gradient
-    _compute(calls, data, key, plan, rules, blocks, row, g)
+            _deliver(calls, data, key, plan, rules, blocks, row, g)
+        return False
+    _deliver(calls, data, key, plan, rules, blocks, row, g)
     if rules.corrects:
         x_read = blocks.models[plan.slot[plan.read_step[row]]]
         x = blocks.models[plan.slot[step]]
@@ -185,18 +249,11 @@ def _add_gradient(calls, data, key, plan, rules, blocks, step, row, empty):
             rules.correction, g, x_read, x, delay, blocks.stepsizes, worker,
             blocks.correction_memory,
         )  # fmt: skip
-    if entry >= 0:
-        add_scaled(blocks.table[entry], blocks.scales, g)
-        return empty
-    if empty:
-        multiply(g, blocks.scales)
-    else:
-        add_scaled(blocks.direction, blocks.scales, g)
-    return False
+    return True
 
 
 @piece
-def _compute(calls, data, key, plan, rules, blocks, row, g):
+def _deliver(calls, data, key, plan, rules, blocks, row, g):
     """Write into `g` what the worker of a row delivered."""
     worker, draw = plan.worker[row], plan.draw[row]
     x_read = blocks.models[plan.slot[plan.read_step[row]]]
@@ -219,14 +276,23 @@ def _compute(calls, data, key, plan, rules, blocks, row, g):
 
 
 @piece
-def _add_table(blocks, step):
-    """direction += Σ weight · entry, which the table's sum is up to rounding."""
-    if step % REFRESH == 0:  # afresh now and then, so that rounding does not pile up
+def _is_of_table(rules, blocks, step, empty):
+    """Add Σ weight · entry, which the table's sum is up to rounding, to the direction.
+
+    Returns whether the direction is `empty`, so that the table's sum may stand for it as it is.
+    """
+    if blocks.table_weights.size == 0:
+        if empty:
+            set_zero(blocks.direction)
+        return False
+    if step % rules.refresh == 0:  # afresh now and then, so that rounding does not pile up
         set_zero(blocks.table_sum)
         for entry in range(blocks.table_weights.size):
             _add_entry(blocks, entry)
-    blocks.scales[:] = 1.0
-    add_scaled(blocks.direction, blocks.scales, blocks.table_sum)
+    if not empty:
+        blocks.scales[:] = 1.0
+        add_scaled(blocks.direction, blocks.scales, blocks.table_sum)
+    return empty
 
 
 @inlined
@@ -277,14 +343,31 @@ def compiled_walk(dtype: str) -> Callable[..., None]:
     one, two, three, four = (np.zeros((1,) * axes, dtype) for axes in (1, 2, 3, 4))
     plan = Plan(i8, i8, f8, *(i8 for _ in range(9)))
     blocks = Blocks(
-        one, one, one, three, two, two, three, two, four, three, three, three, f8, two, one, i8, i8
+        one,
+        one,
+        one,
+        one,
+        three,
+        two,
+        two,
+        three,
+        two,
+        four,
+        three,
+        three,
+        three,
+        f8,
+        two,
+        one,
+        i8,
+        i8,
     )
     signature = types.void(
         types.NamedTuple([BoundType(kind) for kind in _kinds(dtype)], Calls),
         typeof(Packed(one, np.zeros(1, np.int32), i8)),
         types.int64,
         typeof(plan),
-        typeof(Rules(f8, f8, f8, f8, False, False, False, 0.0)),
+        typeof(Rules(f8, f8, f8, f8, False, False, False, 0.0, 1)),
         typeof(blocks),
         types.int64[::1],
     )

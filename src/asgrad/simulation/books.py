@@ -50,6 +50,8 @@ class Books:
         Whether a job whose worker is gone may be given to any other.
     links, server : numpy.ndarray, optional
         As `Clock` has them, where messages take time.
+    sends : bool
+        Whether it is told when gradients were sent.
     """
 
     def __init__(
@@ -62,6 +64,7 @@ class Books:
         any_worker: bool = False,
         links: np.ndarray | None = None,
         server: np.ndarray | None = None,
+        sends: bool = False,
     ):
         self.record = record
         self.varies_work = works is not None or opening.says_work
@@ -72,6 +75,7 @@ class Books:
             counts[name] = -1
         counts["any_worker"] = any_worker
         self.has_links = links is not None and links.size > 0
+        self.sends = sends or self.has_links
         idle = np.zeros(1, WORKERS)
         for name in ("running", "head", "tail"):
             idle[name] = -1
@@ -84,6 +88,7 @@ class Books:
         out[0, 0] = first.size
         out[1 : first.size + 1, 0] = ASSIGN
         out[1 : first.size + 1, 1] = first
+        out[1 : first.size + 1, 2] = opening.work
         self.ledger = Ledger(
             counts=counts,
             slots=np.empty(0, SLOTS),
@@ -126,7 +131,7 @@ class Books:
         jobs = empty_table(Jobs, size)
         if self.varies_work:
             jobs = jobs._replace(work=np.empty(size, np.int32))
-        if self.has_links:
+        if self.sends:
             jobs = jobs._replace(finish_time=np.empty(size))
         return jobs
 
@@ -134,7 +139,7 @@ class Books:
         """Make room for the decisions that wait to be carried out."""
         ledger = self.ledger
         decided = int(ledger.out[0, 0])
-        coming = decided + self.count("n_waiting") + self.count("owed") + self.count("n_orphans")
+        coming = 1 + decided + sum(map(self.count, ("n_waiting", "owed", "n_orphans")))
         if self.count("n_free") < coming:
             self._add_slots(coming + 1024)
         waiting = larger(ledger.waiting, coming)

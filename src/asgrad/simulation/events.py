@@ -32,7 +32,15 @@ from asgrad.simulation.ledger import (
 from asgrad.times.base import NO_CHANGES, NO_SLOWING, SECONDS, Slowing
 from asgrad.times.outages import next_change
 from asgrad.times.phases import slowness
-from asgrad.tournament import TREE, finish_place, first_worker, prefetch_arrivals, reschedule
+from asgrad.tournament import (
+    ALARMS_LAST,
+    CHANGES_LAST,
+    TREE,
+    finish_place,
+    first_worker,
+    prefetch_arrivals,
+    reschedule,
+)
 
 __all__ = ["Ends", "Lines", "Pace", "change", "close_entries", "run", "run_in_python", "schedule"]
 
@@ -48,10 +56,6 @@ _BUSY = -2
 UNLIMITED = 2**62
 # What waits to be done: nothing; what was decided; workers may have to start a job.
 _NOTHING, _DECIDED, _STARTING = range(3)
-# Of what falls on one moment, jobs come first, then who goes or comes back, then alarms, the two by
-# their numbers: so many starts before them stand in their tickets.
-_CHANGES_LAST, ALARMS_LAST = 1 << 38, 1 << 39
-
 _INFINITE = np.inf
 
 
@@ -331,7 +335,7 @@ def change(ledger, tree, changes, key, clock, record, lines):
         counts[0]["n_starting"] += 1
     else:
         join_worker(ledger, record, False, worker, now)
-    reschedule(tree, _CHANGES_LAST, lines.changes + worker, next_change(changes, key, worker))
+    reschedule(tree, CHANGES_LAST, lines.changes + worker, next_change(changes, key, worker))
     counts[0]["pending"] = _STARTING
     if counts[0]["flying"] == 0 and counts[0]["n_away"] == 0 and ledger.alarms.size == 0:
         return STALLED
@@ -345,7 +349,7 @@ def schedule(ledger, tree, changes, key, lines):
         reschedule(tree, ALARMS_LAST, lines.alarms + alarm, ledger.alarms[alarm])
     for worker in range(changes.own.size):
         moment = next_change(changes, key, worker)
-        reschedule(tree, _CHANGES_LAST, lines.changes + worker, moment)
+        reschedule(tree, CHANGES_LAST, lines.changes + worker, moment)
 
 
 @compiled(types.void(_LEDGER, types.boolean))

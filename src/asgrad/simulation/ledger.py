@@ -103,7 +103,7 @@ WORKERS = np.dtype(
 # Jobs whose assignment waits until all that has arrived is dealt with.
 WAITING = np.dtype([("worker", np.int64), ("work", np.int64)])
 # Who can be given jobs, in a run in which workers come and go.
-PRESENCE = np.dtype([("away", np.int64), ("owed", np.int64), ("row", np.int64)])
+PRESENCE = np.dtype([("away", np.int64), ("owed", np.int64), ("row", np.int64)])  # owed: its work
 # When workers were away; the row of one that is, is not ended yet.
 ABSENCES = np.dtype([("worker", np.int64), ("begin", np.float64), ("end", np.float64)])
 # Of a job by its slot, where messages take time: when its model is there, and its gradient is; NaN
@@ -320,7 +320,7 @@ def assign_job(ledger, record, live, worker, work, now):
     else:
         slots[workers[worker]["tail"]]["link"] = slot
     workers[worker]["tail"] = slot
-    if ledger.links.size > 0:
+    if ledger.links.size > 0 and ledger.presence[worker]["away"] == 0:
         ready = received_at(ledger.links, ledger.server, worker, now)
         ledger.transit[slot]["ready"] = ready
         ledger.transit[slot]["delivered"] = np.nan
@@ -600,7 +600,7 @@ def _assign(ledger, record, live, deferred, worker, work, now):
         slot = ledger.workers[worker]["tail"]
         unlink_job(ledger, worker, slot)
         _give_up(ledger, record, live, slot, now, _LOST)
-        heir = _heir_of(ledger, worker)
+        heir = _heir_of(ledger, worker, work)
     if heir >= 0:
         assign_job(ledger, record, live, heir, work, now)
         if not live and ledger.workers[heir]["running"] < 0:
@@ -609,7 +609,7 @@ def _assign(ledger, record, live, deferred, worker, work, now):
 
 
 @inlined
-def _heir_of(ledger, worker):
+def _heir_of(ledger, worker, work):
     """Return who gets a job in place of one that `worker` has lost; −1: it is owed.
 
     The worker itself, if it is there. If it is gone, a method with `any_worker` has the job given
@@ -619,7 +619,7 @@ def _heir_of(ledger, worker):
     if presence[worker]["away"] == 0:
         return worker
     if counts[0]["any_worker"] == 0:
-        presence[worker]["owed"] = 1
+        presence[worker]["owed"] = max(1, work)
         return -1
     for i in range(1, presence.size):
         heir = (worker + i) % presence.size
@@ -802,7 +802,7 @@ def lose_job(ledger, record, live, slot, now):
 def _replace_job(ledger, record, live, slot, worker, work, now):
     """Mark a job as lost, and give its heir one in its place."""
     _give_up(ledger, record, live, slot, now, _LOST)
-    heir = _heir_of(ledger, worker)
+    heir = _heir_of(ledger, worker, work)
     if heir >= 0:
         _assign(ledger, record, live, False, heir, work, now)
 
@@ -847,10 +847,11 @@ def join_worker(ledger, record, live, worker, now):
         counts[0]["n_away"] -= 1
         if record:
             ledger.absences[presence[worker]["row"]]["end"] = now
-    n_jobs = presence[worker]["owed"]
+    work = presence[worker]["owed"]
+    n_jobs = 1 if work > 0 else 0
     presence[worker]["owed"] = 0
     if counts[0]["any_worker"] != 0:
-        n_jobs = counts[0]["owed"]
+        n_jobs, work = counts[0]["owed"], 0
         counts[0]["owed"] = 0
     else:
         for i in range(counts[0]["n_waiting"]):
@@ -858,7 +859,7 @@ def join_worker(ledger, record, live, worker, now):
                 n_jobs = 0
     counts[0]["n_starting"] = 0
     for _ in range(n_jobs):
-        _assign(ledger, record, live, False, worker, 0, now)
+        _assign(ledger, record, live, False, worker, work, now)
 
 
 @inlined
@@ -867,6 +868,7 @@ def lacks_room(ledger, record, live):
     counts, out = ledger.counts, ledger.out
     n_decisions = int(out[0, 0])
     n_coming = n_decisions + counts[0]["n_waiting"] + counts[0]["owed"] + counts[0]["n_orphans"]
+    n_coming += 1  # what is owed to a worker that joins
     if counts[0]["n_orphans"] + 2 > ledger.starting.size:
         return True
     if not (record or live):

@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -86,7 +86,7 @@ class Away(Condition):
     workers : int >= 0, or several
     begins, ends : float >= 0, or several
         From when to when each is away, in seconds, one for each of `workers`, which may name a
-        worker more than once. An infinite end: for good.
+        worker more than once; one number holds for all. An infinite end: for good.
     """
 
     workers: int | Sequence[int] = 0
@@ -104,17 +104,21 @@ class Away(Condition):
             numbers = tuple(as_number("Away", name, number) for number in _listed(value))
             if n_axes(value) == 1:
                 object.__setattr__(self, name, numbers)
-        columns = [_listed(getattr(self, name)) for name in ("workers", "begins", "ends")]
-        if len({len(column) for column in columns}) > 1:
+        sizes = {len(column) for column in self._columns() if isinstance(column, tuple)}
+        if len(sizes) > 1 or 0 in sizes:
             raise AsgradError(
-                "Away: workers, begins and ends must be equally many, got "
-                f"{', '.join(str(len(column)) for column in columns)}."
+                "Away: workers, begins and ends must be equally many, or one for all, got "
+                f"{' and '.join(map(str, sorted(sizes)))}."
             )
 
     def add_to(self, clock: Clock, n_workers: int) -> Clock:
         """Return the clock with these absences."""
-        rows = zip(*map(_listed, (self.workers, self.begins, self.ends)), strict=True)
+        rows = np.transpose(np.broadcast_arrays(*map(np.atleast_1d, self._columns())))
         return clock._replace(changes=_changes("Away", rows, n_workers))
+
+    def _columns(self) -> tuple[float | Sequence[float], ...]:
+        """Return the numbers as they are given."""
+        return self.workers, self.begins, self.ends
 
 
 @dataclass(frozen=True)
@@ -174,7 +178,7 @@ def _listed(value: float | Sequence[float]) -> Sequence[float]:
     return tuple(np.ravel(value).tolist())
 
 
-def _changes(owner: str, rows: Iterable[Sequence[float]], n_workers: int) -> Changes:
+def _changes(owner: str, rows: Iterable[Any], n_workers: int) -> Changes:
     """Return the changes that absences come to: of every worker apart, rising."""
     absences: list[list[tuple[float, float]]] = [[] for _ in range(n_workers)]
     for worker, begin, end in rows:

@@ -48,8 +48,11 @@ class Trace:
 
     @classmethod
     def of(cls, tables: Tables, header: Header) -> Trace:
-        """Return the trace of these tables."""
+        """Return the trace of these tables; what had not begun by the end has no start."""
         jobs, contributions, step_times, absences = tables
+        late = jobs.start_time > header.end_time
+        if late.any():
+            jobs = jobs._replace(start_time=np.where(late, np.nan, jobs.start_time))
         return cls(jobs, contributions, step_times, header, absences)
 
     def __post_init__(self) -> None:

@@ -31,7 +31,7 @@ from asgrad.workers.base import Job
 
 __all__ = ["ARITHMETIC", "Arithmetic"]
 
-ARITHMETIC = 1
+ARITHMETIC = 2
 """Raised whenever the same trace and problem give other bits than before, from whatever change."""
 _MEMORY = ("table", "table_sum", "table_weights", "correction_memory", "optimizer_memory")
 _NO_INDICES = np.zeros(1, np.int32)
@@ -81,7 +81,7 @@ class Arithmetic:
         # How many jobs will ever be in flight is not known yet: those at the start stand for them.
         self.bound = bound_to(problem, lambda: opening.workers.size, {})
         """What the parts have taken from the run, by name."""
-        self._rules = rules_of(parts, self.bound)
+        self._rules = rules_of(parts, self.bound, problem.n_workers)
         n_slots, lane = opening.workers.size + 2, np.array([gamma])
         check_memory(
             "train",

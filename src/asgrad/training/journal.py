@@ -56,7 +56,9 @@ class Event(IntEnum):
     """When a job that was called off had begun, which is heard of later."""
     RANG = 8
     """An alarm of the method went off; its number stands in the worker's place."""
-    FORGOT = 9
+    SENT = 9
+    """When a job's gradient was sent, which stands in the place of its start."""
+    FORGOT = 10
     """Before the job that arrives next, its worker had forgotten what its encoder remembered."""
 
 
@@ -64,8 +66,8 @@ _BEGUN, _ARRIVED, _WITH_OTHERS = (
     int(e) for e in (Event.BEGUN, Event.ARRIVED, Event.ARRIVED_WITH_OTHERS)
 )
 _ALL_TAKEN, _LOST, _LEFT = (int(e) for e in (Event.ALL_TAKEN, Event.LOST, Event.LEFT))
-_JOINED, _STARTED = int(Event.JOINED), int(Event.STARTED)
-_RANG, _FORGOT = int(Event.RANG), int(Event.FORGOT)
+_JOINED, _STARTED, _RANG = int(Event.JOINED), int(Event.STARTED), int(Event.RANG)
+_SENT, _FORGOT = int(Event.SENT), int(Event.FORGOT)
 
 EVENTS = np.dtype(
     [
@@ -138,6 +140,8 @@ def _take(ledger, record, live, told):
         join_worker(ledger, record, live, told.worker, now)
     elif told.kind == _STARTED and record:
         ledger.jobs.start_time[told.row] = told.start_time
+    elif told.kind == _SENT and record and ledger.jobs.finish_time.size > 0:
+        ledger.jobs.finish_time[told.row] = told.start_time
 
 
 @inlined

@@ -13,14 +13,17 @@ from enum import StrEnum
 from typing import Any
 
 from asgrad.errors import AsgradError, check_integer, check_positive
+from asgrad.moments import is_later
 from asgrad.training.checkpoint import Keeper
 from asgrad.training.evaluation import Evaluator
 from asgrad.training.server import Orders, Server
-from asgrad.workers.base import Arrival, Job, Joined, Session, Stopwatch
+from asgrad.workers.base import Arrival, Job, Joined, Left, Session, Stopwatch
 
 __all__ = ["Bounds", "Ending", "Facts", "Live", "ctrl_c_ends"]
 
 _SHOWN = 100  # failures that are kept in words
+_PUNCTUAL = 0.005  # seconds; an alarm may be set while this thread waits
+Event = Arrival | Joined | Left
 
 
 class Ending(StrEnum):
@@ -116,7 +119,7 @@ class Live:
         self.ended = threading.Event()
         self.interrupted = False
         self._lock = threading.Lock()
-        self._queue: deque[Sequence[Arrival | Joined]] = deque()
+        self._queue: deque[Sequence[Event]] = deque()
         self._turn = server.n_workers
         """After so many batches a thread goes back to its own work."""
         self._status: Ending | None = None
@@ -153,7 +156,8 @@ class Live:
                     return self._status
                 self._give_out(Orders(assigned=self.server.unfinished()))
                 for worker in range(self.server.n_workers):
-                    self._give_out(self.server.join(worker, now))
+                    if not session.is_away(worker):
+                        self._give_out(self.server.join(worker, now))
                 self._give_out(self.server.assign_waiting(now))
             else:
                 self._give_out(self.server.start(0.0))
@@ -172,6 +176,8 @@ class Live:
             due = self.clock() + self.bounds.evaluate_every
         elif self._is_evaluated:
             due = math.inf
+        if self.server.has_alarms:
+            due = min(due, max(self.server.next_alarm, self.clock()), self.clock() + _PUNCTUAL)
         return min(due, self.bounds.until_time)
 
     @property
@@ -186,7 +192,7 @@ class Live:
             self._evaluated = self.server.n_steps
         self.facts.due = now + self.bounds.evaluate_every
 
-    def deliver(self, events: Sequence[Arrival | Joined]) -> bool:
+    def deliver(self, events: Sequence[Event]) -> bool:
         """Bring what happened, from any thread, or nothing; deal with what waits, for a while.
 
         Returns whether something still waits that nobody deals with: whoever has nothing better to
@@ -206,12 +212,12 @@ class Live:
                 self._lock.release()
         return bool(self._queue)
 
-    def handle(self, events: Sequence[Arrival | Joined]) -> bool:
+    def handle(self, events: Sequence[Event]) -> bool:
         """Deal with what happened, if anything, and with what is due; return as `deliver` does."""
         self._queue.append(events)
         return self.deliver(())
 
-    def _deal_with(self, events: Sequence[Arrival | Joined]) -> None:
+    def _deal_with(self, events: Sequence[Event]) -> None:
         """Deal with what happened, in order, and with what is due."""
         if self._status is not None:
             return
@@ -225,6 +231,8 @@ class Live:
                 event = waiting.popleft()
                 if isinstance(event, Joined):
                     self._give_out(self.server.join(event.worker, now))
+                elif isinstance(event, Left):
+                    self.server.leave(event.worker, now)
                 else:
                     self._take(event, now, more=several)
                 if several:
@@ -234,6 +242,9 @@ class Live:
                     now = self.clock()
             if self.server.waiting:
                 self._give_out(self.server.assign_waiting(now))
+            if self.server.has_alarms and self._rings(now, idle):
+                self._ring(now)
+                idle = False  # the moment is not over
             if _has_passed(self.facts.due, now, idle) and not self.evaluator.busy:
                 self._evaluate(now)
             if self.keeper and self.keeper.due(self.server.n_steps, now):
@@ -302,6 +313,22 @@ class Live:
         self._whole = True
         if self.on_arrival:
             self.on_arrival(job)
+        self._carry_out(orders, now)
+
+    def _rings(self, now: float, idle: bool) -> bool:
+        """Say whether an alarm goes off: after all else that happens at its moment."""
+        due = self.server.next_alarm
+        return bool(not is_later(due, now) if idle else is_later(now, due))
+
+    def _ring(self, now: float) -> None:
+        """Let the method's alarm go off that is due."""
+        self._whole = False
+        orders = self.server.ring(now)
+        self._whole = True
+        self._carry_out(orders, now)
+
+    def _carry_out(self, orders: Orders, now: float) -> None:
+        """Tell of the steps that were taken, and hand out the new jobs."""
         if self.on_step:
             for step in range(self.server.n_steps - orders.n_steps, self.server.n_steps):
                 self.on_step(step, now)

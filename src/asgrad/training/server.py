@@ -64,6 +64,8 @@ class Server:
     ):
         self.method, self.opening, self.n_workers = method, opening, n_workers
         self.journal = Journal()
+        self.sends = False
+        """Whether gradients take time on their way, of which the workers tell."""
         self._works = works
         self._books = Books(
             opening, n_workers, record=False, works=works, any_worker=method.any_worker
@@ -126,12 +128,18 @@ class Server:
             self._tell_of(Event.FORGOT, job.worker, job.row, now)
         job.delivered = True
         ledger = self._books.ledger
+        self._note_sending(job, now)
         ledger.out[0] = 0, now, now - job.start_time
         ledger.counts["arriving"] = job.slot
         self.opening.rule(self.opening.state, job.worker, job.read_step, self.n_steps, ledger.out)
         job.arrival_time, job.gradient = now, gradient
         kind = Event.ARRIVED_WITH_OTHERS if more else Event.ARRIVED
         return self._tell(kind, job.worker, job.row, now, job.start_time)
+
+    @property
+    def has_alarms(self) -> bool:
+        """Whether the method may set alarms."""
+        return bool(self._books.ledger.alarms.size)
 
     @property
     def next_alarm(self) -> float:
@@ -158,6 +166,7 @@ class Server:
 
     def lose(self, job: Job, now: float) -> Orders:
         """Give a job up whose worker failed; another in its place is given out, or owed."""
+        self._note_sending(job, now)
         job.arrival_time = now
         return self._tell_of(Event.LOST, job.worker, job.row, now, job.start_time)
 
@@ -233,6 +242,7 @@ class Server:
             record=True,
             works=self._works,
             any_worker=self.method.any_worker,
+            sends=self.sends,
         )
         books.reserve(min(self._books.count("assigned"), RESERVED))
         forgot: list[np.ndarray] = []
@@ -240,6 +250,8 @@ class Server:
         tables = books.tables()
         for job in self.unfinished():
             tables.jobs.start_time[job.row] = job.start_time
+            if self.sends:
+                tables.jobs.finish_time[job.row] = job.finish_time
         if not any(rows.size for rows in forgot):
             return tables
         fresh = np.zeros(tables.n_jobs, np.int8)
@@ -310,5 +322,11 @@ class Server:
     def _note_start(self, job: Job, now: float) -> None:
         """Write down when a job that was called off had begun; for the server it has not, if not
         by now."""
+        self._note_sending(job, now)
         if job.start_time <= now:
             self._tell_of(Event.STARTED, job.worker, job.row, now, job.start_time)
+
+    def _note_sending(self, job: Job, now: float) -> None:
+        """Write down when a job's gradient was sent, if that is known and was before now."""
+        if self.sends and job.finish_time <= now:
+            self._tell_of(Event.SENT, job.worker, job.row, now, job.finish_time)

@@ -214,9 +214,11 @@ def train(
     context = RunContext(
         problem, key, dtype, seed, run.clock, run.deliver, run.ended, kept=facts.workers,
         max_steps=bounds.steps, max_jobs=bounds.jobs, until_time=bounds.until_time,
-        encoder=recipe.encoder, work=recipe.work, resumed=resume, memories=memories,
+        encoder=recipe.encoder, work=recipe.work, next_alarm=lambda: server.next_alarm,
+        resumed=resume, memories=memories,
     )  # fmt: skip
     session = _opened(workers, context, on_open)
+    server.sends = session.sends
     beside, never = not workers.is_virtual, evaluate_every is None
     evaluator = Evaluator(problem, dtype, done, on_evaluation, never=never, beside=beside)
     keeper = None

@@ -14,9 +14,10 @@ from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
+from numba import from_dtype
 
 from asgrad.encoders import Encoder
-from asgrad.encoders.base import encode_job, n_remembered
+from asgrad.encoders.base import encode_job, encoder_type, n_remembered
 from asgrad.errors import (
     AsgradError,
     KindError,
@@ -25,7 +26,7 @@ from asgrad.errors import (
     check_positive,
     shown,
 )
-from asgrad.kernels import is_finite
+from asgrad.kernels import Bound, is_finite
 from asgrad.problems.base import Problem
 from asgrad.trace import Fate
 from asgrad.work import Work
@@ -38,6 +39,7 @@ __all__ = [
     "Computation",
     "Job",
     "Joined",
+    "Left",
     "LOOK",
     "Limits",
     "Record",
@@ -72,6 +74,8 @@ class Job:
     draw: int
     assign_time: float
     start_time: float = math.nan
+    finish_time: float = math.nan
+    """When its gradient was sent, where that takes time of its own."""
     arrival_time: float = math.nan
     fate: Fate = Fate.IN_FLIGHT
     gradient: np.ndarray | None = None
@@ -117,6 +121,12 @@ class Joined(NamedTuple):
     worker: int
 
 
+class Left(NamedTuple):
+    """A worker takes no more jobs, until it joins again; of those that it has, the run hears."""
+
+    worker: int
+
+
 class Stopwatch:
     """Seconds since a run began, without those between a checkpoint and its resumption."""
 
@@ -144,7 +154,7 @@ class RunContext:
     seed: int
     clock: Stopwatch
     """The run's."""
-    deliver: Callable[[Sequence[Arrival | Joined]], bool]
+    deliver: Callable[[Sequence[Arrival | Joined | Left]], bool]
     """Tell the run what happened, from any thread, which may deal with what others told as well:
     it may submit jobs before it returns. True: something waits, call it again when there is
     nothing else to do; nothing need be told then."""
@@ -154,6 +164,8 @@ class RunContext:
     max_jobs: float = math.inf
     until_time: float = math.inf
     """Where the run ends, if nothing else ends it before."""
+    next_alarm: Callable[[], float] = lambda: math.inf
+    """When the first of the method's alarms is due."""
     kept: Any = None
     """What a session of the same workers returned as its `state` before a checkpoint."""
     encoder: Encoder | None = None
@@ -193,12 +205,16 @@ class Workers(ABC):
 class Session(ABC):
     """The workers of one run. Only the run itself submits, waits and closes."""
 
+    sends: bool = False
+    """Whether gradients take time of their own on their way: each job then says when it was sent.
+    """
+
     @abstractmethod
     def submit(self, job: Job, x: np.ndarray) -> bool:
         """Queue a job at model `x`, of shape (dim, 1); False if its worker is gone."""
 
     @abstractmethod
-    def wait(self, until: float) -> Sequence[Arrival | Joined]:
+    def wait(self, until: float) -> Sequence[Arrival | Joined | Left]:
         """Return what has happened and was not delivered, in its order; wait for it if need be.
 
         It may return nothing once the run's clock shows `until`, the run ends, or half a second
@@ -207,6 +223,10 @@ class Session(ABC):
 
     def may_join(self) -> bool:
         """Say whether a worker that is gone may still join."""
+        return False
+
+    def is_away(self, worker: int) -> bool:
+        """Say whether a worker was away at the checkpoint from which the run goes on."""
         return False
 
     def state(self) -> Any:
@@ -320,6 +340,8 @@ class Computation:
         self._worker, self._key, self._dtype = worker, key, dtype
         self._buffers = worker_buffers(problem, dtype)
         self._encode = type(encoder).kernel if encoder else None
+        if self._encode is not None:  # one that cannot be compiled is refused before the run
+            Bound(self._encode, encoder_type(from_dtype(np.dtype(dtype))))
         self._parameters = encoder.numbers(encoder.parameters()) if encoder else None
         self._feedback = encoder is not None and encoder.feedback
         self._scratch = np.zeros(encoder.n_scratch(problem.dim) if encoder else 0, np.int64)
