@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from asgrad.errors import in_one_line
-from bench import cluster, networks, notebook, quadratic, simulation, startup, threads
+from bench import cluster, networks, notebook, quadratic, simulation, startup, threads, worker
 
 SUITES = {
     "notebook": notebook,
@@ -21,6 +21,7 @@ SUITES = {
     "threads": threads,
     "cluster": cluster,
     "networks": networks,
+    "worker": worker,
 }
 NEEDS = {"cluster": "ray", "networks": "torch"}
 """The package without which a suite cannot run; an extra of asgrad has the same name."""

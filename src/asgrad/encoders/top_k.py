@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -15,6 +16,7 @@ __all__ = ["TopK"]
 
 _BINS = 1 << 11
 _SAMPLE = 4096
+_FIRST_IS_LOW = sys.byteorder == "little"
 
 
 @inlined
@@ -24,8 +26,8 @@ def _bits(number):
 
 
 @inlined
-def _threshold(flat, lane, lanes, places, count, k, bins):
-    """Return (t, m): the k largest of |flat| at `places` are those of more bits than t, and m of
+def _threshold(column, places, count, k, bins):
+    """Return (t, m): the k largest of |column| at `places` are those of more bits than t, and m of
     those that have just t.
 
     By 11 bits at a time, from the highest, until all of a bin belong to them.
@@ -36,7 +38,7 @@ def _threshold(flat, lane, lanes, places, count, k, bins):
         for b in range(_BINS):
             bins[b] = 0
         for i in range(count):
-            bits = _bits(flat[places[i] * lanes + lane])
+            bits = _bits(column[places[i]])
             if bits >> above == prefix:
                 bins[(bits >> shift) & ((1 << (above - shift)) - 1)] += 1
         b = (1 << (above - shift)) - 1
@@ -50,28 +52,29 @@ def _threshold(flat, lane, lanes, places, count, k, bins):
 
 
 @inlined
-def _gather(flat, lane, lanes, low, found, words):
-    """Write where |flat| >= low into `found`, rising; return how many there are.
+def _gather(column, low, found, words):
+    """Write where |column| >= low into `found`, rising; return how many there are.
 
     First a byte a number, in vectors; then eight of them at a time, most of which are all zero.
     """
-    n, count, flags = flat.size // lanes, 0, words.view(np.int8)
+    flags = words.view(np.int8)
     words[words.size - 1] = 0
-    for i in range(n):
-        flags[i] = abs(flat[i * lanes + lane]) >= low
+    for i in range(column.size):
+        flags[i] = abs(column[i]) >= low
+    count = np.uint64(0)
     for word in range(words.size):
-        if words[word] != 0:
-            for i in range(8 * word, 8 * word + 8):
-                if flags[i] != 0:
-                    found[count] = i
-                    count += 1
-    return count
+        bits = words[word]
+        if bits != 0:
+            for i in range(8):
+                found[count] = 8 * word + i  # without a branch, which nobody could foresee
+                count += np.uint64((bits >> (8 * (i if _FIRST_IS_LOW else 7 - i))) & 1)
+    return np.int64(count)
 
 
 @inlined
-def _keep_of_lane(flat, lane, lanes, k, found, kept, words, bins):
+def _keep_of_lane(column, k, found, kept, words, bins):
     """Set all but the k largest of a lane to zero; of equal ones the first stay."""
-    n = flat.size // lanes
+    n = column.size
     low = 0.0
     if n > _SAMPLE:  # a guess below the threshold, so that few numbers need a second look
         stride = n // _SAMPLE
@@ -80,27 +83,25 @@ def _keep_of_lane(flat, lane, lanes, k, found, kept, words, bins):
         share = k * _SAMPLE // n
         wanted = share + 4 * int(math.sqrt(share)) + 8
         if wanted < _SAMPLE:
-            bits, _ = _threshold(flat, lane, lanes, found, _SAMPLE, wanted, bins)
+            bits, _ = _threshold(column, found, _SAMPLE, wanted, bins)
             low = np.int64(max(bits, 0)).view(np.float64)
-    count = _gather(flat, lane, lanes, flat.dtype.type(low), found, words)
+    count = _gather(column, column.dtype.type(low), found, words)
     if count < k:
-        count = _gather(flat, lane, lanes, flat.dtype.type(0.0), found, words)
-    least, ties = _threshold(flat, lane, lanes, found, count, min(k, count), bins)
-    n_kept = 0
+        count = _gather(column, column.dtype.type(0.0), found, words)
+    least, ties = _threshold(column, found, count, min(k, count), bins)
+    n_kept = np.uint64(0)
     for i in range(count):
-        number = np.float64(flat[found[i] * lanes + lane])
+        number = np.float64(column[found[i]])
         bits = _bits(number)
-        if bits == least and ties > 0:
-            ties -= 1
-        elif bits <= least:
-            continue
+        stays = bits > least or (bits == least and ties > 0)
+        ties -= bits == least
         found[n_kept] = found[i]
         kept[n_kept] = number.view(np.int64)
-        n_kept += 1
+        n_kept += np.uint64(stays)
     for i in range(n):
-        flat[i * lanes + lane] = 0
-    for i in range(n_kept):
-        flat[found[i] * lanes + lane] = np.int64(kept[i]).view(np.float64)
+        column[i] = 0
+    for i in range(np.int64(n_kept)):
+        column[found[i]] = np.int64(kept[i]).view(np.float64)
 
 
 @inlined
@@ -110,13 +111,14 @@ def _keep_largest(parameters, g, worker, draw, key, memory, scratch):
     k = n_kept(parameters, dim)
     if k == dim:
         return
-    flat, found, kept = g.reshape(g.size), scratch[:dim], scratch[dim : 2 * dim]
-    bins, words = scratch[2 * dim : 2 * dim + _BINS], scratch[2 * dim + _BINS :]
+    # `found` and `kept` have room for one more: what is written there before it is counted.
+    found, kept = scratch[: dim + 1], scratch[dim + 1 : 2 * dim + 2]
+    bins, words = scratch[2 * dim + 2 :][:_BINS], scratch[2 * dim + 2 + _BINS :]
     if lanes == 1:
-        _keep_of_lane(flat, 0, 1, k, found, kept, words, bins)
+        _keep_of_lane(g.reshape(dim), k, found, kept, words, bins)
     else:
         for lane in range(lanes):
-            _keep_of_lane(flat, lane, lanes, k, found, kept, words, bins)
+            _keep_of_lane(g[:, lane], k, found, kept, words, bins)
 
 
 @dataclass(frozen=True)
@@ -147,7 +149,7 @@ class TopK(Sparse):
 
     def n_scratch(self, dim: int) -> int:
         """Return room for every coordinate's index and value, for the bins, and for the flags."""
-        return 2 * dim + _BINS + (dim + 7) // 8
+        return 2 * (dim + 1) + _BINS + (dim + 7) // 8
 
     def contraction(self, dim: int) -> float:
         """Return 1 − K/d, by which ‖C(g) − g‖² <= (1 − K/d) ‖g‖²."""

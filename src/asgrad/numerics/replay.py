@@ -206,13 +206,15 @@ def replay(
     """Compute the run that `trace` describes, on `problem`, for every stepsize and seed.
 
     x_{s+1} = x_s − γ d_s, d_s = Σ weight · factor(τ, γ) · correction(encoder(g)), g the gradient of
-    a job at x_{read_step}. Only gradients that enter a step are computed.
+    a job at x_{read_step}. Only gradients that enter a step are computed, and those that an
+    encoder which remembers has seen beside them.
     A lane's bits do not depend on what other lanes stand beside it, nor on the number of threads;
     lanes of a PyTorch module agree to rounding.
 
-    Memory: (V + E + 4 + M) · dim · lanes floats, V the most model versions that later steps
+    Memory: (V + E + 4 + M + B n) · dim · lanes floats, V the most model versions that later steps
     still read, E the entries of the method's table, M the blocks that correction and optimizer
-    remember; plus about 200 · dim floats a thread for evaluation, and the problem's data.
+    remember, B those that an encoder remembers of each of n workers; plus about
+    200 · dim floats a thread for evaluation, and the problem's data.
 
     Parameters
     ----------
