@@ -10,7 +10,7 @@ from numba import types
 
 from asgrad.kernels import HasKernel, inlined, piece
 
-__all__ = ["Encoder", "encode_job", "encode_nothing", "encoder_type", "n_remembered"]
+__all__ = ["Encoder", "encode_job", "encode_nothing", "encoder_type", "feedback_of", "n_remembered"]
 
 
 def encoder_type(f: Any) -> Any:
@@ -40,6 +40,10 @@ class Encoder(HasKernel, ABC):
     feedback: bool = False
     """Error feedback: a = g + e is encoded, and e = a − C(a) is remembered, from e = 0. It is done
     around the kernel, for any encoder that lets its user ask for it."""
+    lists_kept: ClassVar[bool] = False
+    """Whether the kernel says in `scratch` which coordinates it has not set to zero: how many from
+    scratch[0], −1 if it does not after all, and which from scratch[1] on. Feedback is faster then.
+    """
 
     @abstractmethod
     def parameters(self) -> np.ndarray:
@@ -64,6 +68,11 @@ class Encoder(HasKernel, ABC):
     def n_bytes(self, dim: int, itemsize: int) -> int:
         """Return how long the code of a gradient is, of numbers of `itemsize` bytes."""
         return dim * itemsize
+
+
+def feedback_of(encoder: Encoder | None) -> int:
+    """Return what `encode_job` takes: 0 without error feedback, 2 where the kernel lists."""
+    return 0 if encoder is None or not encoder.feedback else 1 + encoder.lists_kept
 
 
 def n_remembered(encoder: Encoder | None) -> int:
@@ -94,13 +103,24 @@ def _leave_behind(error, g):
         flat_error[i] -= flat_g[i]
 
 
+@inlined
+def _leave_listed(error, g, listed):
+    """Likewise, where all but the listed coordinates of C(a) are zero."""
+    for i in range(listed[0]):
+        for lane in range(g.shape[1]):
+            error[listed[1 + i], lane] -= g[listed[1 + i], lane]
+
+
 @piece
 def encode_job(encode, parameters, feedback, g, worker, draw, key, memory, scratch):
     """Encode a gradient with what its worker remembers; error feedback has the last block."""
-    if not feedback:
+    if feedback == 0:
         encode(parameters, g, worker, draw, key, memory, scratch)
         return
     last = memory.shape[0] - 1
     _bring_back(g, memory[last])
     encode(parameters, g, worker, draw, key, memory[:last], scratch)
-    _leave_behind(memory[last], g)
+    if feedback == 2 and scratch[0] >= 0:
+        _leave_listed(memory[last], g, scratch)
+    else:
+        _leave_behind(memory[last], g)

@@ -20,7 +20,8 @@ def _keep_some(parameters, g, worker, draw, key, memory, scratch):
     """Shuffle the indices until K are drawn, the same in all lanes; scale those, clear the rest."""
     dim, lanes = g.shape
     k = n_kept(parameters, dim)
-    state, picks = scratch[:2], scratch[2 : 2 + dim]
+    scratch[0] = k
+    picks, state = scratch[1 : dim + 1], scratch[dim + 1 :]
     state[0], state[1] = encoder_stream(key, worker, draw), 0
     for i in range(dim):
         picks[i] = i
@@ -86,8 +87,8 @@ class RandK(Sparse):
         return np.append(super().parameters(), float(self.is_unbiased))
 
     def n_scratch(self, dim: int) -> int:
-        """Return room for a stream's state and every coordinate's index."""
-        return 2 + dim
+        """Return room for the list of all coordinates, and for a stream's state."""
+        return 1 + dim + 2
 
     def contraction(self, dim: int) -> float:
         """Return 1 − K/d, by which E‖C(g) − g‖² <= (1 − K/d) ‖g‖²; NaN if it is scaled."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -42,6 +43,8 @@ class Sparse(Encoder):
     share: float | None = None
     k: int | None = None
     feedback: bool = False
+
+    lists_kept: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         name = type(self).__name__

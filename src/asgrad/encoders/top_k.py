@@ -73,7 +73,10 @@ def _gather(column, low, found, words):
 
 @inlined
 def _keep_of_lane(column, k, found, kept, words, bins):
-    """Set all but the k largest of a lane to zero; of equal ones the first stay."""
+    """Set all but the k largest of a lane to zero; of equal ones the first stay.
+
+    Returns how many stay; where, is in `found`.
+    """
     n = column.size
     low = 0.0
     if n > _SAMPLE:  # a guess below the threshold, so that few numbers need a second look
@@ -102,6 +105,7 @@ def _keep_of_lane(column, k, found, kept, words, bins):
         column[i] = 0
     for i in range(np.int64(n_kept)):
         column[found[i]] = np.int64(kept[i]).view(np.float64)
+    return np.int64(n_kept)
 
 
 @inlined
@@ -109,13 +113,14 @@ def _keep_largest(parameters, g, worker, draw, key, memory, scratch):
     """Lane by lane; one lane by itself is a contiguous run."""
     dim, lanes = g.shape
     k = n_kept(parameters, dim)
+    scratch[0] = -1  # several lanes have several lists
     if k == dim:
         return
     # `found` and `kept` have room for one more: what is written there before it is counted.
-    found, kept = scratch[: dim + 1], scratch[dim + 1 : 2 * dim + 2]
-    bins, words = scratch[2 * dim + 2 :][:_BINS], scratch[2 * dim + 2 + _BINS :]
+    found, kept = scratch[1 : dim + 2], scratch[dim + 2 : 2 * dim + 3]
+    bins, words = scratch[2 * dim + 3 :][:_BINS], scratch[2 * dim + 3 + _BINS :]
     if lanes == 1:
-        _keep_of_lane(g.reshape(dim), k, found, kept, words, bins)
+        scratch[0] = _keep_of_lane(g.reshape(dim), k, found, kept, words, bins)
     else:
         for lane in range(lanes):
             _keep_of_lane(g[:, lane], k, found, kept, words, bins)
@@ -148,8 +153,8 @@ class TopK(Sparse):
     kernel: ClassVar = _keep_largest
 
     def n_scratch(self, dim: int) -> int:
-        """Return room for every coordinate's index and value, for the bins, and for the flags."""
-        return 2 * (dim + 1) + _BINS + (dim + 7) // 8
+        """Return room for the list, every coordinate's value, the bins, and the flags."""
+        return 1 + 2 * (dim + 1) + _BINS + (dim + 7) // 8
 
     def contraction(self, dim: int) -> float:
         """Return 1 − K/d, by which ‖C(g) − g‖² <= (1 − K/d) ‖g‖²."""

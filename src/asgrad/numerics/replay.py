@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from asgrad.encoders.base import n_remembered
+from asgrad.encoders.base import feedback_of, n_remembered
 from asgrad.errors import AsgradError, check_callable, check_integer, check_positive
 from asgrad.machine import check_memory, processors
 from asgrad.numerics.blocks import Blocks, bytes_of_blocks, keep_lanes, new_blocks
@@ -479,7 +479,7 @@ def rules_of(parts: Parts, run: Mapping[str, float], n_workers: int) -> Rules:
         parts.optimizer.numbers(parts.optimizer.parameters()),
         encodes=parts.encoder is not None,
         corrects=parts.correction is not None,
-        feedback=parts.encoder is not None and parts.encoder.feedback,
+        feedback=feedback_of(parts.encoder),
         local_stepsize=parts.work.local_stepsize if parts.work else 0.0,
         refresh=refresh_after(n_workers),
     )

@@ -71,8 +71,8 @@ class Rules(NamedTuple):
     encodes: bool
     """Whether there is an encoder: calling one that does nothing takes as long as a small step."""
     corrects: bool
-    feedback: bool
-    """Whether the encoder is one with error feedback."""
+    feedback: int
+    """Of the encoder, as `feedback_of` says."""
     local_stepsize: float
     """η of a job of several gradients."""
     refresh: int
@@ -367,7 +367,7 @@ def compiled_walk(dtype: str) -> Callable[..., None]:
         typeof(Packed(one, np.zeros(1, np.int32), i8)),
         types.int64,
         typeof(plan),
-        typeof(Rules(f8, f8, f8, f8, False, False, False, 0.0, 1)),
+        typeof(Rules(f8, f8, f8, f8, False, False, 0, 0.0, 1)),
         typeof(blocks),
         types.int64[::1],
     )

@@ -17,7 +17,7 @@ import numpy as np
 from numba import from_dtype
 
 from asgrad.encoders import Encoder
-from asgrad.encoders.base import encode_job, encoder_type, n_remembered
+from asgrad.encoders.base import encode_job, encoder_type, feedback_of, n_remembered
 from asgrad.errors import (
     AsgradError,
     KindError,
@@ -343,7 +343,7 @@ class Computation:
         if self._encode is not None:  # one that cannot be compiled is refused before the run
             Bound(self._encode, encoder_type(from_dtype(np.dtype(dtype))))
         self._parameters = encoder.numbers(encoder.parameters()) if encoder else None
-        self._feedback = encoder is not None and encoder.feedback
+        self._feedback = feedback_of(encoder)
         self._scratch = np.zeros(encoder.n_scratch(problem.dim) if encoder else 0, np.int64)
         self._memory = Memory(n_remembered(encoder), problem.dim, dtype)
         self._local_stepsize = work.local_stepsize if work else 0.0
