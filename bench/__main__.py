@@ -11,7 +11,17 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from asgrad.errors import in_one_line
-from bench import cluster, networks, notebook, quadratic, replays, simulation, startup, threads
+from bench import (
+    cluster,
+    networks,
+    notebook,
+    quadratic,
+    replays,
+    simulation,
+    startup,
+    threads,
+    worker,
+)
 
 SUITES = {
     "notebook": notebook,
@@ -22,6 +32,7 @@ SUITES = {
     "threads": threads,
     "cluster": cluster,
     "networks": networks,
+    "worker": worker,
 }
 NEEDS = {"cluster": "ray", "networks": "torch"}
 """The package without which a suite cannot run; an extra of asgrad has the same name."""

@@ -89,6 +89,22 @@ def local_steps(part: Any) -> Callable[[np.ndarray, Take], np.ndarray]:
     return delivered
 
 
+def top_k(part: Any) -> Callable[[np.ndarray, Take], np.ndarray]:
+    """The K largest of a = g + e; e = a less those, with feedback."""
+    error: Any = 0.0
+
+    def delivered(x: np.ndarray, take: Take) -> np.ndarray:
+        nonlocal error
+        a = take(x) + error
+        c = np.zeros_like(a)
+        places = np.argsort(-abs(a), kind="stable")[: part.k]
+        c[places] = a[places]
+        error = a - c if part.feedback else 0.0
+        return c
+
+    return delivered
+
+
 SMOOTHNESS = 2.0
 ROWS: dict[str, Row] = {
     "constant": Row(),
@@ -110,6 +126,8 @@ ROWS: dict[str, Row] = {
         local_steps,
     ),
     "clip": Row(("threshold=0.5", "threshold=1e9"), clipped),
+    "top-k": Row(("k=2", "k=1,feedback=true", "k=3,feedback=true"), top_k),
+    "rand-k": Row(("k=6", "share=1,feedback=true")),  # all six: nothing is lost
     "delay-compensation": Row(("strength=0.5", "strength=0.5,decay=0.9")),
     "mixing": Row(
         ("", "local_stepsize=0.7"), lambda part: lambda x, take: part.local_stepsize * take(x)
@@ -135,12 +153,22 @@ NAMED: dict[str, dict[str, str]] = {
     "fadas": {
         "size=3,max_delay=0": "buffered:3+amsgrad:max_delay=0",
         "size=2": "buffered:2+amsgrad:max_delay=1",
+        "size=2,local_steps=3": "buffered:2+amsgrad:max_delay=1+local-steps:n=3,stepsize=0.01",
     },
     "fedasync": {
         "": "pure+polynomial:0.5+mixing:1",
         "local_stepsize=0.3,rule=hinge,max_delay=1": "pure+hinge:10,max_delay=1+mixing:0.3",
+        "local_stepsize=0.3,local_steps=2": (
+            "pure+polynomial:0.5+mixing:0.3+local-steps:n=2,stepsize=0.3"
+        ),
     },
-    "fedbuff": {"size=3": "buffered:3+polynomial:0.5", "size=2,power=1": "buffered:2+polynomial:1"},
+    "fedbuff": {
+        "size=3": "buffered:3+polynomial:0.5",
+        "size=2,power=1": "buffered:2+polynomial:1",
+        "size=2,local_steps=3/1/2/5,local_stepsize=0.2": (
+            "buffered:2+polynomial:0.5+local-steps:n=3/1/2/5,stepsize=0.2"
+        ),
+    },
 }
 """What recipes with a name of their own stand for, written out, setting by setting."""
 

@@ -21,6 +21,7 @@ __all__ = [
     "N_TOGETHER",
     "Purpose",
     "below",
+    "encoder_stream",
     "job_stream",
     "mix",
     "normal",
@@ -87,6 +88,12 @@ def normal(key, index):
 def job_stream(key, worker, draw):
     """Return the stream of one job: what it samples follows from (key, worker, draw) alone."""
     return np.int64(mix(np.int64(mix(key, worker)), draw))
+
+
+@inlined
+def encoder_stream(key, worker, draw):
+    """Return the stream of what an encoder does to a job's gradient; its rows are of another."""
+    return job_stream(np.int64(mix(key, -2)), worker, draw)  # no worker has that number
 
 
 @inlined

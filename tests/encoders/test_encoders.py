@@ -16,7 +16,7 @@ from asgrad.workers.base import Computation
 
 
 @inlined
-def _mark(parameters, g, worker, draw, key, memory):
+def _mark(parameters, g, worker, draw, key, memory, scratch):
     """g ← 1000 worker + draw + key."""
     for i in range(g.shape[0]):
         for lane in range(g.shape[1]):
@@ -68,14 +68,33 @@ def test_what_is_not_finite_is_refused_before_it_is_encoded():
     assert not np.isfinite(out).all()
 
 
-def test_an_encoder_that_remembers_is_refused(refused):
-    trace = ag.simulate("pure", "linear", n_workers=2, steps=3)
-    text = refused(lambda: ag.replay(trace, PROBLEM, 0.1, recipe=Mark(blocks=2)))
-    assert text.startswith("Parts: encoder must remember nothing, n_blocks() = 0")
-    assert text.endswith("got Mark with 2; what the server may remember is a correction.")
-    assert "got Mark with 1" in refused(
-        lambda: ag.train(PROBLEM, ("pure", Mark(blocks=1)), 0.1, steps=3)
-    )
+@inlined
+def _add_up(parameters, g, worker, draw, key, memory, scratch):
+    """g ← the sum of all gradients so far, and the number of them in the second block."""
+    for i in range(g.shape[0]):
+        for lane in range(g.shape[1]):
+            memory[0, i, lane] += g[i, lane]
+            memory[1, i, lane] += 1
+            g[i, lane] = memory[0, i, lane] + 100 * memory[1, i, lane]
+
+
+@dataclass(frozen=True)
+class AddUp(Mark):
+    """An encoder that remembers two blocks; a third one with feedback."""
+
+    blocks: int = 2
+    feedback: bool = False
+    kernel: ClassVar = _add_up
+
+
+@pytest.mark.parametrize("feedback", [False, True])
+def test_an_encoder_of_ones_own_may_remember(feedback):
+    """Rennala drops gradients, which it sees as well."""
+    recipe = ("rennala:batch=2", AddUp(feedback=feedback))
+    run = ag.train(PROBLEM, recipe, 1e-3, workers=ag.Virtual("normal"), steps=15)
+    again = ag.replay(run.trace, PROBLEM, 1e-3, recipe=recipe)
+    np.testing.assert_array_equal(again.models[:, 0], run.model)
+    assert (run.trace.jobs.fate == 2).any()
 
 
 @pytest.mark.parametrize("name", catalogue(ag.encoders))

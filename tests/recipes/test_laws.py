@@ -29,8 +29,6 @@ METHODS = [
     "ringleader",  # has a table
 ]
 TIES = ag.times.Fixed(scale=[0.1, 0.2, 0.3, 0.7])
-NOT_COMPUTED = {"local-steps": "a job's work is recorded, and its gradients not yet computed"}
-"""Parts that are not compared with a loop in NumPy, and why."""
 WHOLE = [*(f"pure+{text}" for text in PARTS), *RECIPES]
 every_part = pytest.mark.parametrize("text", PARTS)
 every_whole = pytest.mark.parametrize("text", WHOLE)
@@ -62,7 +60,7 @@ def test_the_table_has_every_part_and_every_named_recipe():
             + ("which recipe, written out, each of them is." if room is recipes else
                "what it does without a delay, in plain NumPy.")
         )  # fmt: skip
-    gone = sorted({*ROWS, *NAMED, *NOT_COMPUTED} - set(words_of()))
+    gone = sorted({*ROWS, *NAMED} - set(words_of()))
     assert not gone, f"rows for what there is no more: {gone}"
 
 
@@ -104,12 +102,7 @@ def test_a_lane_depends_neither_on_its_neighbours_nor_on_threads(text, method):
 @pytest.mark.parametrize("batch", [1, 3])
 @pytest.mark.parametrize(
     ("name", "setting"),
-    [
-        (name, said)
-        for name, row in ROWS.items()
-        for said in row.settings
-        if name not in NOT_COMPUTED and "/" not in said
-    ],
+    [(name, said) for name, row in ROWS.items() for said in row.settings if "/" not in said],
 )
 def test_one_worker_without_delay_is_a_sequential_loop(name, setting, batch):
     """In plain NumPy, its gradients one after the other, `batch` of them a step."""
@@ -151,6 +144,7 @@ COMBINED = [
     "koloskova:drop+clip:0.5+delay-compensation:strength=0.5,decay=0.9+adam",
     "fleet+mixing+nesterov",
     "mishchenko:nonconvex+clip+amsgrad:max_delay=1",
+    "local-steps:n=2,stepsize=0.1+top-k:k=2,feedback=true+mixing:0.1",
 ]
 
 

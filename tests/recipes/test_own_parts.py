@@ -17,7 +17,7 @@ class Halved(ag.encoders.Encoder):
         return [0.5]
 
     @staticmethod
-    def kernel(parameters, g, worker, draw, key, memory):
+    def kernel(parameters, g, worker, draw, key, memory, scratch):
         for i in range(g.shape[0]):
             for lane in range(g.shape[1]):
                 g[i, lane] *= parameters[0]
@@ -119,12 +119,12 @@ def two_arguments(parameters, g):
     """Take less than there is."""
 
 
-def allocating(parameters, g, worker, draw, key, memory):
+def allocating(parameters, g, worker, draw, key, memory, scratch):
     """Make an array."""
     g[:] = np.zeros(g.shape)
 
 
-def unknown(parameters, g, worker, draw, key, memory):
+def unknown(parameters, g, worker, draw, key, memory, scratch):
     """Ask for what arrays do not have."""
     g.sign()
 
@@ -146,5 +146,5 @@ def test_a_kernel_that_cannot_be_compiled_is_refused(kernel, said, refused):
         lambda: ag.train(a_problem(), ("pure", part), 0.1, steps=3),
     ):
         text = refused(call)
-        assert text.startswith(f"{kernel.__name__}: a kernel must take 6 arguments, be what Numba")
+        assert text.startswith(f"{kernel.__name__}: a kernel must take 7 arguments, be what Numba")
         assert said in text

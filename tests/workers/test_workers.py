@@ -24,6 +24,7 @@ import asgrad.workers.ray.session
 from asgrad.trace import Fate
 from asgrad.training import Ending
 from asgrad.workers.base import Job, RunContext, Stopwatch
+from asgrad.workers.ray import session as ray_session
 from asgrad.workers.ray import shared_memory
 
 sys.path.insert(0, os.path.dirname(__file__))
@@ -173,6 +174,65 @@ def test_a_run_replays_bit_for_bit(method, kind):
     assert run.status == Ending.STEPS
     assert counts[Fate.LOST] == 0
     assert run.failures == []
+
+
+FEEDBACK = "top-k:k=1,feedback=true"
+REMEMBERING = [
+    f"pure+{FEEDBACK}",
+    f"random+{FEEDBACK}",
+    f"ringmaster:max_delay=1,stop_stale=true+{FEEDBACK}",
+    f"rennala:batch=4,stop_stale=true+{FEEDBACK}",
+    f"shuffled:wait=2+local-steps:n=3,stepsize=0.05+{FEEDBACK}",
+    "pure+local-steps:n=1/2/3,stepsize=0.05+rand-k:k=2",
+]
+
+
+@pytest.mark.parametrize("recipe", REMEMBERING)
+def test_what_workers_remember_and_local_steps_replay_bit_for_bit(recipe, kind):
+    """Gradients that fail, or are refused, move nothing; nobody has forgotten."""
+    faults = {(0, 4): "raise", (1, 3): "nan", (1, 7): "nan"}
+    run, counts = train(Faulty(faults), recipe, kind(), steps=60, seed=3)
+    assert run.status == Ending.STEPS
+    assert counts[Fate.LOST] > 0
+    assert not run.trace.jobs.fresh.any()
+
+
+@pytest.mark.parametrize("recipe", REMEMBERING[:3])
+def test_an_actor_that_dies_has_forgotten(recipe, fake):
+    """The first of its jobs that arrives afterwards is fresh, and the replay begins anew there."""
+    run, counts = train(Faulty({(1, 3): "die"}), recipe, ag.Ray(), steps=400, seed=3)
+    assert counts[Fate.LOST] > 0
+    jobs = run.trace.jobs
+    assert jobs.worker[jobs.fresh == 1].tolist() == [1]
+    came = (jobs.worker == 1) & np.isin(jobs.fate, (Fate.APPLIED, Fate.DROPPED))
+    later = np.flatnonzero(came & (jobs.draw > 3))
+    assert np.flatnonzero(jobs.fresh).tolist() == later[:1].tolist()
+
+
+def test_a_thread_that_is_given_up_has_forgotten():
+    """Likewise, after its deadline."""
+    workers = ag.Threads(deadline=1.0, least_deadline=0.3)
+    run, counts = train(Faulty({(2, 8): "hang"}), REMEMBERING[0], workers, until_time=1.3)
+    assert counts[Fate.LOST] == 1
+    assert run.trace.jobs.worker[run.trace.jobs.fresh == 1].tolist() == [2]
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_only_codes_travel(dtype, fake, monkeypatch):
+    """K indices of four bytes and K values, whatever the dimension; bits come back as they were."""
+    lengths = []
+    taken = ray_session.unpack
+    monkeypatch.setattr(
+        ray_session, "unpack", lambda code, *how: lengths.append(len(code)) or taken(code, *how)
+    )
+    encoder = ag.encoders.RandK(k=7)
+    problem = Faulty(dim=60_000)
+    recipe = ag.Recipe(ag.methods.Pure(), encoder=encoder)
+    run = ag.train(problem, recipe, 0.1, workers=ag.Ray(), steps=20, dtype=dtype)
+    assert len(lengths) >= 20
+    assert set(lengths) == {encoder.n_bytes(60_000, np.dtype(dtype).itemsize)}
+    again = ag.replay(run.trace, Faulty(dim=60_000), 0.1, dtype=dtype, evaluations=0)
+    np.testing.assert_array_equal(again.models[:, 0], run.model)
 
 
 class Elsewhere(shared_memory.OwnPlaces):

@@ -16,7 +16,7 @@ __all__ = ["Clip"]
 
 
 @inlined
-def _clip(parameters, g, worker, draw, key, memory):
+def _clip(parameters, g, worker, draw, key, memory, scratch):
     """g · min(1, c/‖g‖), lane by lane."""
     for lane in range(g.shape[1]):
         largest = 0.0  # divided by, so that the squares do not overflow

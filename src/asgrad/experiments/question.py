@@ -148,6 +148,7 @@ class Question:
             bytes_of_blocks(
                 problem, recipe, n_lanes, dtype, problem.n_workers + 1,
                 recipe.method.begin(problem.n_workers, self.seeds[0]).n_entries,
+                local=recipe.work is not None,
             )
             for recipe in self.recipes
         )  # fmt: skip

@@ -7,10 +7,13 @@ from typing import NamedTuple
 import numpy as np
 from numba import types
 
+from asgrad.errors import TraceError
 from asgrad.kernels import compiled
 from asgrad.trace import Fate, Trace
 
-__all__ = ["Plan", "plan_replay"]
+__all__ = ["SEEN", "USED", "Plan", "plan_replay"]
+
+USED, SEEN = 1, 2
 
 
 class Plan(NamedTuple):
@@ -26,7 +29,8 @@ class Plan(NamedTuple):
     weight: np.ndarray
     """float64."""
     computes: np.ndarray
-    """int64: 1 if the job's gradient is computed here, 0 if its entry has it already."""
+    """int64: 0 if the entry has the job's gradient already, USED if it is computed here, SEEN if it
+    is only for what its worker's encoder remembers: it was delivered, and no step uses it."""
     keeps: np.ndarray
     """int64: 1 if the entry's gradients stay when this row's are added, 0 if they leave."""
     worker: np.ndarray
@@ -35,6 +39,10 @@ class Plan(NamedTuple):
     """int64."""
     draw: np.ndarray
     """int64."""
+    work: np.ndarray
+    """int64: of how many gradients the job is made."""
+    fresh: np.ndarray
+    """int64: 1 if its worker had forgotten, before it, what its encoder remembered."""
     slot: np.ndarray
     """int64 of shape (n_steps + 1,): the slot that holds x_s while a job may still read it."""
     evaluated: np.ndarray
@@ -70,8 +78,13 @@ def _assign_slots(last_use, slot, chain):
     return n_slots
 
 
-def plan_replay(trace: Trace, evaluated: np.ndarray) -> tuple[Plan, int, int]:
-    """Return the plan of a replay, the number of model versions it keeps, and of table entries."""
+def plan_replay(
+    trace: Trace, evaluated: np.ndarray, *, remembers: bool = False
+) -> tuple[Plan, int, int]:
+    """Return the plan of a replay, the number of model versions it keeps, and of table entries.
+
+    With `remembers` there are also rows of what was delivered and no step uses.
+    """
     rows, jobs, n_steps = trace.contributions, trace.jobs, trace.n_steps
     computes = rows.first_step == trace.first_steps[rows.job]
     entries = np.unique(rows.entry[rows.entry >= 0])
@@ -86,13 +99,17 @@ def plan_replay(trace: Trace, evaluated: np.ndarray) -> tuple[Plan, int, int]:
         "worker": jobs.worker[rows.job].astype(np.int64),
         "read_step": jobs.read_step[rows.job],
         "draw": jobs.draw[rows.job],
+        "work": jobs.work[rows.job].astype(np.int64),
+        "fresh": jobs.fresh[rows.job].astype(np.int64),
     }
     if n_entries:
         columns = _with_table(columns, rows.end_step, n_steps)
+    if remembers:
+        columns = _with_unused(columns, trace)
     first = columns.pop("first")
 
     last_use = np.arange(n_steps + 1)
-    used = columns["computes"] == 1
+    used = columns["computes"] != 0
     # Rows are sorted by step, and of equal indices the last assignment stays: the latest use.
     last_use[columns["read_step"][used]] = first[used]
     slot = np.empty(n_steps + 1, np.int64)
@@ -127,6 +144,65 @@ def _with_table(
     columns = {name: np.append(column, gone[name]) for name, column in columns.items()}
     order = np.lexsort((columns["entry"], columns["first"]))
     return {name: column[order] for name, column in columns.items()}
+
+
+def _with_unused(columns: dict[str, np.ndarray], trace: Trace) -> dict[str, np.ndarray]:
+    """Add rows of what was delivered and no step uses, each at its place among its worker's.
+
+    A worker delivers its jobs in the order of their draws. A row stands at the step that came next
+    when its job arrived, or later, if earlier draws do; in the step before the worker's next row
+    that enters it once, else after all those and before what enters a table.
+    """
+    jobs, n_steps, n_rows = trace.jobs, trace.n_steps, columns["first"].size
+    came = np.isin(jobs.fate, (Fate.DROPPED, Fate.IN_FLIGHT)) & ~np.isnan(jobs.arrival_time)
+    unused = np.flatnonzero(came)
+    coming = np.searchsorted(trace.step_times, jobs.arrival_time[unused], side="left")
+    extra = {name: np.zeros(unused.size, column.dtype) for name, column in columns.items()}
+    extra["first"][:] = np.maximum(coming, jobs.read_step[unused])
+    extra["entry"][:] = -1
+    extra["computes"][:] = SEEN
+    for name in ("worker", "read_step", "draw", "work", "fresh"):
+        extra[name][:] = getattr(jobs, name)[unused]
+    columns = {name: np.append(column, extra[name]) for name, column in columns.items()}
+
+    seen = np.flatnonzero(columns["computes"] != 0)
+    seen = seen[np.lexsort((columns["draw"][seen], columns["worker"][seen]))]
+    worker, step = columns["worker"][seen], columns["first"][seen]
+    added, held = seen >= n_rows, columns["entry"][seen] >= 0
+    # What comes after a row of a table, which stands behind all others, goes into the next step.
+    offset = worker * (n_steps + 2)
+    step[added] = (np.maximum.accumulate(step + held + offset) - offset)[added]
+    columns["first"][seen[added]] = step[added]
+
+    # Backwards: the row before which each stands, which is its worker's next in the same step.
+    before = np.append(np.arange(n_rows), np.full(unused.size, n_rows))
+    place = n_rows
+    for i in np.flatnonzero(added)[::-1].tolist():
+        follows = i + 1 < seen.size and worker[i + 1] == worker[i] and step[i + 1] == step[i]
+        place = int(before[seen[i + 1]]) if follows and not held[i + 1] else n_rows
+        before[seen[i]] = place
+    own = np.arange(before.size) < n_rows
+    keys = (columns["draw"], own, before, columns["entry"] >= 0, columns["first"])
+    order = np.lexsort(keys)
+    order = order[columns["first"][order] < n_steps]
+    columns = {name: column[order] for name, column in columns.items()}
+    _check_order(columns)
+    return columns
+
+
+def _check_order(columns: dict[str, np.ndarray]) -> None:
+    """Refuse what would have a worker's encoder see its gradients in another order than it did."""
+    seen = columns["computes"] != 0
+    order = np.argsort(columns["worker"][seen], kind="stable")
+    worker, draw = columns["worker"][seen][order], columns["draw"][seen][order]
+    bad = np.flatnonzero((worker[1:] == worker[:-1]) & (draw[1:] < draw[:-1]))
+    if bad.size:
+        raise TraceError(
+            "replay: a recipe whose encoder remembers needs each worker's gradients to enter steps "
+            f"in the order in which it delivered them, but of worker {worker[bad[0]]} draw "
+            f"{draw[bad[0]]} does before draw {draw[bad[0] + 1]}; leave out what the encoder "
+            "remembers (feedback), or take another method."
+        )
 
 
 def count_gradients(trace: Trace, steps: np.ndarray) -> np.ndarray:

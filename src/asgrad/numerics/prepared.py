@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -51,6 +52,11 @@ class Prepared:
     packed: Packed
     times: np.ndarray
     gradients: np.ndarray
+
+    @cached_property
+    def remembering(self) -> tuple[Plan, int, int]:
+        """Plan, versions and entries for an encoder that remembers; made when one asks first."""
+        return plan_replay(self.trace, self.plan.evaluated, remembers=True)
 
 
 def prepare(

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from asgrad.encoders.base import feedback_of, n_remembered
 from asgrad.errors import AsgradError, check_callable, check_integer, check_positive
 from asgrad.machine import check_memory, processors
 from asgrad.numerics.blocks import Blocks, bytes_of_blocks, keep_lanes, new_blocks
@@ -143,6 +144,11 @@ class _Job:
     progress: Callable[[float], None] | None = None
     stop: threading.Event = field(default_factory=threading.Event)
 
+    @property
+    def local(self) -> bool:
+        """Whether there are jobs of several gradients."""
+        return bool((self.plan.work > 1).any())
+
     def tell(self, lanes: float) -> None:
         """Report progress, in lanes."""
         if self.progress and lanes > 0:
@@ -158,8 +164,9 @@ class _Job:
     def check_memory(self, n_lanes: int, at_once: int) -> None:
         """Refuse what memory cannot hold: working spaces of so many lanes each, and the result."""
         working = bytes_of_blocks(
-            self.problem, self.parts, n_lanes, self.dtype, self.n_slots, self.n_entries
-        )
+            self.problem, self.parts, n_lanes, self.dtype, self.n_slots, self.n_entries,
+            local=self.local,
+        )  # fmt: skip
         models = 2 * np.dtype(self.dtype).itemsize * self.problem.dim  # joined in the end
         result = self.n_lanes * (models + 2 * 4 * 8 * self.plan.evaluated.size)
         kept = f"{self.n_slots} models and {self.n_entries} table entries"
@@ -173,8 +180,9 @@ class _Job:
     def blocks(self, stepsizes: np.ndarray) -> Blocks:
         """Return the working space of some lanes, at x_0."""
         blocks = new_blocks(
-            self.problem, self.parts, stepsizes, self.dtype, self.n_slots, self.n_entries
-        )
+            self.problem, self.parts, stepsizes, self.dtype, self.n_slots, self.n_entries,
+            local=self.local,
+        )  # fmt: skip
         blocks.models[self.plan.slot[0]] = self.x0[:, None]
         return blocks
 
@@ -198,13 +206,15 @@ def replay(
     """Compute the run that `trace` describes, on `problem`, for every stepsize and seed.
 
     x_{s+1} = x_s − γ d_s, d_s = Σ weight · factor(τ, γ) · correction(encoder(g)), g the gradient of
-    a job at x_{read_step}. Only gradients that enter a step are computed.
+    a job at x_{read_step}. Only gradients that enter a step are computed, and those that an
+    encoder which remembers has seen beside them.
     A lane's bits do not depend on what other lanes stand beside it, nor on the number of threads;
     lanes of a PyTorch module agree to rounding.
 
-    Memory: (V + E + 4 + M) · dim · lanes floats, V the most model versions that later steps
+    Memory: (V + E + 4 + M + B n) · dim · lanes floats, V the most model versions that later steps
     still read, E the entries of the method's table, M the blocks that correction and optimizer
-    remember; plus about 200 · dim floats a thread for evaluation, and the problem's data.
+    remember, B those that an encoder remembers of each of n workers; plus about
+    200 · dim floats a thread for evaluation, and the problem's data.
 
     Parameters
     ----------
@@ -354,11 +364,13 @@ def _job(prepared: Prepared, parts: Parts, x0: np.ndarray | None) -> _Job:
     """Return what every block of lanes needs."""
     problem, trace = prepared.problem, prepared.trace
     run = bound_to(problem, lambda: trace.summary.tau_c, trace.header.bound)
+    planned = prepared.plan, prepared.n_slots, prepared.n_entries
+    plan, n_slots, n_entries = prepared.remembering if n_remembered(parts.encoder) else planned
     return _Job(
         problem=problem,
-        plan=prepared.plan,
-        n_slots=prepared.n_slots,
-        n_entries=prepared.n_entries,
+        plan=plan,
+        n_slots=n_slots,
+        n_entries=n_entries,
         dtype=prepared.dtype,
         x0=checked_start("replay", problem, x0),
         rules=rules_of(parts, run, problem.n_workers),
@@ -467,6 +479,8 @@ def rules_of(parts: Parts, run: Mapping[str, float], n_workers: int) -> Rules:
         parts.optimizer.numbers(parts.optimizer.parameters()),
         encodes=parts.encoder is not None,
         corrects=parts.correction is not None,
+        feedback=feedback_of(parts.encoder),
+        local_stepsize=parts.work.local_stepsize if parts.work else 0.0,
         refresh=refresh_after(n_workers),
     )
 

@@ -14,7 +14,7 @@ import numpy as np
 from numba import typeof, types
 
 from asgrad.corrections.base import correct_nothing, correction_type
-from asgrad.encoders.base import encode_nothing, encoder_type
+from asgrad.encoders.base import encode_job, encode_nothing, encoder_type
 from asgrad.kernels import (
     Bound,
     BoundType,
@@ -27,11 +27,12 @@ from asgrad.kernels import (
     set_zero,
 )
 from asgrad.numerics.blocks import Blocks
-from asgrad.numerics.plan import Plan
+from asgrad.numerics.plan import SEEN, USED, Plan
 from asgrad.optimizers.base import optimizer_type
 from asgrad.problems.base import Packed, gradient_type
 from asgrad.recipes import Parts
 from asgrad.stepsizes.base import FACTOR
+from asgrad.work.base import add_up_gradients
 
 __all__ = [
     "Calls",
@@ -70,6 +71,10 @@ class Rules(NamedTuple):
     encodes: bool
     """Whether there is an encoder: calling one that does nothing takes as long as a small step."""
     corrects: bool
+    feedback: int
+    """Of the encoder, as `feedback_of` says."""
+    local_stepsize: float
+    """η of a job of several gradients."""
     refresh: int
     """After so many steps the table is summed up afresh."""
 
@@ -91,7 +96,8 @@ def walk(calls, data, key, plan, rules, blocks, cursor):
 
     x_{s+1} = optimizer(x_s, Σ over the rows of step s of weight · factor(τ) ·
     correction(encoder(g))), plus the table's weighted sum. A gradient is computed when a step first
-    uses it: gradients that no step uses cost nothing, and none has to be kept until its step.
+    uses it: gradients that no step uses cost nothing, and none has to be kept until its step. Only
+    an encoder that remembers has to see them too.
     """
     n_steps = plan.first_row.size - 1
     pause_at = cursor[STEP] + cursor[PAUSE]
@@ -112,7 +118,9 @@ def walk(calls, data, key, plan, rules, blocks, cursor):
             # The first gradient of a step is computed where it will stand, which saves a copy.
             g = blocks.direction if empty and not held else blocks.gradient
             computed = False
-            if plan.computes[row] == 1:
+            if plan.computes[row] == SEEN:
+                _deliver(calls, data, key, plan, rules, blocks, row, blocks.gradient)
+            if plan.computes[row] == USED:
                 largest_delay = max(largest_delay, step - plan.read_step[row])
                 computed = _compute(calls, data, key, plan, rules, blocks, step, row, g)
             if begins and ends:
@@ -219,27 +227,47 @@ def _compute(calls, data, key, plan, rules, blocks, step, row, g):
     # What a table holds is weighted as often as a step uses it, all else only here.
     weight = plan.weight[row] if entry < 0 else 1.0
     # A rule may drop a gradient by the factor 0. A correction that remembers sees it all the same:
-    # else what a lane remembers would depend on the lanes beside it.
+    # else what a lane remembers would depend on the lanes beside it. So does an encoder.
     needed = blocks.correction_memory.shape[0] > 0
     for lane in range(blocks.scales.size):
         blocks.scales[lane] = weight * calls.factor(rules.stepsize, blocks.stepsizes[lane], delay)
         needed = needed or blocks.scales[lane] != 0
     if not needed:
+        if blocks.encoder_memory.shape[0] > 0:
+            _deliver(calls, data, key, plan, rules, blocks, row, g)
         return False
-    x_read = blocks.models[plan.slot[plan.read_step[row]]]
-    calls.gradient(
-        data.values, data.indices, data.layout, x_read, worker, plan.draw[row], key, g,
-        blocks.scratch, blocks.picks,
-    )  # fmt: skip
-    if rules.encodes:
-        calls.encoder(rules.encoder, g, worker, plan.draw[row], key, blocks.encoder_memory)
+    _deliver(calls, data, key, plan, rules, blocks, row, g)
     if rules.corrects:
+        x_read = blocks.models[plan.slot[plan.read_step[row]]]
         x = blocks.models[plan.slot[step]]
         calls.correction(
             rules.correction, g, x_read, x, delay, blocks.stepsizes, worker,
             blocks.correction_memory,
         )  # fmt: skip
     return True
+
+
+@piece
+def _deliver(calls, data, key, plan, rules, blocks, row, g):
+    """Write into `g` what the worker of a row delivered."""
+    worker, draw = plan.worker[row], plan.draw[row]
+    x_read = blocks.models[plan.slot[plan.read_step[row]]]
+    add_up_gradients(
+        calls.gradient, data, x_read, worker, draw, plan.work[row], rules.local_stepsize, key, g,
+        blocks.local, blocks.scratch, blocks.picks,
+    )  # fmt: skip
+    if not rules.encodes:
+        return
+    remembers = blocks.encoder_memory.shape[0] > 0
+    if remembers and plan.fresh[row] != 0:
+        for block in range(blocks.encoder_memory.shape[1]):
+            set_zero(blocks.encoder_memory[worker, block])
+    # Where nothing is remembered, any memory without blocks will do.
+    memory = blocks.encoder_memory[worker] if remembers else blocks.models[:0]
+    encode_job(
+        calls.encoder, rules.encoder, rules.feedback, g, worker, draw, key, memory,
+        blocks.encoder_scratch,
+    )  # fmt: skip
 
 
 @piece
@@ -309,17 +337,34 @@ def compiled_walk(dtype: str) -> Callable[..., None]:
     step, its arguments must be of the very types that stand here.
     """
     i8, f8 = np.zeros(1, np.int64), np.zeros(1)
-    one, two, three = (np.zeros((1,) * axes, dtype) for axes in (1, 2, 3))
-    plan = Plan(i8, i8, f8, *(i8 for _ in range(7)))
+    one, two, three, four = (np.zeros((1,) * axes, dtype) for axes in (1, 2, 3, 4))
+    plan = Plan(i8, i8, f8, *(i8 for _ in range(9)))
     blocks = Blocks(
-        one, one, one, one, three, two, two, three, two, three, three, three, f8, two, one, i8
+        one,
+        one,
+        one,
+        one,
+        three,
+        two,
+        two,
+        three,
+        two,
+        four,
+        three,
+        three,
+        three,
+        f8,
+        two,
+        one,
+        i8,
+        i8,
     )
     signature = types.void(
         types.NamedTuple([BoundType(kind) for kind in _kinds(dtype)], Calls),
         typeof(Packed(one, np.zeros(1, np.int32), i8)),
         types.int64,
         typeof(plan),
-        typeof(Rules(f8, f8, f8, f8, False, False, 1)),
+        typeof(Rules(f8, f8, f8, f8, False, False, 0, 0.0, 1)),
         typeof(blocks),
         types.int64[::1],
     )

@@ -10,7 +10,6 @@ import numpy as np
 
 from asgrad.corrections import Correction
 from asgrad.encoders import Encoder
-from asgrad.encoders.base import check_encoder
 from asgrad.errors import check_kind
 from asgrad.kernels import HasKernel
 from asgrad.methods import AnyMethod
@@ -75,7 +74,6 @@ class Parts:
                 check_kind(type(self).__name__, name, part, kind.base, kind.remedy)
             if isinstance(part, HasKernel):
                 part.check_kernel()
-        check_encoder(type(self).__name__, self.encoder)
 
     def message_bytes(self, dim: int, dtype: str) -> tuple[int, int]:
         """Return how many bytes a model takes on its way, and a gradient as it is encoded."""

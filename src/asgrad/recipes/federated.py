@@ -1,9 +1,10 @@
-"""Recipes of federated learning: FedAsync, FedBuff, FADAS; one local step each."""
+"""Recipes of federated learning: FedAsync, FedBuff, FADAS, each with local steps or without."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from asgrad.corrections import Mixing
 from asgrad.errors import check_choice, check_integer, check_positive
@@ -11,6 +12,8 @@ from asgrad.methods import Buffered, Pure
 from asgrad.optimizers import AMSGrad
 from asgrad.recipes.base import Named, Recipe
 from asgrad.stepsizes import Hinge, Polynomial, Stepsize
+from asgrad.work import LocalSteps
+from asgrad.work.local_steps import checked_steps
 
 __all__ = ["FADAS", "FedAsync", "FedBuff"]
 
@@ -19,8 +22,9 @@ __all__ = ["FADAS", "FedAsync", "FedBuff"]
 class FedAsync(Named):
     """FedAsync: the server mixes each model that arrives into its own, the less the staler it is.
 
-    x_{t+1} = (1 − α_τ) x_t + α_τ (x_{t−τ} − η g(x_{t−τ})), α_τ = α s(τ), where α is the stepsize:
-    give it in (0, 1]. s(τ) = (τ + 1)^−a, or the hinge 1 for τ <= b, else 1/(a (τ − b) + 1).
+    x_{t+1} = (1 − α_τ) x_t + α_τ y_Q, y_0 = x_{t−τ}, y_{q+1} = y_q − η g(y_q). α_τ = α s(τ), where
+    α is the stepsize: give it in (0, 1]. s(τ) = (τ + 1)^−a, or the hinge 1 for τ <= b, else
+    1/(a (τ − b) + 1).
 
     Parameters
     ----------
@@ -32,16 +36,19 @@ class FedAsync(Named):
         a; by default 1/2 for the polynomial and 10 for the hinge.
     max_delay : int >= 0
         b of the hinge.
+    local_steps : int >= 1, or one a worker
+        Q.
 
     References
     ----------
-    Xie, Koyejo, Gupta, arXiv 1903.03934. Deviations: one local step; no proximal term.
+    Xie, Koyejo, Gupta, arXiv 1903.03934. Deviations: no proximal term.
     """
 
     local_stepsize: float = 1.0
     rule: str = "polynomial"
     slope: float | None = None
     max_delay: int = 4
+    local_steps: int | Sequence[int] = 1
 
     name: ClassVar[str] = "fedasync"
     reference: ClassVar[str] = "FedAsync, arXiv 1903.03934"
@@ -52,6 +59,7 @@ class FedAsync(Named):
         check_integer("FedAsync", "max_delay", self.max_delay, minimum=0)
         if self.slope is not None:
             check_positive("FedAsync", "slope", self.slope)
+        _work("FedAsync", self.local_steps, self.local_stepsize)
 
     def build(self) -> Recipe:
         """Return pure assignment, the mixing, and the rule."""
@@ -59,14 +67,17 @@ class FedAsync(Named):
             rule: Stepsize = Hinge(10.0 if self.slope is None else self.slope, self.max_delay)
         else:
             rule = Polynomial(0.5 if self.slope is None else self.slope)
-        return Recipe(Pure(), stepsize=rule, correction=Mixing(self.local_stepsize))
+        work = _work("FedAsync", self.local_steps, self.local_stepsize)
+        mixing = Mixing(self.local_stepsize)
+        return Recipe(Pure(), stepsize=rule, work=work, correction=mixing)
 
 
 @dataclass(frozen=True)
 class FedBuff(Named):
     """FedBuff: a step with the mean of K arrivals, each weighed by (1 + τ)^−p; nobody waits.
 
-    x_{k+1} = x_k − (γ/K) Σ (1 + τ_j)^−p g(x_{k−τ_j}; ξ_j). No weight exceeds 1.
+    x_{k+1} = x_k − (γ/K) Σ (1 + τ_j)^−p Δ_j, Δ_j = (y_0 − y_Q)/η the sum of a job's gradients,
+    y_0 = x_{k−τ_j}, y_{q+1} = y_q − η g(y_q). No weight exceeds 1. τ counts steps, not arrivals.
 
     Parameters
     ----------
@@ -74,14 +85,21 @@ class FedBuff(Named):
         K.
     power : float >= 0
         p; 0 weighs all alike.
+    local_steps : int >= 1, or one a worker
+        Q.
+    local_stepsize : float >= 0
+        η; it is of no account where Q = 1.
 
     References
     ----------
-    Nguyen et al., arXiv 2106.06639. Deviations: those of `ag.methods.Buffered`; one local step.
+    Nguyen et al., arXiv 2106.06639. Deviations: those of `ag.methods.Buffered`; γ multiplies the
+    sums of gradients, where the paper's server stepsize multiplies y_0 − y_Q: γ = η η_server.
     """
 
     size: int = 10
     power: float = 0.5
+    local_steps: int | Sequence[int] = 1
+    local_stepsize: float = 0.01
 
     name: ClassVar[str] = "fedbuff"
     reference: ClassVar[str] = "FedBuff, arXiv 2106.06639"
@@ -90,8 +108,9 @@ class FedBuff(Named):
         self.build()  # the parts check what they are given
 
     def build(self) -> Recipe:
-        """Return the buffer and the weights."""
-        return Recipe(Buffered(self.size), stepsize=Polynomial(self.power))
+        """Return the buffer, the weights and the local steps."""
+        work = _work("FedBuff", self.local_steps, self.local_stepsize)
+        return Recipe(Buffered(self.size), stepsize=Polynomial(self.power), work=work)
 
 
 @dataclass(frozen=True)
@@ -106,14 +125,21 @@ class FADAS(Named):
         K, the arrivals of a step.
     max_delay : int >= 0
         τ_c.
+    local_steps : int >= 1, or one a worker
+        Q.
+    local_stepsize : float >= 0
+        η; it is of no account where Q = 1.
 
     References
     ----------
-    Wang et al., arXiv 2407.18365. Deviations: see `ag.optimizers.AMSGrad`; one local step.
+    Wang et al., arXiv 2407.18365. Deviations: see `ag.optimizers.AMSGrad`; the optimizer is given
+    sums of gradients, where the paper's is given y_Q − y_0, which is −η times as much.
     """
 
     size: int = 10
     max_delay: int = 1
+    local_steps: int | Sequence[int] = 1
+    local_stepsize: float = 0.01
 
     name: ClassVar[str] = "fadas"
     reference: ClassVar[str] = "FADAS, arXiv 2407.18365"
@@ -122,5 +148,14 @@ class FADAS(Named):
         self.build()
 
     def build(self) -> Recipe:
-        """Return the buffer and the optimizer."""
-        return Recipe(Buffered(self.size), optimizer=AMSGrad(max_delay=self.max_delay))
+        """Return the buffer, the local steps and the optimizer."""
+        work = _work("FADAS", self.local_steps, self.local_stepsize)
+        optimizer = AMSGrad(max_delay=self.max_delay)
+        return Recipe(Buffered(self.size), work=work, optimizer=optimizer)
+
+
+def _work(owner: str, local_steps: Any, local_stepsize: float) -> LocalSteps | None:
+    """Return the local steps, checked; None where a job is one gradient."""
+    n = checked_steps(owner, "local_steps", local_steps)
+    check_positive(owner, "local_stepsize", local_stepsize, zero=True)
+    return None if n == 1 else LocalSteps(n, local_stepsize)

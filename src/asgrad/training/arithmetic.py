@@ -74,7 +74,8 @@ class Arithmetic:
         dtype: str,
     ):
         self.n_steps = 0
-        parts = replace(parts, encoder=None)  # it has done its work where a gradient comes from
+        # Both have done their work where a gradient comes from.
+        parts = replace(parts, encoder=None, work=None)
         self._calls = bound(calls_of(delivered, parts), dtype)
         self._walk = compiled_walk(dtype)
         # How many jobs will ever be in flight is not known yet: those at the start stand for them.

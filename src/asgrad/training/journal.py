@@ -58,6 +58,8 @@ class Event(IntEnum):
     """An alarm of the method went off; its number stands in the worker's place."""
     SENT = 9
     """When a job's gradient was sent, which stands in the place of its start."""
+    FORGOT = 10
+    """Before the job that arrives next, its worker had forgotten what its encoder remembered."""
 
 
 _BEGUN, _ARRIVED, _WITH_OTHERS = (
@@ -65,7 +67,7 @@ _BEGUN, _ARRIVED, _WITH_OTHERS = (
 )
 _ALL_TAKEN, _LOST, _LEFT = (int(e) for e in (Event.ALL_TAKEN, Event.LOST, Event.LEFT))
 _JOINED, _STARTED, _RANG = int(Event.JOINED), int(Event.STARTED), int(Event.RANG)
-_SENT = int(Event.SENT)
+_SENT, _FORGOT = int(Event.SENT), int(Event.FORGOT)
 
 EVENTS = np.dtype(
     [
@@ -208,7 +210,7 @@ def _find(ledger, page, decide):
         if _is_arrival(kind) and decide:
             return _ASK
     most = ledger.alarms.size if kind == _RANG else ledger.workers.size
-    if kind < 0 or kind > _SENT or not 0 <= worker < most:
+    if kind < 0 or kind > _FORGOT or not 0 <= worker < most:
         return OTHERWISE
     return _ASK if kind == _RANG and decide else DONE
 

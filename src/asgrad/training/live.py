@@ -350,9 +350,10 @@ class Live:
             self.facts.elapsed, self.facts.workers = now, self.session.state()
             facts: dict[str, Any] = {**vars(self.facts), "evaluations": self.evaluator.done}
             facts = {name: list(v) if isinstance(v, list) else v for name, v in facts.items()}
-            self.keeper.save(
-                self.server.n_steps, now, self.server.state(), self.server.journal.parts(), facts
-            )
+            state, memories = self.server.state(), self.session.memories()
+            if memories is not None:
+                state["memories"] = memories
+            self.keeper.save(self.server.n_steps, now, state, self.server.journal.parts(), facts)
 
 
 def _has_passed(moment: float, now: float, idle: bool) -> bool:

@@ -8,6 +8,7 @@ is that of `replay`: so the trace gives back its model bit for bit.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -123,6 +124,9 @@ class Server:
         With `more` it is one of several that were waiting: the jobs that the method assigns wait
         for `assign_waiting`, so that they all read the model after the last of these.
         """
+        if job.fresh:
+            self._tell_of(Event.FORGOT, job.worker, job.row, now)
+        job.delivered = True
         ledger = self._books.ledger
         self._note_sending(job, now)
         ledger.out[0] = 0, now, now - job.start_time
@@ -241,13 +245,25 @@ class Server:
             sends=self.sends,
         )
         books.reserve(min(self._books.count("assigned"), RESERVED))
-        retell(books, self.opening, self.journal.parts(), decide=False)
+        forgot: list[np.ndarray] = []
+        retell(books, self.opening, self._noted(forgot), decide=False)
         tables = books.tables()
         for job in self.unfinished():
             tables.jobs.start_time[job.row] = job.start_time
             if self.sends:
                 tables.jobs.finish_time[job.row] = job.finish_time
-        return tables
+        if not any(rows.size for rows in forgot):
+            return tables
+        fresh = np.zeros(tables.n_jobs, np.int8)
+        fresh[np.concatenate(forgot)] = 1
+        return tables._replace(jobs=tables.jobs._replace(fresh=fresh))
+
+    def _noted(self, forgot: list[np.ndarray]) -> Iterator[Part]:
+        """Yield the journal's parts; note the jobs before which their worker had forgotten."""
+        for part in self.journal.parts():
+            events, _ = part.arrays()
+            forgot.append(events["row"][events["kind"] == Event.FORGOT])
+            yield part
 
     def _tell_of(self, *told: Any) -> Orders:
         """Tell the books of an event on which the method does not decide."""

@@ -205,7 +205,7 @@ def train(
         "times": workers.times_label if workers.is_virtual else "measured",
         "problem": fingerprint(problem) if checkpoints is not None else {},
     }
-    facts, done, digests, segments = _before(server, checkpoints, settings, resume)
+    facts, done, digests, segments, memories = _before(server, checkpoints, settings, resume)
     if resume:
         check_beginning(problem, dtype, start, done)
     run = Live(server, bounds, facts, workers.clock(facts.elapsed))
@@ -215,6 +215,7 @@ def train(
         problem, key, dtype, seed, run.clock, run.deliver, run.ended, kept=facts.workers,
         max_steps=bounds.steps, max_jobs=bounds.jobs, until_time=bounds.until_time,
         encoder=recipe.encoder, work=recipe.work, next_alarm=lambda: server.next_alarm,
+        resumed=resume, memories=memories,
     )  # fmt: skip
     session = _opened(workers, context, on_open)
     server.sends = session.sends
@@ -292,7 +293,7 @@ def _played(
 
 def _before(
     server: Server, checkpoints: Checkpoints | None, settings: dict[str, Any], resume: bool
-) -> tuple[Facts, list[Evaluation], dict[str, str], list[list[Any]]]:
+) -> tuple[Facts, list[Evaluation], dict[str, str], list[list[Any]], np.ndarray | None]:
     """Return what was before this part of the run; bring a new server to where that ended."""
     if checkpoints is not None:
         need_safetensors()
@@ -302,7 +303,7 @@ def _before(
                 f"train: {checkpoints.folder} holds the checkpoints of another run; resume it, or "
                 "choose another folder."
             )
-        return Facts(0.0, 0, 0, []), [], {}, []
+        return Facts(0.0, 0, 0, []), [], {}, [], None
     if checkpoints is None:
         raise AsgradError("train: to resume, say from which checkpoints: Checkpoints(folder).")
     state, parts, head = load_newest(checkpoints.folder, settings)
@@ -310,4 +311,4 @@ def _before(
     server.restore(parts, state)
     done = [(int(step), *numbers) for step, *numbers in facts.pop("evaluations")]
     digests = facts.pop("digests")
-    return Facts(**facts), done, digests, head["journal"]
+    return Facts(**facts), done, digests, head["journal"], state.get("memories")

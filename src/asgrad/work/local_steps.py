@@ -4,17 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
 from asgrad.errors import AsgradError, KindError, check_integer, check_positive, n_axes, shown
 from asgrad.work.base import Work
 
-__all__ = ["MOST_WORK", "LocalSteps"]
+__all__ = ["MOST_WORK", "LocalSteps", "checked_steps"]
 
 MOST_WORK = 2**15 - 1
 """The most gradients that one job may be made of."""
+
+
+def checked_steps(owner: str, name: str, said: Any) -> int | tuple[int, ...]:
+    """Return a number of gradients, or one a worker, if it is such."""
+    if n_axes(said) > 1 or isinstance(said, str) or np.size(said) == 0:
+        raise KindError(f"{owner}: {name} must be an integer, or one a worker, got {shown(said)}.")
+    if n_axes(said) == 0:
+        return check_integer(owner, name, said, minimum=1, maximum=MOST_WORK)
+    return tuple(check_integer(owner, name, n, minimum=1, maximum=MOST_WORK) for n in said)
 
 
 @dataclass(frozen=True)
@@ -45,19 +54,7 @@ class LocalSteps(Work):
 
     def __post_init__(self) -> None:
         check_positive("LocalSteps", "stepsize", self.stepsize, zero=True)
-        if n_axes(self.n) > 1 or isinstance(self.n, str) or np.size(self.n) == 0:
-            raise KindError(
-                f"LocalSteps: n must be an integer, or one a worker, got {shown(self.n)}."
-            )
-        if n_axes(self.n) == 1:
-            object.__setattr__(self, "n", tuple(self._checked(n) for n in self.n))  # type: ignore[union-attr]
-        else:
-            self._checked(self.n)
-
-    @staticmethod
-    def _checked(n: object) -> int:
-        """Return a number of gradients, if it is one."""
-        return check_integer("LocalSteps", "n", n, minimum=1, maximum=MOST_WORK)
+        object.__setattr__(self, "n", checked_steps("LocalSteps", "n", self.n))
 
     def gradients(self, n_workers: int) -> np.ndarray:
         """Return Q of every worker, int16 of shape (n_workers,)."""

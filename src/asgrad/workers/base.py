@@ -17,7 +17,7 @@ import numpy as np
 from numba import from_dtype
 
 from asgrad.encoders import Encoder
-from asgrad.encoders.base import encoder_type
+from asgrad.encoders.base import encode_job, encoder_type, feedback_of, n_remembered
 from asgrad.errors import (
     AsgradError,
     KindError,
@@ -30,6 +30,8 @@ from asgrad.kernels import Bound, is_finite
 from asgrad.problems.base import Problem
 from asgrad.trace import Fate
 from asgrad.work import Work
+from asgrad.work.base import add_up_gradients
+from asgrad.workers.memory import Lineage, Mark, Memory
 
 __all__ = [
     "NOT_FINITE",
@@ -50,6 +52,7 @@ __all__ = [
     "check_same_number",
     "check_slowdown",
     "failed",
+    "lineage_of",
     "warm_up",
     "worker_buffers",
 ]
@@ -81,6 +84,10 @@ class Job:
     """Of the server's ledger."""
     work: int = 1
     """How many gradients it is made of."""
+    fresh: bool = False
+    """Its worker had forgotten, before it, what its encoder remembered."""
+    delivered: bool = False
+    """The server has taken its gradient."""
 
 
 class Arrival(NamedTuple):
@@ -165,6 +172,10 @@ class RunContext:
     """What every worker does to its gradients before it delivers them."""
     work: Work | None = None
     """How one gradient of a job leads to the next."""
+    resumed: bool = False
+    """The run goes on from a checkpoint."""
+    memories: np.ndarray | None = None
+    """What a session returned as its `memories` before that."""
 
 
 class Workers(ABC):
@@ -220,6 +231,11 @@ class Session(ABC):
 
     def state(self) -> Any:
         """Return what a session that goes on from here is to know, as JSON can hold it."""
+        return None
+
+    def memories(self) -> np.ndarray | None:
+        """Return a copy of what encoders remember, for a checkpoint, of shape (n_workers, n_blocks,
+        dim, 1); None: a session that goes on from there begins without."""
         return None
 
     @abstractmethod
@@ -308,42 +324,88 @@ def check_slowdown(owner: str, slowdown: Sequence[float] | None, n_workers: int)
 
 
 class Computation:
-    """What one worker computes: the gradient of a job, encoded; with data and working space."""
+    """What one worker computes: what a job delivers, encoded; with data and working space."""
 
     def __init__(
-        self, problem: Problem, dtype: str, key: int, worker: int, encoder: Encoder | None
+        self,
+        problem: Problem,
+        dtype: str,
+        key: int,
+        worker: int,
+        encoder: Encoder | None,
+        work: Work | None = None,
     ):
         self._gradient = problem.kernels().gradient
         self._packed = problem.packed(np.dtype(dtype))
-        self._worker, self._key = worker, key
+        self._worker, self._key, self._dtype = worker, key, dtype
         self._buffers = worker_buffers(problem, dtype)
         self._encode = type(encoder).kernel if encoder else None
         if self._encode is not None:  # one that cannot be compiled is refused before the run
             Bound(self._encode, encoder_type(from_dtype(np.dtype(dtype))))
         self._parameters = encoder.numbers(encoder.parameters()) if encoder else None
-        self._memory = np.zeros((0, problem.dim, 1), dtype)
+        self._feedback = feedback_of(encoder)
+        self._scratch = np.zeros(encoder.n_scratch(problem.dim) if encoder else 0, np.int64)
+        self._memory = Memory(n_remembered(encoder), problem.dim, dtype)
+        self._local_stepsize = work.local_stepsize if work else 0.0
+        self._local = np.empty((2, 0, 1), dtype)
 
-    def __call__(self, x: np.ndarray, draw: int, out: np.ndarray) -> bool:
-        """Write the gradient at `x` into `out`, both of shape (dim, 1); False if it is not finite.
+    def __call__(
+        self, x: np.ndarray, draw: int, out: np.ndarray, work: int = 1, mark: Mark | None = None
+    ) -> bool:
+        """Write what a job at `x` delivers into `out`, both of shape (dim, 1); False if it is not
+        finite.
 
-        One that is not is never encoded: an encoder may hide what is wrong with it.
+        What is not is never encoded: an encoder may hide what is wrong with it. With a `mark` what
+        the encoder remembers is first brought to where that says, and may be brought back there.
         """
-        self._gradient(*self._packed, x, self._worker, draw, self._key, out, *self._buffers)
+        if mark is not None:
+            self._memory.go_back(mark)
+        if work > 1 and self._local.shape[1] == 0:
+            self._local = np.empty((2, *x.shape), self._dtype)
+        add_up_gradients(
+            self._gradient, self._packed, x, self._worker, draw, work, self._local_stepsize,
+            self._key, out, self._local, *self._buffers,
+        )  # fmt: skip
         finite = bool(is_finite(out))
         if self._encode is not None and finite:
-            self._encode(self._parameters, out, self._worker, draw, self._key, self._memory)
+            if mark is not None and self._memory.blocks.size:
+                self._memory.keep(draw)
+            encode_job(
+                self._encode, self._parameters, self._feedback, out, self._worker, draw, self._key,
+                self._memory.blocks, self._scratch,
+            )  # fmt: skip
         return finite
+
+    def go_back(self, mark: Mark) -> None:
+        """Have the encoder remember what it did after the last job that counts."""
+        self._memory.go_back(mark)
+
+    @property
+    def memory(self) -> np.ndarray:
+        """What the encoder remembers, float of shape (n_blocks, dim, 1)."""
+        return self._memory.blocks
 
     def of_another(self, worker: int) -> Computation:
         """Return that of a worker which never computes at the same time: they share their space."""
         other = copy(self)
         other._worker = worker
+        n_blocks, dim, _ = self._memory.blocks.shape
+        other._memory = Memory(n_blocks, dim, self._dtype)
         return other
 
 
 def computation_of(context: RunContext, worker: int) -> Computation:
     """Return what a worker of a run computes."""
-    return Computation(context.problem, context.dtype, context.key, worker, context.encoder)
+    return Computation(
+        context.problem, context.dtype, context.key, worker, context.encoder, context.work
+    )
+
+
+def lineage_of(context: RunContext, fresh: bool) -> Lineage | None:
+    """Return the lineage of a worker that begins; None where nothing is remembered."""
+    if n_remembered(context.encoder) == 0:
+        return None
+    return Lineage(fresh or context.resumed)
 
 
 def warm_up(context: RunContext) -> None:

@@ -29,6 +29,7 @@ from asgrad.workers.base import (
     check_slowdown,
     computation_of,
     failed,
+    lineage_of,
     warm_up,
 )
 
@@ -141,9 +142,16 @@ class _Worker:
     """One worker: a thread, its inbox, and how it has done."""
 
     def __init__(
-        self, context: RunContext, sleep: Clock | None, slowdown: float, index: int, record: Record
+        self,
+        context: RunContext,
+        sleep: Clock | None,
+        slowdown: float,
+        index: int,
+        record: Record,
+        fresh: bool = False,
     ):
         self._settings = (context, sleep, slowdown, index, record)
+        self._lineage = lineage_of(context, fresh)
         self.inbox: queue.SimpleQueue[tuple[Job, np.ndarray] | None] = queue.SimpleQueue()
         self.running: Job | None = None
         self.record = record
@@ -182,7 +190,7 @@ class _Worker:
                 return None
             self._stopped = True
         self._awake.set()
-        fresh = _Worker(*self._settings)
+        fresh = _Worker(*self._settings, fresh=True)
         while not self.inbox.empty():
             fresh.inbox.put(self.inbox.get())
         return fresh
@@ -202,10 +210,11 @@ class _Worker:
                 continue  # called off while it waited
             job.start_time = now()
             self.running = job
-            failure = ""
+            failure, finite, mark = "", False, None
             try:
                 gradient = np.empty(shape, dtype)
-                finite = compute(x, job.draw, gradient)
+                mark = self._lineage.follow(job) if self._lineage else None
+                finite = compute(x, job.draw, gradient, job.work, mark)
                 pause = (slowdown - 1.0) * (now() - job.start_time)
                 if sleep is not None:
                     asleep = sleep.seconds(
@@ -215,13 +224,16 @@ class _Worker:
                     pause += check_positive("Threads", what, asleep, zero=True)
                 self._sleep(job, now() + pause)
             except Exception as error:  # whatever a user's problem raises is the job's failure
-                failure = in_one_line(error)
+                failure, finite = in_one_line(error), False
             if job.fate == Fate.IN_FLIGHT:
                 record.took.append(now() - job.start_time)
             with self._ending:
                 self.running = None
                 if self._stopped:
                     return
+            if self._lineage and mark and not finite:
+                self._lineage.drop(job)
+                compute.go_back(mark)
             if failure:
                 arrival = failed(job, failure, gone=self.fail())
             else:

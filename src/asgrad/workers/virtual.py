@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from asgrad.encoders.base import n_remembered
 from asgrad.errors import AsgradError, check_integer, in_one_line
 from asgrad.moments import is_later, put_back, rounded_off, time_at
 from asgrad.recipes import Parts
@@ -137,6 +138,9 @@ class _Session(Session):
         warm_up(context)
         first = computation_of(context, 0)
         self._compute = [first, *(first.of_another(worker) for worker in range(1, n))]
+        if context.memories is not None:
+            for compute, memory in zip(self._compute, context.memories, strict=True):
+                compute.memory[:] = memory
         self._n_failures = [0] * n
         self._running: list[_Held | None] = [None] * n
         self._queues: list[deque[_Held]] = [deque() for _ in range(n)]
@@ -318,6 +322,12 @@ class _Session(Session):
             "changes": [pace.changes.own[name].tolist() for name in ("index", "until")],
         }  # fmt: skip
 
+    def memories(self) -> np.ndarray | None:
+        """Return what the encoders remember."""
+        if n_remembered(self._context.encoder) == 0:
+            return None
+        return np.array([compute.memory for compute in self._compute])
+
     def close(self) -> None:
         """Start what was given out last: the trace says so."""
         self._start_jobs()
@@ -449,7 +459,7 @@ class _Session(Session):
         """Compute the gradient of a job that ends."""
         gradient = np.empty_like(x)
         try:
-            finite = self._compute[job.worker](x, job.draw, gradient)
+            finite = self._compute[job.worker](x, job.draw, gradient, job.work)
         except Exception as error:  # whatever a user's problem raises is the job's failure
             self._n_failures[job.worker] += 1
             gone = self._n_failures[job.worker] > self._options.restarts

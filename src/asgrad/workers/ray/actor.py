@@ -11,13 +11,17 @@ from functools import cached_property
 import numpy as np
 
 from asgrad.encoders import Encoder
+from asgrad.encoders.sparse import Sparse, pack
 from asgrad.problems.base import Problem
+from asgrad.work import Work
 from asgrad.workers.base import NOT_FINITE, Computation
+from asgrad.workers.memory import Mark
 from asgrad.workers.ray.shared_memory import Address, attach
 
 __all__ = ["HEAD", "INLINE", "Actor"]
 
-HEAD = struct.Struct("<qq")  # of a job: its draw, and the place of its gradient or -1
+HEAD = struct.Struct("<qqqqq")
+"""Of a job: its draw, its gradients, the place of what it delivers or −1, and its `Mark`."""
 INLINE = 100_000  # bytes; smaller arrays are not worth an object, or a place in shared memory
 
 
@@ -32,8 +36,9 @@ class Actor:
         slowdown: float,
         inline: int,
         encoder: Encoder | None,
+        work: Work | None,
     ):
-        self._key, self._dtype, self._encoder = key, np.dtype(dtype), encoder
+        self._key, self._dtype, self._encoder, self._work = key, np.dtype(dtype), encoder, work
         self._index, self._slowdown, self._inline = index, slowdown, inline
 
     def begun(self) -> int:
@@ -52,39 +57,44 @@ class Actor:
         """
         _keep_freed_memory()
         self._compute = Computation(
-            problem, self._dtype.name, self._key, self._index, self._encoder
+            problem, self._dtype.name, self._key, self._index, self._encoder, self._work
         )
         self._places = attach(places, problem.dim, self._dtype.name)
         self._shape = (problem.dim, 1)
         self._x = np.empty(self._shape, self._dtype)
         self._x_bytes = self._x.data.cast("B")
         x = np.array(problem.x0, self._dtype)
-        self.compute(HEAD.pack(0, -1), x.reshape(-1, 1))
+        self.compute(HEAD.pack(0, 2 if self._work else 1, -1, -1, -1), x.reshape(-1, 1))
+        self._compute.go_back(Mark(-1, -1))
         if self._places:
             del self._gradient  # hardly needed any more
         return self._places is not None
 
-    def compute(self, job: bytes, x: np.ndarray | None = None) -> np.ndarray | bytes | str | None:
-        """Return the gradient of a job, of shape (dim, 1), or why it is refused.
+    def compute(
+        self, job: bytes, x: np.ndarray | None = None
+    ) -> np.ndarray | bytes | tuple[bytes] | str | None:
+        """Return what a job delivers, of shape (dim, 1), or why it is refused.
 
         `job` holds its head, then its model unless that comes from the object store. None says that
-        the gradient lies in the place that the head names.
+        the gradient lies in the place that the head names; a tuple holds a code.
         """
         began = time.perf_counter()
-        draw, place = HEAD.unpack_from(job)
+        draw, work, place, *mark = HEAD.unpack_from(job)
         gradient = self._places[place] if self._places and place >= 0 else self._gradient
         if x is None:
             self._x_bytes[:] = memoryview(job)[HEAD.size :]
             x = self._x
         else:
             x = _unlocked(x)
-        finite = self._compute(x, draw, gradient)
+        finite = self._compute(x, draw, gradient, work, Mark(*mark))
         if self._slowdown > 1:
             time.sleep((self._slowdown - 1) * (time.perf_counter() - began))
         if not finite:
             return NOT_FINITE
         if place >= 0:
             return None
+        if isinstance(self._encoder, Sparse):
+            return (pack(gradient),)
         return gradient.tobytes() if gradient.nbytes <= self._inline else gradient
 
 

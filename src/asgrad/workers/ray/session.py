@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from asgrad.encoders.sparse import Sparse, unpack
 from asgrad.errors import AsgradError, check_integer, in_one_line
 from asgrad.trace import Fate
 from asgrad.workers.base import (
@@ -22,6 +23,7 @@ from asgrad.workers.base import (
     Session,
     arrival_of,
     failed,
+    lineage_of,
 )
 from asgrad.workers.ray.actor import HEAD, INLINE, Actor
 from asgrad.workers.ray.connection import Connection
@@ -78,7 +80,15 @@ class RaySession(Session):
         self._workers = [
             Worker(
                 actor_class.options(**options[i]),
-                (context.key, context.dtype, i, slowdown[i], self._inline, context.encoder),
+                (
+                    context.key,
+                    context.dtype,
+                    i,
+                    slowdown[i],
+                    self._inline,
+                    context.encoder,
+                    context.work,
+                ),
                 records[i],
             )
             for i in range(len(options))
@@ -170,6 +180,7 @@ class RaySession(Session):
     def _start(self, index: int) -> None:
         """Start a worker's actor; it reports when it is ready."""
         worker = self._workers[index]
+        worker.lineage = lineage_of(self._context, fresh=worker.actor is not None)
         self._follow(worker.start(), self._has_begun, index, worker.actor)
 
     def _has_begun(self, index: int, actor: Any, future: Any) -> None:
@@ -230,7 +241,8 @@ class RaySession(Session):
 
     def _new_places(self) -> OwnPlaces | None:
         """Return memory for an actor's gradients, in case that it is on this machine."""
-        if self._dim * np.dtype(self._dtype).itemsize <= INLINE:
+        sends_codes = isinstance(self._context.encoder, Sparse)
+        if sends_codes or self._dim * np.dtype(self._dtype).itemsize <= INLINE:
             return None
         try:
             return OwnPlaces(self._dim, self._dtype)
@@ -259,7 +271,8 @@ class RaySession(Session):
             worker.running = job
             job.start_time = self._clock()
             loan = worker.places.lend() if worker.places else None
-            head = HEAD.pack(job.draw, loan.place if loan else -1)
+            mark = worker.lineage.follow(job) if worker.lineage else (-1, -1)
+            head = HEAD.pack(job.draw, job.work, loan.place if loan else -1, *mark)
             if isinstance(model, np.ndarray):  # bytes: Ray sends them with the least ado
                 ref = worker.compute.remote(b"".join((head, model.data)))
             else:
@@ -278,11 +291,17 @@ class RaySession(Session):
             found = future.result()
             if found is None and loan is not None:
                 found = loan.array
+            elif isinstance(found, tuple):
+                found = unpack(found[0], self._dim, self._dtype)
             elif isinstance(found, bytes):
                 found = np.frombuffer(found, self._dtype).reshape(-1, 1)
+            if isinstance(found, str) and worker.lineage:
+                worker.lineage.drop(job)
             self._happened.append(arrival_of(job, found))
         elif isinstance(error, self._ray.exceptions.RayTaskError):
             worker.running = None
+            if worker.lineage:
+                worker.lineage.drop(job)
             gone = worker.record.fail()
             why = in_one_line(error)
             self._happened.append(failed(job, why, gone=gone))

@@ -9,6 +9,7 @@ from enum import Enum, auto
 from typing import Any
 
 from asgrad.workers.base import Arrival, Job, Record, failed
+from asgrad.workers.memory import Lineage
 from asgrad.workers.ray.shared_memory import OwnPlaces
 
 __all__ = ["Status", "Worker"]
@@ -43,6 +44,8 @@ class Worker:
     running: Job | None = None
     waiting: deque[tuple[Job, Any]] = field(default_factory=deque)
     failure: str = ""
+    lineage: Lineage | None = None
+    """Of what its actor's encoder remembers."""
 
     def start(self) -> Any:
         """Start an actor; return the call that ends when its process runs."""
