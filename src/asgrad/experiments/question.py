@@ -167,7 +167,8 @@ class Question:
     def times_for(self, recipe: Recipe) -> AnyTimes:
         """Return the worker times, with the bytes of the messages that links carry."""
         problem = next(iter(self.problems.values()))
-        return self.times.sized(*recipe.message_bytes(problem.dim, checked_dtype(problem, None)))
+        itemsize = np.dtype(checked_dtype(problem, None)).itemsize
+        return self.times.sized(recipe.code_bytes, problem.dim, itemsize)
 
     def simulate(self, insist: bool) -> dict[tuple[str, int], Trace]:
         """Return the traces by method and seed."""

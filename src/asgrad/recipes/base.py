@@ -6,8 +6,6 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, NamedTuple
 
-import numpy as np
-
 from asgrad.corrections import Correction
 from asgrad.encoders import Encoder
 from asgrad.errors import check_kind
@@ -75,10 +73,9 @@ class Parts:
             if isinstance(part, HasKernel):
                 part.check_kernel()
 
-    def message_bytes(self, dim: int, dtype: str) -> tuple[int, int]:
-        """Return how many bytes a model takes on its way, and a gradient as it is encoded."""
-        itemsize = np.dtype(dtype).itemsize
-        return dim * itemsize, dim * itemsize
+    def code_bytes(self, dim: int, itemsize: int) -> float:
+        """Return how many bytes a gradient of so many numbers takes on its way."""
+        return self.encoder.n_bytes(dim, itemsize) if self.encoder else dim * itemsize
 
     def beside(self, other: Parts) -> list[str]:
         """Return the labels of the parts that are not those of `other`, in their order."""

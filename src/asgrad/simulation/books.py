@@ -52,6 +52,8 @@ class Books:
         As `Clock` has them, where messages take time.
     sends : bool
         Whether it is told when gradients were sent.
+    forgets : bool
+        Whether workers go, and forget what their encoders remembered.
     """
 
     def __init__(
@@ -65,6 +67,7 @@ class Books:
         links: np.ndarray | None = None,
         server: np.ndarray | None = None,
         sends: bool = False,
+        forgets: bool = False,
     ):
         self.record = record
         self.varies_work = works is not None or opening.says_work
@@ -75,7 +78,7 @@ class Books:
             counts[name] = -1
         counts["any_worker"] = any_worker
         self.has_links = links is not None and links.size > 0
-        self.sends = sends or self.has_links
+        self.sends, self.forgets = sends or self.has_links, forgets
         idle = np.zeros(1, WORKERS)
         for name in ("running", "head", "tail"):
             idle[name] = -1
@@ -131,6 +134,8 @@ class Books:
         jobs = empty_table(Jobs, size)
         if self.varies_work:
             jobs = jobs._replace(work=np.empty(size, np.int32))
+        if self.forgets:
+            jobs = jobs._replace(fresh=np.empty(size, np.int8))
         if self.sends:
             jobs = jobs._replace(finish_time=np.empty(size))
         return jobs

@@ -102,8 +102,9 @@ WORKERS = np.dtype(
 )
 # Jobs whose assignment waits until all that has arrived is dealt with.
 WAITING = np.dtype([("worker", np.int64), ("work", np.int64)])
-# Who can be given jobs, in a run in which workers come and go.
-PRESENCE = np.dtype([("away", np.int64), ("owed", np.int64), ("row", np.int64)])  # owed: its work
+# Who can be given jobs, in a run in which workers come and go: whether one is away; the work of the
+# job that is owed to it; the row of its absence; whether its encoder has forgotten since.
+PRESENCE = np.dtype([(name, np.int64) for name in ("away", "owed", "row", "forgot")])
 # When workers were away; the row of one that is, is not ended yet.
 ABSENCES = np.dtype([("worker", np.int64), ("begin", np.float64), ("end", np.float64)])
 # Of a job by its slot, where messages take time: when its model is there, and its gradient is; NaN
@@ -316,6 +317,8 @@ def assign_job(ledger, record, live, worker, work, now):
             jobs.work[row] = work
         if jobs.finish_time.size > 0:
             jobs.finish_time[row] = np.nan
+        if jobs.fresh.size > 0:
+            jobs.fresh[row] = 0
     if workers[worker]["head"] < 0:
         workers[worker]["head"] = slot
     else:
@@ -761,6 +764,9 @@ def arrive_job(ledger, record, worker, now):
     if record:
         log[counts[0]["arrived"]]["row"] = slots[slot]["row"]
         log[counts[0]["arrived"]]["time"] = now
+        if ledger.jobs.fresh.size > 0:
+            ledger.jobs.fresh[slots[slot]["row"]] = ledger.presence[worker]["forgot"]
+            ledger.presence[worker]["forgot"] = 0
     counts[0]["flying"] -= 1
     counts[0]["arrived"] += 1
     counts[0]["arriving"] = slot
@@ -817,6 +823,7 @@ def note_leaving(ledger, record, worker, now):
     if presence[worker]["away"] == 0:
         presence[worker]["away"] = 1
         counts[0]["n_away"] += 1
+        presence[worker]["forgot"] = 1
         if record:
             row = counts[0]["n_absences"]
             ledger.absences[row]["worker"] = worker

@@ -212,7 +212,7 @@ class _Run:
         self.recipe, self.method, self.times = recipe, recipe.method, times
         self.n_workers, self.seed = n_workers, seed
         self.opening: Opening = self.method.begin(n_workers, seed)
-        self.watch: Clock = times.begin(n_workers, seed)
+        self.watch: Clock = times.sized(recipe.code_bytes).begin(n_workers, seed)
         watch = self.watch
         self.books = Books(
             self.opening,
@@ -222,6 +222,7 @@ class _Run:
             any_worker=self.method.any_worker,
             links=watch.links,
             server=watch.server,
+            forgets=watch.changes.own.size > 0,
         )
         self.books.ledger.counts["pending"] = 1
         self.clock = np.zeros(3)

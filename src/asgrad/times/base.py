@@ -18,6 +18,7 @@ from asgrad.streams import Purpose, job_stream, mix, stream_key
 
 __all__ = [
     "CHANGES",
+    "CodeBytes",
     "LINK",
     "SECONDS",
     "SERVER_LINK",
@@ -41,6 +42,8 @@ SECONDS = types.float64(
 _ASKED_WORKERS = (0.0, 0.25, 0.5, 0.75, 1.0)  # by their place among all
 _ASKED_DRAWS = 3
 
+CodeBytes = Callable[[int, int], float]
+"""How many bytes a gradient takes on its way, from its dimension and the bytes of a number."""
 Scale = float | str | Sequence[float]
 """One number for all workers, one number each, "linear" (s_i = i) or "sqrt" (s_i = √i), i >= 1."""
 
@@ -114,8 +117,16 @@ class AnyTimes(ABC):
     def begin(self, n_workers: int, seed: int) -> Clock:
         """Return the clock of a run; random times follow from `seed`."""
 
-    def sized(self, model: float, gradient: float) -> AnyTimes:
-        """Return the times where a message is of so many bytes, as far as that is left open."""
+    def sized(self, code: CodeBytes, dim: int | None = None, itemsize: int = 8) -> AnyTimes:
+        """Return the times where messages have the bytes that are left open, as far as known.
+
+        Parameters
+        ----------
+        code : callable
+            Of how many bytes a gradient's code is, code(dim, itemsize).
+        dim, itemsize : int
+            How many numbers a model has, if that is known, and their bytes.
+        """
         return self
 
     @property

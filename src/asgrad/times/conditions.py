@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from asgrad.errors import AsgradError, KindError, check_kind, shown
 from asgrad.registry import build, label, split
-from asgrad.times.base import AnyTimes, Clock
+from asgrad.times.base import AnyTimes, Clock, CodeBytes
 
 __all__ = ["Condition", "Conditions", "times_of"]
 
@@ -27,8 +27,8 @@ class Condition(ABC):
     def add_to(self, clock: Clock, n_workers: int) -> Clock:
         """Return the clock with this condition, for a run of `n_workers` workers."""
 
-    def sized(self, model: float, gradient: float) -> Condition:
-        """Return the same where messages are of so many bytes, as far as that is left open."""
+    def sized(self, code: CodeBytes, dim: int | None, itemsize: int) -> Condition:
+        """Return the same where messages have the bytes that are left open, as far as known."""
         return self
 
     @property
@@ -79,10 +79,10 @@ class Conditions(AnyTimes):
         """The times and their conditions, as the command line takes them."""
         return "+".join([self.times.label, *(condition.label for condition in self.conditions)])
 
-    def sized(self, model: float, gradient: float) -> Conditions:
-        """Return the times where a message is of so many bytes, as far as that is left open."""
-        conditions = tuple(condition.sized(model, gradient) for condition in self.conditions)
-        return Conditions(self.times, conditions)
+    def sized(self, code: CodeBytes, dim: int | None = None, itemsize: int = 8) -> Conditions:
+        """Return the times where messages have the bytes that are left open, as far as known."""
+        sized = tuple(condition.sized(code, dim, itemsize) for condition in self.conditions)
+        return Conditions(self.times, sized)
 
     def begin(self, n_workers: int, seed: int) -> Clock:
         """Return the clock of a run; all that is random follows from `seed`."""

@@ -10,7 +10,15 @@ import numpy as np
 
 from asgrad.errors import AsgradError, as_number, check_positive
 from asgrad.kernels import inlined
-from asgrad.times.base import LINK, SERVER_LINK, Clock, Scale, check_scale, scales_of
+from asgrad.times.base import (
+    LINK,
+    SERVER_LINK,
+    Clock,
+    CodeBytes,
+    Scale,
+    check_scale,
+    scales_of,
+)
 from asgrad.times.conditions import Condition
 
 __all__ = ["Links", "delivered_at", "received_at"]
@@ -58,7 +66,8 @@ class Links(Condition):
     size : float >= 0, optional
         Bytes of a model; `compare` and `train` know them, 8 or 4 for each of its numbers.
     upload : float >= 0, optional
-        Bytes of a gradient; by default those of a model, or of the recipe's encoder's code.
+        Bytes of a gradient; by default those of the recipe's encoder's code, of as many numbers as
+        a model has (of 8 bytes, if `size` is given), or without an encoder those of a model.
     """
 
     latency: Scale = 0.0
@@ -81,10 +90,15 @@ class Links(Condition):
             if getattr(self, name) is not None:
                 check_positive("Links", name, getattr(self, name), zero=True)
 
-    def sized(self, model: float, gradient: float) -> Links:
-        """Return the same where messages are of so many bytes, as far as that is left open."""
-        size = model if self.size is None else self.size
-        return replace(self, size=size, upload=gradient if self.upload is None else self.upload)
+    def sized(self, code: CodeBytes, dim: int | None, itemsize: int) -> Links:
+        """Return the same where messages have the bytes that are left open, as far as known."""
+        if self.size is not None:
+            dim, itemsize = round(self.size / 8), 8
+        if dim is None:
+            return self
+        size = float(dim * itemsize) if self.size is None else self.size
+        upload = float(code(dim, itemsize)) if self.upload is None else self.upload
+        return replace(self, size=size, upload=upload)
 
     def add_to(self, clock: Clock, n_workers: int) -> Clock:
         """Return the clock with links."""

@@ -132,9 +132,9 @@ class _Session(Session):
         self._context, self._options = context, options
         assert isinstance(context.clock, _Clock)
         self._clock = context.clock
-        parts = Parts(encoder=context.encoder)
-        sizes = parts.message_bytes(context.problem.dim, context.dtype)
-        self._pace = pace = options.times.sized(*sizes).begin(n, context.seed)
+        code, itemsize = Parts(encoder=context.encoder).code_bytes, np.dtype(context.dtype).itemsize
+        times = options.times.sized(code, context.problem.dim, itemsize)
+        self._pace = pace = times.begin(n, context.seed)
         warm_up(context)
         first = computation_of(context, 0)
         self._compute = [first, *(first.of_another(worker) for worker in range(1, n))]
@@ -146,7 +146,7 @@ class _Session(Session):
         self._queues: list[deque[_Held]] = [deque() for _ in range(n)]
         self._sent: list[deque[_Held]] = [deque() for _ in range(n)]
         """What is on its way from each worker."""
-        self._away = [False] * n
+        self._away, self._forgot = [False] * n, [False] * n
         self._to_start: list[int] = []
         """Workers that may have to start a job, in the order of starting."""
         self._last: list[int] = []
@@ -266,6 +266,8 @@ class _Session(Session):
         running = self._running[worker]
         had = [*self._sent[worker], *([running] if running else []), *self._queues[worker]]
         self._lost.extend(held.job for held in had if held.job.fate == Fate.IN_FLIGHT)
+        self._compute[worker].memory[:] = 0
+        self._forgot[worker] = True
         self._running[worker] = None
         self._sent[worker].clear()
         self._queues[worker].clear()
@@ -316,6 +318,7 @@ class _Session(Session):
             "lost": [job.row for job in self._lost],
             "last": list(self._last),
             "away": list(self._away),
+            "forgot": list(self._forgot),
             "lines": [self._line(line) for line in range(n, self._tree.size // 2)],
             "links": [pace.links[name].tolist() for name in ("down_free", "up_free")],
             "server": [pace.server[name].tolist() for name in ("down_free", "up_free")],
@@ -343,6 +346,7 @@ class _Session(Session):
         self._n_started, self._n_standing = state["n_started"], state["n_standing"]
         self._n_failures = list(state["n_failures"])
         self._away, self._last = list(state["away"]), list(state["last"])
+        self._forgot = list(state["forgot"])
         leaves, n = self._tree.size // 2, len(self._running)
         for line, (time, ticket) in enumerate(state["lines"], n):
             reschedule(self._tree, ticket // leaves, line, time)
@@ -464,6 +468,8 @@ class _Session(Session):
             self._n_failures[job.worker] += 1
             gone = self._n_failures[job.worker] > self._options.restarts
             return failed(job, in_one_line(error), gone=gone)
+        if finite:
+            job.fresh, self._forgot[job.worker] = self._forgot[job.worker], False
         return arrival_of(job, gradient if finite else NOT_FINITE)
 
     def _check_standing(self) -> None:
