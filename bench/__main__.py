@@ -11,11 +11,22 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from asgrad.errors import in_one_line
-from bench import cluster, networks, notebook, quadratic, simulation, startup, threads, worker
+from bench import (
+    cluster,
+    networks,
+    notebook,
+    quadratic,
+    replays,
+    simulation,
+    startup,
+    threads,
+    worker,
+)
 
 SUITES = {
     "notebook": notebook,
     "quadratic": quadratic,
+    "replays": replays,
     "simulation": simulation,
     "startup": startup,
     "threads": threads,

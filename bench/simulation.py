@@ -23,13 +23,13 @@ def plain(n_workers: int, n_jobs: int) -> float:
     return n_jobs / (time.perf_counter() - start)
 
 
-def ours(n_workers: int, n_jobs: int, record: bool) -> float:
+def ours(n_workers: int, n_jobs: int, record: bool, method: str = "pure") -> float:
     """Jobs a second of `simulate`, the best of three runs."""
     rates = []
     for _ in range(3):
         start = time.perf_counter()
         ag.simulate(
-            ag.methods.Pure(),
+            method,
             ag.times.Exponential(scale=1.0),
             n_workers=n_workers,
             jobs=n_jobs,
@@ -50,6 +50,15 @@ def run(path: str | None) -> Iterator[dict[str, object]]:
             "job": f"simulate Pure, {n_workers} workers, exponential times, {what}",
             "asgrad": f"{rate / 1e6:.2f} M jobs/s (goal {goal / 1e6:g})",
             "plain": f"{loop / 1e6:.2f} M jobs/s (100 workers)",
+            "ratio": rate / loop,
+            "goal": None,
+        }
+    for n_workers in (1_000, 10_000, 100_000):
+        rate = ours(n_workers, 2_000_000, False, "ringleader")
+        yield {
+            "job": f"simulate Ringleader, {n_workers} workers, exponential times, statistics only",
+            "asgrad": f"{rate / 1e6:.2f} M jobs/s",
+            "plain": f"{loop / 1e6:.2f} M jobs/s (100 workers, Pure)",
             "ratio": rate / loop,
             "goal": None,
         }

@@ -242,7 +242,7 @@ class Bound(int):
                 f"{function.py_func.__qualname__}: a kernel must take {len(signature.args)} "
                 f"arguments, be what Numba can compile, and allocate nothing: {why}."
             ) from error
-        name = result.fndesc.llvm_cfunc_wrapper_name
+        name = result.fndesc.llvm_func_name
         bound = super().__new__(cls, result.library.get_pointer_to_function(name))
         bound.function = function
         return bound
@@ -262,9 +262,9 @@ register_model(BoundType)(FunctionModel)
 
 @unbox(BoundType)
 def _address(kind, number, c):
-    """Read the address."""
+    """Read the address, which is called without the wrapper that calls from C would need."""
     function = cgutils.create_struct_proxy(kind)(c.context, c.builder)
-    function.c_addr = c.pyapi.long_as_voidptr(number)
+    function.jit_addr = c.pyapi.long_as_voidptr(number)
     return NativeValue(function._getvalue())
 
 

@@ -398,4 +398,7 @@ def test_a_job_that_takes_no_time_ends_no_sooner_than_it_began(tmp_path):
     # Worker 2: 0.2 s for the model, 0.1 s latency, no time; 0.2 s and 0.1 s for the gradient.
     own = sent & (jobs.worker == 2)
     assert np.diff(jobs.start_time[own]) == pytest.approx(0.6)
+    problem = ag.problems.Quadratic(np.ones(2), n_workers=4)
+    run = ag.train(problem, "pure", 0.1, workers=ag.Virtual(paces), jobs=60, evaluate_every=None)
+    assert run.trace.equals(trace)
     assert ag.Trace.load(trace.save(tmp_path / "trace")).equals(trace)

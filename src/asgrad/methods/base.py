@@ -253,7 +253,8 @@ class Server:
                 f"got {len(self._said)}."
             )
         out[0, 0] = len(self._said)
-        out[1 : len(self._said) + 1] = self._said
+        if self._said:  # at an alarm it may have nothing to say
+            out[1 : len(self._said) + 1] = self._said
 
     def _weight(self, weight: Any) -> float:
         """Check a weight."""

@@ -134,6 +134,8 @@ class MindFlayer(CompiledMethod):
 def _numbers(name: str, value: Any, n_workers: int | None, most: float) -> np.ndarray:
     """Return one number a worker, each in (0, most]; without `n_workers` as many as are given."""
     listed = value if isinstance(value, tuple) else [as_number("MindFlayer", name, value)]
+    if not listed:
+        raise AsgradError(f"MindFlayer: {name} must be a number, or one a worker, got none.")
     for number in listed:
         if not 0 < number <= most:
             rule = "> 0" if most == math.inf else f"in (0, {most:g}]"

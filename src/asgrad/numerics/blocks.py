@@ -30,7 +30,7 @@ class Blocks(NamedTuple):
     scales: np.ndarray
     """Working space, one number a lane."""
     shares: np.ndarray
-    """Working space, two numbers: an entry's old weight, and its new one."""
+    """Working space: an entry's old weight, its new one, and 1 if what it holds stays in it."""
     models: np.ndarray
     """Model versions, float of shape (n_slots, dim, n_lanes)."""
     gradient: np.ndarray
@@ -82,7 +82,7 @@ def new_blocks(
         stepsizes=stepsizes.astype(dtype),
         runs=_repeated(stepsizes.astype(dtype)),
         scales=np.zeros(lanes, dtype),
-        shares=np.zeros(2, dtype),
+        shares=np.zeros(3, dtype),
         models=np.empty((n_slots, dim, lanes), dtype),
         gradient=np.zeros((dim, lanes), dtype),
         direction=np.zeros((dim, lanes), dtype),

@@ -133,7 +133,7 @@ def walk(calls, data, key, plan, rules, blocks, cursor):
             elif computed:
                 add_scaled(blocks.direction, blocks.scales, g)
             if ends and not begins:
-                _add_entry(blocks, plan.entry[row])
+                _add_share(blocks, plan.entry[row], blocks.table_weights[plan.entry[row]])
         d = blocks.table_sum if _is_of_table(rules, blocks, step, empty) else blocks.direction
         calls.optimizer(
             rules.optimizer, blocks.runs, step, largest_delay, d, blocks.optimizer_memory, x,
@@ -172,53 +172,48 @@ def _ends(plan, step, row):
 def _open_entry(plan, blocks, row):
     """Take an entry's old share out of the table's sum, and empty it unless it is added to.
 
-    `_add_entry` puts the new share in once the step's gradients are there. So a step costs what it
+    `_add_share` puts the new one in once the step's gradients are there. So a step costs what it
     changes, not what the table holds.
     """
     entry = plan.entry[row]
-    blocks.scales[:] = -blocks.table_weights[entry]
-    add_scaled(blocks.table_sum, blocks.scales, blocks.table[entry])
+    _add_share(blocks, entry, -blocks.table_weights[entry])
     blocks.table_weights[entry] = plan.weight[row]
     if plan.keeps[row] == 0:
         set_zero(blocks.table[entry])
 
 
 @piece
+def _add_share(blocks, entry, weight):
+    """Add weight · entry to the table's sum."""
+    blocks.shares[0] = weight
+    size = blocks.gradient.size
+    total, held = blocks.table_sum.reshape(size), blocks.table[entry].reshape(size)
+    for i in range(size):
+        total[i] += blocks.shares[0] * held[i]
+
+
+@piece
 def _change_entry(plan, blocks, row, computed):
-    """Do what `_open_entry`, a gradient if one was `computed`, and `_add_entry` do, in one pass.
+    """Do what `_open_entry`, a gradient if one was `computed`, and `_add_share` do, in one pass.
 
     For the only row of its entry in a step. With the same bits (but for the sign of a zero that is
     held), since a live run has one sum where a replay has several rows.
     """
     entry, shares = plan.entry[row], blocks.shares
     shares[0], shares[1] = blocks.table_weights[entry], plan.weight[row]
+    shares[2] = plan.keeps[row]
     blocks.table_weights[entry] = plan.weight[row]
+    if computed:
+        multiply(blocks.gradient, blocks.scales)
+    else:
+        set_zero(blocks.gradient)
     size = blocks.gradient.size
     g, total = blocks.gradient.reshape(size), blocks.table_sum.reshape(size)
     held = blocks.table[entry].reshape(size)
-    if computed:
-        multiply(blocks.gradient, blocks.scales)
-    elif plan.keeps[row] == 0:
-        set_zero(blocks.gradient)
-    if plan.keeps[row] == 0:
-        for i in range(size):
-            total[i] = (total[i] - shares[0] * held[i]) + shares[1] * g[i]
-            held[i] = g[i]
-    elif computed:
-        for i in range(size):
-            new = held[i] + g[i]
-            total[i] = (total[i] - shares[0] * held[i]) + shares[1] * new
-            held[i] = new
-    else:
-        for i in range(size):
-            total[i] = (total[i] - shares[0] * held[i]) + shares[1] * held[i]
-
-
-@piece
-def _add_entry(blocks, entry):
-    """Put an entry's share, weight · entry, into the table's sum."""
-    blocks.scales[:] = blocks.table_weights[entry]
-    add_scaled(blocks.table_sum, blocks.scales, blocks.table[entry])
+    for i in range(size):
+        new = shares[2] * held[i] + g[i]
+        total[i] = (total[i] - shares[0] * held[i]) + shares[1] * new
+        held[i] = new
 
 
 @piece
@@ -288,10 +283,12 @@ def _is_of_table(rules, blocks, step, empty):
     if step % rules.refresh == 0:  # afresh now and then, so that rounding does not pile up
         set_zero(blocks.table_sum)
         for entry in range(blocks.table_weights.size):
-            _add_entry(blocks, entry)
+            _add_share(blocks, entry, blocks.table_weights[entry])
     if not empty:
-        blocks.scales[:] = 1.0
-        add_scaled(blocks.direction, blocks.scales, blocks.table_sum)
+        size = blocks.direction.size
+        d, total = blocks.direction.reshape(size), blocks.table_sum.reshape(size)
+        for i in range(size):
+            d[i] += total[i]
     return empty
 
 

@@ -26,45 +26,50 @@ _TILE = 1024
 
 
 @inlined
-def _finish(b, deviation, key, worker, draw, out, scratch):
-    """out ← (out − b) + N(0, deviation²) noise, the same in every lane."""
-    dim, n_lanes = out.shape
-    stream = job_stream(key, worker, draw)
-    noise = scratch.view(np.float32)
+def _finish(b, deviation, stream, first, count, out, noise):
+    """out ← (out − b) + N(0, deviation²) noise, the same in every lane; for some coordinates."""
+    n_lanes = out.shape[1]
     flat = out.reshape(out.size)
-    for first in range(0, dim, _TILE):
-        count = min(_TILE, dim - first)
-        if deviation > 0:
-            set_normals(stream, first, count, noise)
-        else:
-            set_zero(noise)
-        part, run = b[first:], flat[first * n_lanes :]
-        if n_lanes == 1:  # one contiguous run: LLVM vectorises over the coordinates
-            for i in range(count):
-                run[i] = (run[i] - part[i]) + deviation * noise[i]
-        else:
-            for i in range(count):
-                row, shift, noise_i = run[i * n_lanes :], part[i], deviation * noise[i]
-                for lane in range(n_lanes):
-                    row[lane] = (row[lane] - shift) + noise_i
+    if deviation > 0:
+        set_normals(stream, first, count, noise)
+    else:
+        set_zero(noise)
+    part, run = b[first:], flat[first * n_lanes :]
+    if n_lanes == 1:  # one contiguous run: LLVM vectorises over the coordinates
+        for i in range(count):
+            run[i] = (run[i] - part[i]) + deviation * noise[i]
+    else:
+        for i in range(count):
+            row, shift, noise_i = run[i * n_lanes :], part[i], deviation * noise[i]
+            for lane in range(n_lanes):
+                row[lane] = (row[lane] - shift) + noise_i
 
 
 @inlined
-def _tridiagonal_product(matrix, x, out):
-    """out = A x for A = tridiag(matrix[1], matrix[0], matrix[1]), dimension at least 2."""
+def _tridiagonal_product(matrix, first, count, x, out):
+    """out = A x, some coordinates of it, for A = tridiag(matrix[1], matrix[0], matrix[1]).
+
+    The dimension is at least 2.
+    """
     dim, n_lanes = x.shape
     diagonal, beside = matrix[0], matrix[1]
     size = dim * n_lanes  # the neighbours of an element stand n_lanes before and after it
     flat, result = x.reshape(size), out.reshape(size)
+    if first == 0:
+        following = flat[n_lanes:]
+        for j in range(n_lanes):
+            result[j] = diagonal * flat[j] + beside * following[j]
+    start, end = max(first, 1), min(first + count, dim - 1)
     # Views instead of index arithmetic: indices that cannot be negative let LLVM vectorise.
-    middle, after, inner = flat[n_lanes:], flat[2 * n_lanes :], result[n_lanes:]
-    for j in range(n_lanes):
-        result[j] = diagonal * flat[j] + beside * middle[j]
-    for j in range(size - 2 * n_lanes):
-        inner[j] = diagonal * middle[j] + beside * (flat[j] + after[j])
-    last, before, end = flat[size - n_lanes :], flat[size - 2 * n_lanes :], result[size - n_lanes :]
-    for j in range(n_lanes):
-        end[j] = diagonal * last[j] + beside * before[j]
+    before, middle = flat[(start - 1) * n_lanes :], flat[start * n_lanes :]
+    after, inner = flat[(start + 1) * n_lanes :], result[start * n_lanes :]
+    for j in range((end - start) * n_lanes):
+        inner[j] = diagonal * middle[j] + beside * (before[j] + after[j])
+    if first + count == dim:
+        last, before = flat[size - n_lanes :], flat[size - 2 * n_lanes :]
+        edge = result[size - n_lanes :]
+        for j in range(n_lanes):
+            edge[j] = diagonal * last[j] + beside * before[j]
 
 
 @inlined
@@ -135,14 +140,17 @@ def _tridiagonal_gradient(values, indices, layout, x, worker, draw, key, out, sc
     if x.shape[1] == 1 and values[_NOISE] > 0:
         _tridiagonal_lane(values[_MATRIX:], b, values[_NOISE], key, worker, draw, x, out, scratch)
         return
-    _tridiagonal_product(values[_MATRIX:], x, out)
-    _finish(b, values[_NOISE], key, worker, draw, out, scratch)
+    stream, noise, dim = job_stream(key, worker, draw), scratch.view(np.float32), x.shape[0]
+    for first in range(0, dim, _TILE):  # a tile stays in the cache in between
+        count = min(_TILE, dim - first)
+        _tridiagonal_product(values[_MATRIX:], first, count, x, out)
+        _finish(b, values[_NOISE], stream, first, count, out, noise)
 
 
 @inlined
 def _tridiagonal_evaluate(values, indices, layout, x, metrics, out, scratch, picks):
     """f, ‖∇f‖², NaN, NaN."""
-    _tridiagonal_product(values[_MATRIX:], x, out)
+    _tridiagonal_product(values[_MATRIX:], 0, x.shape[0], x, out)
     _evaluate(values[_start_of_b(layout, 2, layout[_N_WORKERS]) :], x, metrics, out)
 
 
@@ -151,7 +159,9 @@ def _dense_gradient(values, indices, layout, x, worker, draw, key, out, scratch,
     """A x − b_worker + noise."""
     _dense_product(values[_MATRIX:], x, out)
     b = values[_start_of_b(layout, x.shape[0] * x.shape[0], worker) :]
-    _finish(b, values[_NOISE], key, worker, draw, out, scratch)
+    stream, noise, dim = job_stream(key, worker, draw), scratch.view(np.float32), x.shape[0]
+    for first in range(0, dim, _TILE):
+        _finish(b, values[_NOISE], stream, first, min(_TILE, dim - first), out, noise)
 
 
 @inlined

@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import cache
 from types import FunctionType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import typeof, types
 
-from asgrad.kernels import compiled, entry_point, inlined
+from asgrad.kernels import Bound, BoundType, compiled, entry_point, inlined, is_compiled
 from asgrad.methods.base import RULE
 from asgrad.moments import is_later, put_back, rounded_off, time_at
 from asgrad.simulation.ledger import (
@@ -29,7 +29,7 @@ from asgrad.simulation.ledger import (
     send_job,
     weigh_entry,
 )
-from asgrad.times.base import NO_CHANGES, NO_SLOWING, SECONDS, Slowing
+from asgrad.times.base import NO_CHANGES, NO_SLOWING, SECONDS, Changes, Slowing
 from asgrad.times.outages import next_change
 from asgrad.times.phases import slowness
 from asgrad.tournament import (
@@ -42,7 +42,7 @@ from asgrad.tournament import (
     reschedule,
 )
 
-__all__ = ["Ends", "Lines", "Pace", "change", "close_entries", "run", "run_in_python", "schedule"]
+__all__ = ["Ends", "Lines", "Loop", "Pace", "close_entries", "schedule"]
 
 # The clock: the present moment; the last job's time; the remainder, which added to the moment gives
 # the true sum of all the times that led to the arrival that is dealt with. An arrival is its job's
@@ -85,6 +85,7 @@ class Pace(NamedTuple):
     shape: float
     key: int
     slowing: Slowing
+    changes: Changes
     lines: Lines
 
 
@@ -223,13 +224,70 @@ def _schedule(ledger, tree, scales, clock, worker, slot, duration):
 _LEDGER, _TREE, _ENDS = ledger_type(), typeof(np.zeros(1, TREE)), typeof(Ends(1, 1, 1.0, 1))
 _CLOCK, _LINES = types.float64[::1], typeof(Lines(1, 1, 1))
 _SLOWING = typeof(NO_SLOWING)
+
+
+@inlined
+def _n_jobs(ledger, worker):
+    """Count the unfinished jobs of a worker."""
+    n_jobs = 1 if ledger.workers[worker]["running"] >= 0 else 0
+    slot = ledger.workers[worker]["head"]
+    while slot >= 0:
+        n_jobs += 1
+        slot = ledger.slots[slot]["link"]
+    slot = ledger.links[worker]["head"] if ledger.links.size > 0 else -1
+    while slot >= 0:
+        n_jobs += 1
+        slot = ledger.slots[slot]["link"]
+    return n_jobs
+
+
+CHANGING = types.int64(
+    _LEDGER, _TREE, typeof(NO_CHANGES), types.int64, _CLOCK, types.boolean, _LINES
+)
+
+
+@compiled(CHANGING)
+def stay(ledger, tree, changes, key, clock, record, lines):
+    """Stand for `change` where all workers stay, so that it need not be compiled."""
+    return GOES_ON
+
+
+@compiled(CHANGING)
+def change(ledger, tree, changes, key, clock, record, lines):
+    """Let the worker whose turn it is go, or come back, if there is room for what follows."""
+    counts = ledger.counts
+    worker, now = counts[0]["worker"], clock[NOW]
+    counts[0]["n_orphans"] = 0
+    if ledger.presence[worker]["away"] == 0:
+        counts[0]["n_orphans"] = _n_jobs(ledger, worker)
+    ledger.out[0, 0] = 0
+    full = lacks_room(ledger, record, False)
+    if full:
+        return GROW
+    counts[0]["n_orphans"] = 0
+    counts[0]["n_alarmed"] = 0
+    counts[0]["arriving"] = -1
+    if ledger.presence[worker]["away"] == 0:
+        leave_worker(ledger, record, worker, now)
+        ledger.starting[counts[0]["n_starting"]] = worker  # so that it is seen to be idle
+        counts[0]["n_starting"] += 1
+    else:
+        join_worker(ledger, record, False, worker, now)
+    reschedule(tree, CHANGES_LAST, lines.changes + worker, next_change(changes, key, worker))
+    counts[0]["pending"] = _STARTING
+    if counts[0]["flying"] == 0 and counts[0]["n_away"] == 0 and ledger.alarms.size == 0:
+        return STALLED
+    return GOES_ON
+
+
 _SIGNATURE = types.int64(
-    types.FunctionType(RULE),
-    types.FunctionType(SECONDS),
+    BoundType(RULE),
+    BoundType(SECONDS),
+    BoundType(CHANGING),
     _LEDGER,
     _TREE,
     types.int64[::1],  # the method's state
-    typeof(Pace(np.zeros(1), 1.0, 1, NO_SLOWING, Lines(1, 1, 1))),
+    typeof(Pace(np.zeros(1), 1.0, 1, NO_SLOWING, NO_CHANGES, Lines(1, 1, 1))),
     _CLOCK,
     types.boolean,  # record
     _ENDS,
@@ -237,13 +295,15 @@ _SIGNATURE = types.int64(
 
 
 @compiled(_SIGNATURE)
-def run(rule, seconds, ledger, tree, state, pace, clock, record, ends):
+def run(rule, seconds, change, ledger, tree, state, pace, clock, record, ends):
     """Play events until a limit, a lack of room or a pause; everything is left ready to go on."""
     counts, slots, out = ledger.counts, ledger.slots, ledger.out
     status = GOES_ON
     while status == GOES_ON:
         if counts[0]["pending"] == _NOTHING:
             status = _take_event(ledger, tree, clock, record, pace.lines, ends)
+            if status == CHANGE:
+                status = change(ledger, tree, pace.changes, pace.key, clock, record, pace.lines)
             if status != GOES_ON:
                 break
             slot = counts[0]["arriving"]
@@ -279,12 +339,35 @@ def run(rule, seconds, ledger, tree, state, pace, clock, record, ends):
     return status
 
 
-@cache
-def run_in_python() -> Callable[..., int]:
-    """Return `run` as plain Python, for a method or worker times that are plain Python classes.
+class Loop(NamedTuple):
+    """The event loop and the functions that it calls, which its first arguments are."""
 
-    It is the same source; the pieces that it calls are machine code here as well.
-    """
+    run: Callable[..., int]
+    rule: Any
+    seconds: Any
+    change: Any
+
+    @classmethod
+    def of(cls, rule: Any, seconds: Any, changes: Changes) -> Loop:
+        """Return the compiled loop, or its source as plain Python where a function is plain Python.
+
+        The pieces that it calls are machine code there as well.
+        """
+        kernel = change if changes.own.size else stay
+        if is_compiled(rule) and is_compiled(seconds):
+            kinds = zip((rule, seconds, kernel), (RULE, SECONDS, CHANGING), strict=True)
+            return cls(entry_point(run, _SIGNATURE), *(Bound(*each) for each in kinds))
+        return cls(_run_in_python(), rule, seconds, entry_point(kernel, CHANGING))
+
+    @property
+    def is_compiled(self) -> bool:
+        """Whether it is machine code."""
+        return isinstance(self.rule, Bound)
+
+
+@cache
+def _run_in_python() -> Callable[..., int]:
+    """Return the source of `run` as plain Python, over compiled pieces."""
     i8, f8, flag = types.int64, types.float64, types.boolean
     pieces = {
         _take_event: i8(_LEDGER, _TREE, _CLOCK, flag, _LINES, _ENDS),
@@ -295,51 +378,6 @@ def run_in_python() -> Callable[..., int]:
     }
     names = {piece.py_func.__name__: entry_point(piece, kind) for piece, kind in pieces.items()}
     return FunctionType(run.py_func.__code__, {**globals(), **names})
-
-
-@inlined
-def _n_jobs(ledger, worker):
-    """Count the unfinished jobs of a worker."""
-    n_jobs = 1 if ledger.workers[worker]["running"] >= 0 else 0
-    slot = ledger.workers[worker]["head"]
-    while slot >= 0:
-        n_jobs += 1
-        slot = ledger.slots[slot]["link"]
-    slot = ledger.links[worker]["head"] if ledger.links.size > 0 else -1
-    while slot >= 0:
-        n_jobs += 1
-        slot = ledger.slots[slot]["link"]
-    return n_jobs
-
-
-@compiled(
-    types.int64(_LEDGER, _TREE, typeof(NO_CHANGES), types.int64, _CLOCK, types.boolean, _LINES)
-)
-def change(ledger, tree, changes, key, clock, record, lines):
-    """Let the worker that `run` named go, or come back; then `run` goes on."""
-    counts = ledger.counts
-    worker, now = counts[0]["worker"], clock[NOW]
-    counts[0]["n_orphans"] = 0
-    if ledger.presence[worker]["away"] == 0:
-        counts[0]["n_orphans"] = _n_jobs(ledger, worker)
-    ledger.out[0, 0] = 0
-    full = lacks_room(ledger, record, False)
-    if full:
-        return GROW
-    counts[0]["n_orphans"] = 0
-    counts[0]["n_alarmed"] = 0
-    counts[0]["arriving"] = -1
-    if ledger.presence[worker]["away"] == 0:
-        leave_worker(ledger, record, worker, now)
-        ledger.starting[counts[0]["n_starting"]] = worker  # so that it is seen to be idle
-        counts[0]["n_starting"] += 1
-    else:
-        join_worker(ledger, record, False, worker, now)
-    reschedule(tree, CHANGES_LAST, lines.changes + worker, next_change(changes, key, worker))
-    counts[0]["pending"] = _STARTING
-    if counts[0]["flying"] == 0 and counts[0]["n_away"] == 0 and ledger.alarms.size == 0:
-        return STALLED
-    return GOES_ON
 
 
 @compiled(types.void(_LEDGER, _TREE, typeof(NO_CHANGES), types.int64, _LINES))

@@ -143,6 +143,7 @@ COUNTS = np.dtype(
             "owed",  # jobs that could not be given out again to anyone
             "any_worker",  # whether a job whose worker is gone may be given to any other
             "n_away",
+            "heir",  # whose turn it is to take over a job of a worker that is gone
             "n_orphans",  # jobs in the hands of a worker that is about to go
             "alarm",  # that has gone off
         )
@@ -613,7 +614,8 @@ def _heir_of(ledger, worker, work):
     """Return who gets a job in place of one that `worker` has lost; −1: it is owed.
 
     The worker itself, if it is there. If it is gone, a method with `any_worker` has the job given
-    to the next worker that is there, and otherwise one, and no more, is owed to the worker.
+    to one of the workers that are there, each in its turn, since the queue of a worker that goes
+    would otherwise grow from heir to heir. For other methods one, and no more, is owed to it.
     """
     counts, presence = ledger.counts, ledger.presence
     if presence[worker]["away"] == 0:
@@ -621,8 +623,9 @@ def _heir_of(ledger, worker, work):
     if counts[0]["any_worker"] == 0:
         presence[worker]["owed"] = max(1, work)
         return -1
-    for i in range(1, presence.size):
-        heir = (worker + i) % presence.size
+    for _ in range(presence.size):
+        heir = counts[0]["heir"]
+        counts[0]["heir"] = (heir + 1) % presence.size
         if presence[heir]["away"] == 0:
             return heir
     counts[0]["owed"] += 1

@@ -18,7 +18,6 @@ from asgrad.errors import (
     check_integer,
     check_positive,
 )
-from asgrad.kernels import is_compiled, make_ready
 from asgrad.machine import check_memory
 from asgrad.methods.base import AnyMethod, Opening
 from asgrad.progress import progress_bar
@@ -230,8 +229,7 @@ class _Run:
         self.tree = new_tree(self.lines.alarms + self.opening.alarms.size)
         if self.opening.alarms.size or watch.changes.own.size:  # else it need not be compiled
             events.schedule(self.books.ledger, self.tree, watch.changes, watch.key, self.lines)
-        self.is_compiled = is_compiled(self.opening.rule) and is_compiled(self.watch.seconds)
-        self.loop = events.run if self.is_compiled else events.run_in_python()
+        self.loop = events.Loop.of(self.opening.rule, watch.seconds, watch.changes)
         self.stopped_by = ""
         self.started = 0.0
 
@@ -247,7 +245,7 @@ class _Run:
                 share = max(self.point().share(limits), told)
                 tell(share - told)
                 told = share
-            self.go_on(limits, _ARRIVALS_A_CALL // (1 if self.is_compiled else _SLOWER))
+            self.go_on(limits, _ARRIVALS_A_CALL // (1 if self.loop.is_compiled else _SLOWER))
         if tell:
             tell(1.0 - told)
         return self.stopped_by
@@ -257,9 +255,8 @@ class _Run:
 
         What a beginning costs once, and where no worker has delivered, is left out of the guess.
         """
-        make_ready(self.loop, self.opening.rule, self.watch.seconds)
         self.started = time.perf_counter()
-        half = max(_PILOT // (1 if self.is_compiled else _SLOWER), 2 * self.n_workers) // 2 + 1
+        half = max(_PILOT // (1 if self.loop.is_compiled else _SLOWER), 2 * self.n_workers) // 2 + 1
         points = []
         for _ in range(2):
             self.go_on(limits, half)
@@ -283,13 +280,15 @@ class _Run:
     def go_on(self, limits: Limits, max_arrivals: int) -> None:
         """Run the event loop for some arrivals, or to a limit."""
         ends = events.Ends(*limits, self.books.count("arrived") + max_arrivals)
+        run, *functions = self.loop
         watch = self.watch
-        pace = events.Pace(watch.scales, watch.shape, watch.key, watch.slowing, self.lines)
+        pace = events.Pace(
+            watch.scales, watch.shape, watch.key, watch.slowing, watch.changes, self.lines
+        )
         status = events.GROW
-        while status in (events.GROW, events.CHANGE):
-            status = self.loop(
-                self.opening.rule,
-                self.watch.seconds,
+        while status == events.GROW:
+            status = run(
+                *functions,
                 self.books.ledger,
                 self.tree,
                 self.opening.state,
@@ -298,31 +297,12 @@ class _Run:
                 self.books.record,
                 ends,
             )
-            if status == events.CHANGE:
-                status = self.change()
             if status == events.GROW:
                 self.books.grow()
         if status != events.PAUSE:
             self.refuse(status)
             names = {events.STEPS: "steps", events.JOBS: "jobs", events.TIME: "time"}
             self.stopped_by = names[status]
-
-    def change(self) -> int:
-        """Let a worker go, or come back; return what is to be done next."""
-        status = events.GROW
-        while status == events.GROW:
-            status = events.change(
-                self.books.ledger,
-                self.tree,
-                self.watch.changes,
-                self.watch.key,
-                self.clock,
-                self.books.record,
-                self.lines,
-            )
-            if status == events.GROW:
-                self.books.grow()
-        return events.CHANGE if status == events.GOES_ON else status
 
     def refuse(self, status: int) -> None:
         """Raise if the loop ended for a reason that is an error."""

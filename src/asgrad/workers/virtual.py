@@ -236,6 +236,8 @@ class _Session(Session):
             return self._arrive(line - n, done)
         done, self._running[line] = self._running[line], None
         assert done is not None
+        # By rounding it may have begun later: at the moment that is now.
+        done.job.start_time = min(done.job.start_time, self._moment)
         done.job.finish_time = self._moment
         pace = self._pace
         done.delivered = delivered_at(pace.links, pace.server, line, self._moment)
