@@ -36,7 +36,7 @@ def test_train_takes_texts():
     ("method", "times", "options", "said"),
     [
         ("ringmastr", "linear", {}, "unknown method 'ringmastr'. Did you mean 'ringmaster'?"),
-        ("pure", "linaer", {}, "unknown times 'linaer'. Did you mean 'linear'?"),
+        ("pure", "linaer", {}, "unknown worker times 'linaer'. Did you mean 'linear'?"),
         ("pure", "linear", {"recipe": "kolskova"}, "Did you mean 'koloskova' (stepsize rule)?"),
         ("pure", "linear", {"recipe": "heavy-bal"}, "Did you mean 'heavy-ball' (optimizer)?"),
         ("pure", "linear", {"recipe": 3}, "replay: a recipe is a text such as"),
