@@ -23,14 +23,17 @@ def plain(n_workers: int, n_jobs: int) -> float:
     return n_jobs / (time.perf_counter() - start)
 
 
-def ours(n_workers: int, n_jobs: int, record: bool, method: str = "pure") -> float:
+def ours(
+    n_workers: int, n_jobs: int, record: bool, method: str = "pure",
+    times: str = "exponential:scale=1",
+) -> float:  # fmt: skip
     """Jobs a second of `simulate`, the best of three runs."""
     rates = []
     for _ in range(3):
         start = time.perf_counter()
         ag.simulate(
             method,
-            ag.times.Exponential(scale=1.0),
+            times,
             n_workers=n_workers,
             jobs=n_jobs,
             record=record,
@@ -59,6 +62,17 @@ def run(path: str | None) -> Iterator[dict[str, object]]:
             "job": f"simulate Ringleader, {n_workers} workers, exponential times, statistics only",
             "asgrad": f"{rate / 1e6:.2f} M jobs/s",
             "plain": f"{loop / 1e6:.2f} M jobs/s (100 workers, Pure)",
+            "ratio": rate / loop,
+            "goal": None,
+        }
+    links = "links:latency=0.1,bandwidth=1e7,size=1e6"
+    for conditions in (links, f"outages:uptime=100,downtime=10+{links}"):
+        rate = ours(10_000, 1_000_000, True, times=f"exponential:scale=1+{conditions}")
+        what = "links and outages" if conditions != links else "links"
+        yield {
+            "job": f"simulate Pure, 10000 workers, exponential times, {what}, whole trace",
+            "asgrad": f"{rate / 1e6:.2f} M jobs/s (goal 2)",
+            "plain": f"{loop / 1e6:.2f} M jobs/s (100 workers, no conditions)",
             "ratio": rate / loop,
             "goal": None,
         }

@@ -247,6 +247,12 @@ ROWS: dict[str, Row] = {
         batch=lambda n, k: 2 * k,
         alone=lambda b: (methods.Buffered(b), b),
     ),
+    "buffered, concurrency": Row(
+        lambda n, k: methods.Buffered(size=2, concurrency=k),
+        concurrency=of_k,
+        batch=lambda n, k: 2,
+        alone=lambda b: (methods.Buffered(b, concurrency=1), b),
+    ),
     "ringmaster": Row(
         lambda n, k: methods.Ringmaster(max_delay=k),
         max_delay=lambda n, k: k - 1,

@@ -223,3 +223,14 @@ def test_alarms_that_a_method_has_not_are_named():
 
     with pytest.raises(AsgradError, match=r"alarm\(\) has no gradient"):
         simulate(Applies(), Fixed(), n_workers=1, steps=1)
+
+
+def test_a_cap_on_jobs_in_flight_by_hand():
+    """Three workers of 1 s, two jobs at most: 0 and 1 deliver at 1, 2 and 0 go on; 2 and 0 at 2,
+    1 and 2 go on. A step is two arrivals."""
+    trace = simulate("fedbuff:size=2,concurrency=2", Fixed(), n_workers=3, steps=2)
+    assert trace.jobs.worker.tolist() == [0, 1, 2, 0, 1, 2]
+    assert trace.jobs.assign_time.tolist() == [0, 0, 1, 1, 2, 2]
+    assert trace.jobs.read_step.tolist() == [0, 0, 0, 1, 1, 2]
+    assert trace.summary.tau_c == 2
+    assert trace.step_times.tolist() == [1, 2]

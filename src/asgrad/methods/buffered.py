@@ -9,20 +9,27 @@ import numpy as np
 
 from asgrad.errors import check_integer
 from asgrad.kernels import compiled
-from asgrad.methods.base import RULE, CompiledMethod, Opening
+from asgrad.methods.base import RULE, CompiledMethod, Opening, batch_size
 from asgrad.methods.decisions import assign
 from asgrad.methods.gather import gather
 
 __all__ = ["Buffered"]
 
-_SIZE, _COUNT = 0, 1  # state: K, arrivals since the last step
+# state: K, arrivals since the last step, idle workers, whose turn is next, then who they are
+_SIZE, _COUNT, _IDLE, _NEXT, _QUEUE = 0, 1, 2, 3, 4
 
 
 @compiled(RULE)
 def _rule(state, worker, read_step, step, out):
-    """Gather K arrivals for a step; the worker goes on at the model that is current then."""
+    """Gather K arrivals for a step; the worker, or who has waited longest, goes on at once."""
     gather(state, _SIZE, _COUNT, out)
-    assign(out, worker)
+    following = worker
+    if state[_IDLE] > 0:
+        place = _QUEUE + state[_NEXT]
+        following = state[place]
+        state[place] = worker
+        state[_NEXT] = (state[_NEXT] + 1) % state[_IDLE]
+    assign(out, following)
 
 
 @dataclass(frozen=True)
@@ -37,6 +44,9 @@ class Buffered(CompiledMethod):
     ----------
     size : int >= 1
         K. It may exceed the number of workers: a worker may deliver several gradients of a step.
+    concurrency : int >= 1, optional
+        The most jobs in flight, by default one a worker. With fewer, who delivers waits until all
+        that wait already have had their turn.
 
     References
     ----------
@@ -45,13 +55,20 @@ class Buffered(CompiledMethod):
     """
 
     size: int = 10
+    concurrency: int | None = None
 
     name: ClassVar[str] = "buffered"
     reference: ClassVar[str] = "FedBuff, arXiv 2106.06639"
 
     def __post_init__(self) -> None:
         check_integer("Buffered", "size", self.size, minimum=1)
+        if self.concurrency is not None:
+            check_integer("Buffered", "concurrency", self.concurrency, minimum=1)
 
     def begin(self, n_workers: int, seed: int) -> Opening:
-        """Return the opening: every worker has a job at x_0."""
-        return Opening(np.array([self.size, 0], np.int64), np.arange(n_workers), _rule, 0)
+        """Return the opening: the first workers have a job at x_0."""
+        at_work = self.concurrency or n_workers
+        batch_size("Buffered", "concurrency", at_work, n_workers, "one job a worker")
+        idle = np.arange(at_work, n_workers)
+        state = np.array([self.size, 0, idle.size, 0, *idle], np.int64)
+        return Opening(state, np.arange(at_work), _rule, 0)

@@ -89,6 +89,8 @@ class FedBuff(Named):
         Q.
     local_stepsize : float >= 0
         η; it is of no account where Q = 1.
+    concurrency : int >= 1, optional
+        The most jobs in flight, by default one a worker.
 
     References
     ----------
@@ -100,6 +102,7 @@ class FedBuff(Named):
     power: float = 0.5
     local_steps: int | Sequence[int] = 1
     local_stepsize: float = 0.01
+    concurrency: int | None = None
 
     name: ClassVar[str] = "fedbuff"
     reference: ClassVar[str] = "FedBuff, arXiv 2106.06639"
@@ -110,7 +113,8 @@ class FedBuff(Named):
     def build(self) -> Recipe:
         """Return the buffer, the weights and the local steps."""
         work = _work("FedBuff", self.local_steps, self.local_stepsize)
-        return Recipe(Buffered(self.size), stepsize=Polynomial(self.power), work=work)
+        buffered = Buffered(self.size, self.concurrency)
+        return Recipe(buffered, stepsize=Polynomial(self.power), work=work)
 
 
 @dataclass(frozen=True)
@@ -129,6 +133,8 @@ class FADAS(Named):
         Q.
     local_stepsize : float >= 0
         η; it is of no account where Q = 1.
+    concurrency : int >= 1, optional
+        The most jobs in flight, by default one a worker.
 
     References
     ----------
@@ -140,6 +146,7 @@ class FADAS(Named):
     max_delay: int = 1
     local_steps: int | Sequence[int] = 1
     local_stepsize: float = 0.01
+    concurrency: int | None = None
 
     name: ClassVar[str] = "fadas"
     reference: ClassVar[str] = "FADAS, arXiv 2407.18365"
@@ -151,7 +158,7 @@ class FADAS(Named):
         """Return the buffer, the local steps and the optimizer."""
         work = _work("FADAS", self.local_steps, self.local_stepsize)
         optimizer = AMSGrad(max_delay=self.max_delay)
-        return Recipe(Buffered(self.size), work=work, optimizer=optimizer)
+        return Recipe(Buffered(self.size, self.concurrency), work=work, optimizer=optimizer)
 
 
 def _work(owner: str, local_steps: Any, local_stepsize: float) -> LocalSteps | None:
