@@ -491,3 +491,28 @@ def test_ctrl_c_as_a_grid_is_about_to_grow_keeps_what_all_seeds_have(problem, mo
     assert not found.complete
     kept = [result.stepsizes.tolist() for result in found.results.values()]
     assert kept == [[0.005, 0.01]] * 2  # it has grown downwards, too
+
+
+def test_links_carry_what_the_recipes_encoder_makes_of_a_gradient(tmp_path):
+    """40 numbers of 8 bytes at 100 bytes a second: a model takes 3.2 s, and so does a gradient;
+    top-k of 2 sends two numbers and two int32, 24 bytes, in 0.24 s. A gradient of worker 0 is
+    computed in 1 s. The run keeps all that; from its settings the same comes again.
+    """
+    problem = ag.problems.Tridiagonal(40, n_workers=2)
+    recipes = ["pure", "pure+top-k:k=2,feedback=true", "fedbuff:size=2,local_steps=3+rand-k:k=4"]
+    found = ag.compare(
+        problem, "linear+links:bandwidth=100+away:workers=1,begins=20,ends=30", recipes,
+        stepsizes=[0.1], seeds=1, until_time=60, out=tmp_path / "run",
+    )  # fmt: skip
+    first = {label: trace.jobs.arrival_time[0] for (label, _), trace in found.traces.items()}
+    code = 4 * (8 + 4) / 100
+    np.testing.assert_allclose(
+        list(first.values()), [3.2 + 1 + 3.2, 3.2 + 1 + 0.24, 3.2 + 3 + code]
+    )
+    assert all(trace.absences.worker.tolist() == [1] for trace in found.traces.values())
+    loaded = ag.Comparison.load(tmp_path / "run")
+    for key, trace in found.traces.items():
+        assert loaded.traces[key].equals(trace)
+        assert found.results["", key[0], 0].loss.tobytes() == (
+            loaded.results["", key[0], 0].loss.tobytes()
+        )
