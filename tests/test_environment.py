@@ -212,7 +212,8 @@ def test_nothing_is_compiled_that_a_run_does_not_need():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines() == [
         "",
-        "asgrad.methods.pure._rule asgrad.simulation.events.run asgrad.times.random._poisson",
+        "asgrad.methods.pure._rule asgrad.simulation.events.run asgrad.simulation.events.stay "
+        "asgrad.times.random._poisson",
     ]
 
 

@@ -92,12 +92,16 @@ class Links(Condition):
 
     def sized(self, code: CodeBytes, dim: int | None, itemsize: int) -> Links:
         """Return the same where messages have the bytes that are left open, as far as known."""
-        if self.size is not None:
-            dim, itemsize = round(self.size / 8), 8
-        if dim is None:
+        size = self.size
+        if size is not None:
+            dim, itemsize = max(1, round(size / 8)), 8
+        elif dim is not None:
+            size = float(dim * itemsize)
+        if size is None or dim is None:
             return self
-        size = float(dim * itemsize) if self.size is None else self.size
-        upload = float(code(dim, itemsize)) if self.upload is None else self.upload
+        upload = self.upload
+        if upload is None:
+            upload = size * float(code(dim, itemsize)) / (dim * itemsize)
         return replace(self, size=size, upload=upload)
 
     def add_to(self, clock: Clock, n_workers: int) -> Clock:
