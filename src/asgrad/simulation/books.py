@@ -7,7 +7,18 @@ import numpy as np
 from asgrad.kernels import aligned
 from asgrad.machine import check_memory
 from asgrad.methods.base import Opening
-from asgrad.methods.decisions import ASSIGN, STEP
+from asgrad.methods.decisions import (
+    ALARM,
+    APPLY,
+    ASSIGN,
+    CANCEL,
+    CLEAR,
+    DROP,
+    HOLD,
+    RESTART,
+    STEP,
+    WEIGH,
+)
 from asgrad.simulation.events import close_entries
 from asgrad.simulation.ledger import (
     ABSENCES,
@@ -23,12 +34,13 @@ from asgrad.simulation.ledger import (
     Ledger,
     larger,
     n_acts_at_most,
+    wrong_decision,
 )
 from asgrad.times.base import LINK, SERVER_LINK
 from asgrad.trace import Contributions, Fate, Jobs, Tables
 from asgrad.trace.tables import Absences, completed, empty_table
 
-__all__ = ["RESERVED", "Books"]
+__all__ = ["RESERVED", "Books", "refused_decision"]
 
 RESERVED = 1 << 25  # the most jobs that memory is reserved for before they come up
 
@@ -77,6 +89,8 @@ class Books:
         for name in ("free", "batch_head", "batch_tail", "arriving"):
             counts[name] = -1
         counts["any_worker"] = any_worker
+        rule = getattr(opening.rule, "py_func", opening.rule)
+        counts["trusted"] = str(rule.__module__).startswith("asgrad.methods.")
         self.has_links = links is not None and links.size > 0
         self.sends, self.forgets = sends or self.has_links, forgets
         idle = np.zeros(1, WORKERS)
@@ -98,6 +112,7 @@ class Books:
             workers=workers,
             entries=entries,
             presence=np.zeros(n_workers, PRESENCE),
+            limits=_limits(n_workers, opening),
             out=out,
             starting=np.empty(out.shape[0] + 2, np.int64),
             waiting=np.empty(0, WAITING),
@@ -234,3 +249,31 @@ class Books:
             used[slot] = False
             slot = int(self.ledger.slots["link"][slot])
         return used
+
+
+def _limits(n_workers: int, opening: Opening) -> np.ndarray:
+    """Return below which number lies what a decision names, by its code."""
+    limits = np.zeros(ALARM + 1, np.int64)
+    limits[[APPLY, DROP, STEP]] = 1
+    limits[[ASSIGN, CANCEL, RESTART]] = n_workers
+    limits[[HOLD, WEIGH, CLEAR]] = opening.n_entries
+    limits[ALARM] = opening.alarms.size
+    return limits
+
+
+def refused_decision(owner: str, ledger: Ledger) -> str:
+    """Return in words what is wrong with the decisions that stand in `out`."""
+    place, out = int(wrong_decision.py_func(ledger)), ledger.out
+    if place > int(out[0, 0]):
+        if ledger.counts["arriving"][0] < 0:
+            return f"{owner}: when an alarm goes off there is no gradient to apply, hold or drop."
+        return f"{owner}: of a gradient that arrives exactly one of apply, hold and drop is said."
+    code, target = int(out[place, 0]), int(out[place, 1])
+    if code in (HOLD, WEIGH, CLEAR):
+        what, most = "an entry", ledger.entries.size
+    elif code == ALARM:
+        what, most = "an alarm", ledger.alarms.size
+    else:
+        what, most = "a worker", ledger.workers.size
+    said = f"in [0, {most - 1}]" if most else "one that its opening has, which has none"
+    return f"{owner}: {what} must be {said}, got {target}."

@@ -28,6 +28,7 @@ from asgrad.simulation.ledger import (
     next_job,
     send_job,
     weigh_entry,
+    wrong_decision,
 )
 from asgrad.times.base import NO_CHANGES, NO_SLOWING, SECONDS, Changes, Slowing
 from asgrad.times.outages import next_change
@@ -50,7 +51,7 @@ __all__ = ["Ends", "Lines", "Loop", "Pace", "close_entries", "schedule"]
 # so that the error does not grow with the number of jobs.
 NOW, DURATION, REMAINDER = range(3)
 # What a call of the loop ends with.
-GROW, PAUSE, STEPS, JOBS, TIME, STALLED, BAD_TIME, STANDSTILL, OVERFLOW, CHANGE = range(10)
+GROW, PAUSE, STEPS, JOBS, TIME, STALLED, BAD_TIME, STANDSTILL, OVERFLOW, CHANGE, WRONG = range(11)
 GOES_ON = -1
 _BUSY = -2
 UNLIMITED = 2**62
@@ -175,6 +176,10 @@ def _carry_out(ledger, tree, clock, record, lines, ends):
     counts, out = ledger.counts, ledger.out
     if int(out[0, 0]) >= out.shape[0]:
         return OVERFLOW
+    wrong = wrong_decision(ledger)
+    if wrong > 0:
+        counts[0]["draw"] = wrong
+        return WRONG
     if lacks_room(ledger, record, False):
         return GROW
     steps_before = counts[0]["steps"]

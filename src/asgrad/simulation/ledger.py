@@ -64,6 +64,7 @@ __all__ = [
     "send_job",
     "unlink_job",
     "weigh_entry",
+    "wrong_decision",
 ]
 
 _IN_FLIGHT = int(Fate.IN_FLIGHT)
@@ -71,6 +72,7 @@ _APPLIED = int(Fate.APPLIED)
 _DROPPED = int(Fate.DROPPED)
 _CANCELLED = int(Fate.CANCELLED)
 _LOST = int(Fate.LOST)
+_LAST_VERDICT = max(APPLY, HOLD, DROP)  # whose codes come before all others
 
 SLOTS = np.dtype(
     [
@@ -147,6 +149,7 @@ COUNTS = np.dtype(
             "heir",  # whose turn it is to take over a job of a worker that is gone
             "n_orphans",  # jobs in the hands of a worker that is about to go
             "alarm",  # that has gone off
+            "trusted",  # whether what the rule decides need not be looked at
         )
     ]
 )
@@ -206,6 +209,8 @@ class Ledger(NamedTuple):
     workers: np.ndarray
     entries: np.ndarray
     presence: np.ndarray
+    limits: np.ndarray
+    """int64, by the code of a decision: below which number what it names lies."""
     out: np.ndarray
     """float64 of shape (n, 3): the decisions that are to be carried out."""
     starting: np.ndarray
@@ -247,6 +252,7 @@ def ledger_type() -> Any:
         "workers": WORKERS,
         "entries": ENTRIES,
         "presence": PRESENCE,
+        "limits": np.int64,
         "starting": np.int64,
         "waiting": WAITING,
         "works": np.int16,
@@ -586,6 +592,28 @@ def _clear_entry(ledger, record, live, entry):
     entries[entry]["used"] = 0
     if live:
         _act(ledger, _TELL_CLEARED, -1, entry, 0.0, 0)
+
+
+@inlined
+def wrong_decision(ledger):
+    """Return the place in `out` of a decision that cannot be carried out; 0 if there is none.
+
+    A rule that is compiled is not looked after: it may name a worker, an entry or an alarm that is
+    not there, or say not one thing of the gradient that arrived, or one where none did.
+    """
+    if ledger.counts[0]["trusted"] != 0:
+        return 0
+    out, limits = ledger.out, ledger.limits
+    n_decisions = int(out[0, 0])
+    n_verdicts = 0
+    for i in range(1, n_decisions + 1):
+        code, target = int(out[i, 0]), int(out[i, 1])
+        if code < 0 or code >= limits.size or target < 0 or target >= limits[code]:
+            return i
+        n_verdicts += code <= _LAST_VERDICT
+    if n_verdicts != (1 if ledger.counts[0]["arriving"] >= 0 else 0):
+        return n_decisions + 1
+    return 0
 
 
 @inlined

@@ -23,7 +23,7 @@ from asgrad.methods.base import AnyMethod, Opening
 from asgrad.progress import progress_bar
 from asgrad.recipes import Recipe, recipe_of
 from asgrad.simulation import events
-from asgrad.simulation.books import RESERVED, Books
+from asgrad.simulation.books import RESERVED, Books, refused_decision
 from asgrad.simulation.cost import BYTES_A_WORKER, Cost, Limits, Point, check_cost, expected
 from asgrad.times import AnyTimes, Clock, times_of
 from asgrad.tournament import new_tree
@@ -337,6 +337,8 @@ class _Run:
                 f"{type(self.method).__name__}: at most {out.shape[0] - 1} decisions fit one "
                 f"arrival, got {out[0, 0]:.0f}."
             )
+        if status == events.WRONG:
+            raise AsgradError(refused_decision(type(self.method).__name__, self.books.ledger))
         if status == events.BAD_TIME:
             raise AsgradError(
                 f"{type(self.times).__name__}: the time of a job must be finite and >= 0, got "

@@ -33,6 +33,7 @@ from asgrad.simulation.ledger import (
     lose_job,
     note_leaving,
     unlink_job,
+    wrong_decision,
 )
 
 __all__ = ["Event", "Journal", "Part", "retell", "tell", "teller"]
@@ -83,7 +84,7 @@ SAID = np.dtype([("code", np.int8), ("target", np.int32), ("weight", np.float64)
 _CHUNK = 1 << 16  # events
 _IN_MEMORY = 4  # chunks; older ones lie in temporary files
 # How a call ends.
-DONE, LEDGER_FULL, JOURNAL_FULL, OVERFLOW, OTHERWISE = range(5)
+DONE, LEDGER_FULL, JOURNAL_FULL, OVERFLOW, OTHERWISE, WRONG = range(6)
 _ASK = -1
 
 
@@ -166,6 +167,10 @@ def _tell(ledger, page, told):
     n_said = int(out[0, 0])
     if n_said >= out.shape[0]:
         return OVERFLOW
+    asked = told.kind in (_ARRIVED, _WITH_OTHERS, _RANG)
+    ledger.counts[0]["arriving"] = -1 if told.kind == _RANG else ledger.counts[0]["arriving"]
+    if asked and wrong_decision(ledger) > 0:
+        return WRONG
     if filled[0] + 1 > page.events.size or filled[1] + n_said > page.said.size:
         return JOURNAL_FULL
     if lacks_room(ledger, False, True):
@@ -413,7 +418,7 @@ class Journal:
 
 
 def tell(books: Books, journal: Journal, told: Told) -> int:
-    """Tell a live run's books and journal of an event; return DONE, or OVERFLOW."""
+    """Tell a live run's books and journal of an event; return DONE, OVERFLOW or WRONG."""
     status = LEDGER_FULL
     call = teller()
     while status in (LEDGER_FULL, JOURNAL_FULL):

@@ -284,7 +284,8 @@ class Live:
 
     def _deserted(self) -> Ending | None:
         """Say whether nobody works any more, once all events are dealt with."""
-        if self.server.n_in_flight > 0 or self.session.may_join():
+        waits = self.server.next_alarm < math.inf
+        if waits or self.server.n_in_flight > 0 or self.session.may_join():
             return None
         if self.server.all_present:
             raise AsgradError(

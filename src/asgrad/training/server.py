@@ -18,11 +18,21 @@ from asgrad.errors import AsgradError
 from asgrad.kernels import make_ready
 from asgrad.methods.base import Method, Opening
 from asgrad.moments import latest_of
-from asgrad.simulation.books import RESERVED, Books
+from asgrad.simulation.books import RESERVED, Books, refused_decision
 from asgrad.simulation.ledger import Act
 from asgrad.trace import Fate, Tables
 from asgrad.training.arithmetic import Arithmetic
-from asgrad.training.journal import OVERFLOW, Event, Journal, Part, Told, retell, tell, teller
+from asgrad.training.journal import (
+    OVERFLOW,
+    WRONG,
+    Event,
+    Journal,
+    Part,
+    Told,
+    retell,
+    tell,
+    teller,
+)
 from asgrad.workers.base import Job
 
 __all__ = ["Orders", "Server"]
@@ -276,7 +286,10 @@ class Server:
         """Tell the books of an event, and do what follows from it."""
         books = self._books
         told = Told(int(kind), worker, row, now, start_time)
-        if tell(books, self.journal, told) == OVERFLOW:
+        status = tell(books, self.journal, told)
+        if status == WRONG:
+            raise AsgradError(refused_decision(type(self.method).__name__, books.ledger))
+        if status == OVERFLOW:
             out = books.ledger.out
             raise AsgradError(
                 f"{type(self.method).__name__}: at most {out.shape[0] - 1} decisions fit one "
