@@ -490,6 +490,9 @@ class HasKernel:
 
     def check_kernel(self) -> None:
         """Refuse what was given no kernel."""
+        n_blocks = getattr(self, "n_blocks", len)
+        if not callable(n_blocks):
+            raise KindError(f"{type(self).__name__}: n_blocks must be a method, got {n_blocks!r}.")
         if not callable(getattr(self, "kernel", None)):
             raise AsgradError(
                 f"{type(self).__name__}: kernel must be a function, got none; its parameters stand "
@@ -501,10 +504,10 @@ class HasKernel:
         try:
             numbers = np.ascontiguousarray(found, np.float64)
         except (TypeError, ValueError):
-            numbers = np.zeros(0)
-        if n_axes(found) != 1 or numbers.size == 0:
+            numbers = None
+        if numbers is None or n_axes(found) != 1:
             raise KindError(
                 f"{type(self).__name__}: parameters() must return a row of numbers, "
                 f"got {shown(found)}."
             )
-        return numbers
+        return numbers if numbers.size else np.zeros(1)  # a kernel may need none

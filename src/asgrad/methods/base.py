@@ -110,6 +110,12 @@ class Method(AnyMethod):
 
     def begin(self, n_workers: int, seed: int) -> Opening:
         """Return the opening of a run; every random choice of the method follows from `seed`."""
+        for name in ("n_entries", "n_alarms"):
+            if not callable(getattr(self, name)):
+                raise AsgradError(
+                    f"{type(self).__name__}: {name} must be a method, {name}(self, n_workers), got "
+                    f"{getattr(self, name)!r}."
+                )
         n_entries, n_alarms = self.n_entries(n_workers), self.n_alarms(n_workers)
         server = Server(self, n_workers, n_entries, seed, n_alarms)
         workers, alarms = server.first_jobs()

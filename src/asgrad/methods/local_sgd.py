@@ -36,7 +36,7 @@ def _rule(state, worker, read_step, step, out):
 
 @dataclass(frozen=True)
 class LocalSGD(CompiledMethod):
-    """Asynchronous local SGD: a job is H_i local steps, so few that slow workers keep up.
+    """Asynchronous local SGD: H_i gradients a job, fewer for slow workers; with +local-steps.
 
     H_i = max(H_min, ⌊H · fastest/own⌋), from the time that worker i needed for a gradient in its
     last job, and the shortest of all so far; at first H for all. Whoever delivers gets the new

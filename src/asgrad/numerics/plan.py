@@ -208,7 +208,8 @@ def _check_order(columns: dict[str, np.ndarray]) -> None:
 def count_gradients(trace: Trace, steps: np.ndarray) -> np.ndarray:
     """Return how many gradients had arrived when each of these models came to be.
 
-    Counted by order of arrival: a step in the middle of a moment leaves out what comes after it.
+    Counted by order of arrival: a step in the middle of a moment leaves out what comes after it. A
+    job counts as often as it has gradients.
     """
     jobs, rows = trace.jobs, trace.contributions
     fates = (Fate.APPLIED, Fate.DROPPED, Fate.IN_FLIGHT)
@@ -225,7 +226,8 @@ def count_gradients(trace: Trace, steps: np.ndarray) -> np.ndarray:
     # Before a step come all the gradients in it, and whatever arrived at an earlier moment.
     counts = np.searchsorted(jobs.arrival_time[order], trace.step_times, side="left")
     np.maximum.at(counts, rows.first_step, place[rows.job])
-    return np.append(0, np.maximum.accumulate(counts))[steps]
+    gradients = np.append(0, np.cumsum(jobs.work[order], dtype=np.int64))
+    return gradients[np.append(0, np.maximum.accumulate(counts))[steps]]
 
 
 def model_times(trace: Trace, steps: np.ndarray) -> np.ndarray:

@@ -82,7 +82,6 @@ class Books:
         forgets: bool = False,
     ):
         self.record = record
-        self.varies_work = works is not None or opening.says_work
         self.insist = False
         """Whether memory may run out."""
         counts = np.zeros(1, COUNTS)
@@ -91,6 +90,8 @@ class Books:
         counts["any_worker"] = any_worker
         rule = getattr(opening.rule, "py_func", opening.rule)
         counts["trusted"] = str(rule.__module__).startswith("asgrad.methods.")
+        # One that is not looked after may say so without a word of it in its opening.
+        self.varies_work = works is not None or opening.says_work or not counts["trusted"][0]
         self.has_links = links is not None and links.size > 0
         self.sends, self.forgets = sends or self.has_links, forgets
         idle = np.zeros(1, WORKERS)
