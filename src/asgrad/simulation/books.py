@@ -19,8 +19,7 @@ from asgrad.methods.decisions import (
     STEP,
     WEIGH,
 )
-from asgrad.simulation.events import close_entries
-from asgrad.simulation.ledger import (
+from asgrad.simulation.arrays import (
     ABSENCES,
     ACTS,
     COUNTS,
@@ -33,9 +32,9 @@ from asgrad.simulation.ledger import (
     WORKERS,
     Ledger,
     larger,
-    n_acts_at_most,
-    wrong_decision,
 )
+from asgrad.simulation.events import close_entries
+from asgrad.simulation.ledger import n_acts_at_most, wrong_decision
 from asgrad.times.base import LINK, SERVER_LINK
 from asgrad.trace import Contributions, Fate, Jobs, Tables
 from asgrad.trace.tables import Absences, completed, empty_table

@@ -17,13 +17,13 @@ from numba import typeof, types
 from asgrad.kernels import Bound, BoundType, compiled, entry_point, inlined, is_compiled
 from asgrad.methods.base import RULE
 from asgrad.moments import is_later, put_back, rounded_off, time_at
+from asgrad.simulation.arrays import ledger_type
 from asgrad.simulation.ledger import (
     arrive_job,
     carry_out,
     join_worker,
     lacks_room,
     leave_worker,
-    ledger_type,
     next_delivery,
     next_job,
     send_job,

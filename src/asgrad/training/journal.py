@@ -22,6 +22,7 @@ from numba import typeof, types
 
 from asgrad.kernels import compiled, entry_point, inlined, is_compiled
 from asgrad.methods.base import RULE, Opening
+from asgrad.simulation.arrays import ledger_type
 from asgrad.simulation.books import Books
 from asgrad.simulation.ledger import (
     carry_out,
@@ -29,7 +30,6 @@ from asgrad.simulation.ledger import (
     job_at,
     join_worker,
     lacks_room,
-    ledger_type,
     lose_job,
     note_leaving,
     unlink_job,

@@ -18,8 +18,8 @@ from asgrad.errors import AsgradError
 from asgrad.kernels import make_ready
 from asgrad.methods.base import Method, Opening
 from asgrad.moments import latest_of
+from asgrad.simulation.arrays import Act
 from asgrad.simulation.books import RESERVED, Books, refused_decision
-from asgrad.simulation.ledger import Act
 from asgrad.trace import Fate, Tables
 from asgrad.training.arithmetic import Arithmetic
 from asgrad.training.journal import (
